@@ -1,0 +1,353 @@
+"""The job file: every option of a run, with its default, its unit and what it may be.
+
+Read from YAML with overrides, resolved, and stored with the run. Unknown keys are errors that name the nearest valid
+key. The models are frozen; nothing here touches a network, a model or a process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.errors import ConfigError
+from schemas.problem import Domain
+from schemas.trace import TraceFormat
+
+
+class Part(BaseModel):
+    """Base of every part of a job file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Columns(Part):
+    """Which column of the source holds what. A dotted name reaches into a struct (``reward_model.ground_truth``)."""
+
+    problem: str | None = None  # text of the question; or give `messages`
+    messages: str | None = None  # list of {role, content}
+    answer: str | None = None  # final answer
+    letter: str | None = None  # letter of the right option
+    options: str | None = None  # list of option texts
+    id: str | None = None  # the source's own row id; default: the row number
+    license: str | None = None
+    language: str | None = None
+    domain: str | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Columns:
+        if (self.problem is None) == (self.messages is None):
+            raise ValueError("give exactly one of `problem` and `messages`")
+        if self.letter is not None and self.answer is not None:
+            raise ValueError("give `answer` or `letter`, not both")
+        return self
+
+
+class SourceBase(Part):
+    """What every source of problems has."""
+
+    name: str | None = None  # stands in every problem's `source`; default: from the path or task
+    weight: float = Field(default=1.0, gt=0)  # share of the mix when `schedule.max_problems` cuts it
+    limit: int | None = Field(default=None, ge=1)  # rows taken at most
+    license: str = "unknown"
+    language: str = "en"
+
+
+class FileSource(SourceBase):
+    """Rows of JSONL or Parquet files; ``path`` may hold a glob."""
+
+    kind: Literal["jsonl", "parquet"]
+    path: str
+    columns: Columns
+    domain: Domain = Domain.MATH
+    answer_kind: str | None = None  # type of the answers, where all have one (text, integer, ...)
+    answer_precision: float | None = Field(default=None, gt=0)  # accepted absolute error of every answer
+
+
+class DatasetSource(SourceBase):
+    """A name or local path that ``datasets.load_dataset`` knows."""
+
+    kind: Literal["dataset"]
+    path: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    columns: Columns
+    domain: Domain = Domain.MATH
+    answer_kind: str | None = None
+    answer_precision: float | None = Field(default=None, gt=0)
+
+
+class GymSource(SourceBase):
+    """Procedurally generated problems of reasoning-gym; ``config`` sets the task's difficulty."""
+
+    kind: Literal["reasoning_gym"]
+    task: str
+    size: int = Field(ge=1)
+    seed: int = 0
+    config: dict[str, Any] = Field(default_factory=dict)
+    license: str = "Apache-2.0"  # the licence of reasoning-gym, which writes the problems
+
+
+Source = Annotated[FileSource | DatasetSource | GymSource, Field(discriminator="kind")]
+
+
+class PromptConfig(Part):
+    """How a problem becomes the text that the teacher is given."""
+
+    template: str = "boxed"  # boxed | zero | plain | path of a Jinja file that uses `problem` (and `messages`)
+    system: str | None = None  # a system turn put before the problem's own turns
+    chat_template: bool | None = None  # wrap in the teacher's chat template; default: all but `zero`
+    format: TraceFormat | None = None  # default: from the template and from what was rendered
+
+
+class EngineOptions(Part):
+    """Settings of one vLLM engine; both batch limits are set, since AsyncLLM's own defaults are far too low."""
+
+    max_model_len: int | None = Field(default=None, ge=16)  # tokens; default: the model's own context
+    max_num_seqs: int = Field(default=256, ge=1)
+    max_num_batched_tokens: int = Field(default=8192, ge=1)
+    dtype: str = "auto"
+    quantization: str | None = None
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    cpu_kvcache_gib: float | None = Field(default=None, gt=0)  # CPU builds only
+    enforce_eager: bool = False
+    watermark: float = Field(default=0.02, ge=0, lt=1)  # vllm-project/vllm#44594: +4.8 % with long outputs
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _context_fits(self) -> EngineOptions:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} must be >= max_num_seqs={self.max_num_seqs}"
+            )
+        return self
+
+
+class VllmTeacher(Part):
+    """A local vLLM engine per actor. ``model`` is a folder, a Hub name, or ``demo`` for the one in this package."""
+
+    kind: Literal["vllm"]
+    model: str
+    revision: str | None = None
+    num_engines: int = Field(default=1, ge=1)
+    engine: EngineOptions = EngineOptions()
+    start_timeout_s: float = Field(default=1800, gt=0)
+
+
+class ScriptedTeacher(Part):
+    """Made-up completions at a given speed, with failures to order: for drills, tests and simulations."""
+
+    kind: Literal["scripted"]
+    num_engines: int = Field(default=1, ge=1)
+    max_num_seqs: int = Field(default=32, ge=1)
+    max_model_len: int = Field(default=4096, ge=16)
+    tokens_per_s: float = Field(default=20_000, gt=0)  # of one engine, shared by what is in flight
+    mean_tokens: int = Field(default=64, ge=4)
+    correct_rate: float = Field(default=0.6, ge=0, le=1)
+    seed: int = 0
+    start_s: float = Field(default=0.0, ge=0)
+    dies_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation kills itself
+    stalls_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation stops answering
+    start_timeout_s: float = Field(default=60, gt=0)
+
+
+Teacher = Annotated[VllmTeacher | ScriptedTeacher, Field(discriminator="kind")]
+
+
+class SamplingConfig(Part):
+    """What each attempt is sampled with. All but ``num_samples`` are part of the run's fingerprint."""
+
+    num_samples: int = Field(default=4, ge=1, le=32_767)  # attempts per problem
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)  # 0: off
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=4096, ge=1)  # of the completion; less where the context ends first
+    stop: tuple[str, ...] = ()
+    seed: int | None = None  # gives every attempt a seed of its own; slow on some engines, no promise of equal text
+
+
+class ScheduleConfig(Part):
+    """How work is handed to the engines."""
+
+    max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
+    oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
+    max_engine_restarts: int = Field(default=3, ge=0)  # of one engine in a row, without a finished attempt between
+    max_attempt_failures: int = Field(default=2, ge=1)  # engines that may die under one attempt before it is failed
+    stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
+
+
+class VerifyConfig(Part):
+    """How traces are judged."""
+
+    num_workers: int = Field(default=1, ge=1)  # verifier actors, each with its own killable processes
+    num_processes: int = Field(default=1, ge=1)  # killable processes of one actor
+    batch_size: int = Field(default=64, ge=1)
+    max_tries: int = Field(default=3, ge=1)  # of a trace that stays unjudged
+
+
+class SelectConfig(Part):
+    """Which correct traces enter the tables; a pure function of traces, verdicts and this."""
+
+    name: str = Field(default="default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    rule: Literal["all_correct", "shortest_correct"] = "all_correct"
+    max_per_problem: int | None = Field(default=None, ge=1)  # of `all_correct`, lowest sample index first
+    system: str | None = None  # system turn of the `sft` rows; the prompt's own instructions are not repeated there
+
+
+class StoreConfig(Part):
+    """How a run is kept on disk."""
+
+    fsync_interval_s: float = Field(default=0.5, gt=0, le=60)  # the most that a kill can cost
+    segment_s: float = Field(default=60, gt=0)  # a journal segment is closed after this time ...
+    segment_mb: int = Field(default=64, ge=1)  # ... or this size, and compacted once it is judged
+    commit_interval_s: float = Field(default=120, gt=0)  # between two manifests at least, while work goes on
+
+
+class JobConfig(Part):
+    """One job: `factory run` resolves it, stores it as run.yaml, and does it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sources: tuple[Source, ...] = Field(min_length=1)
+    prompt: PromptConfig = PromptConfig()
+    teacher: Teacher
+    sampling: SamplingConfig = SamplingConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    verify: VerifyConfig = VerifyConfig()
+    select: SelectConfig = SelectConfig()
+    store: StoreConfig = StoreConfig()
+    publish: None = None  # reserved
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Return the job of a YAML file with ``a.b=c`` overrides applied; values of overrides are read as YAML.
+
+    Relative paths in the file stay relative to the working directory.
+
+    Raises:
+        ConfigError: If the file is missing, is no YAML mapping, or any key or value is not allowed; names each.
+    """
+    try:
+        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; give the path of a job file, such as jobs/configs/demo.yaml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(body, dict):
+        raise ConfigError(f"{path}: holds {type(body).__name__}, must be a mapping with the keys {_keys(JobConfig)}")
+    for override in overrides:
+        _apply_override(body, override)
+    return parse_config(body, origin=str(path))
+
+
+def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:
+    """Return the job of a mapping; ``origin`` (a file name) stands in front of every error.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    try:
+        return JobConfig.model_validate(body)
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
+        raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None
+
+
+def _apply_override(body: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: must be key=value, such as sampling.num_samples=8")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from error
+    *parents, last = key.split(".")
+    node: Any = body
+    for position, name in enumerate(parents):
+        child = node[int(name)] if isinstance(node, list) and _is_index(name, node) else None
+        if isinstance(node, dict):
+            child = node.get(name)
+            if child is None:
+                child = node[name] = {}
+        if not isinstance(child, dict | list):
+            seen = ".".join(parents[: position + 1])
+            raise ConfigError(f"--set {override!r}: {seen} is not a mapping or a list with that index")
+        node = child
+    if isinstance(node, list):
+        if not _is_index(last, node):
+            raise ConfigError(f"--set {override!r}: {last!r} is no index of a list of {len(node)}")
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _is_index(name: str, items: list[Any]) -> bool:
+    return name.isdecimal() and int(name) < len(items)
+
+
+def _explain(item: dict[str, Any]) -> str:
+    """Return one pydantic error as `key=value problem (what is allowed)`."""
+    loc = [part for part in item["loc"] if not _is_union_tag(part)]
+    key = ".".join(str(part) for part in loc)
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(item["loc"])
+        near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{key}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if kind == "missing":
+        return f"{key}: is missing and has no default"
+    value = item.get("input")
+    seen = f"={value!r}" if not isinstance(value, Mapping | list | tuple) else ""
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if kind == "union_tag_invalid":
+        return f"{key}.kind={item['ctx']['tag']!r} must be one of {item['ctx']['expected_tags']}"
+    if kind == "union_tag_not_found":
+        return f"{key}.kind: is missing; it says which kind of {loc[0]} this is"
+    return f"{key}{seen} {message[0].lower()}{message[1:]}"
+
+
+_UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "scripted"}
+
+
+def _is_union_tag(part: object) -> bool:
+    return isinstance(part, str) and part in _UNION_TAGS
+
+
+def _allowed_keys(loc: Sequence[object]) -> list[str]:
+    """Return the keys that the mapping around ``loc`` may have, by walking the models along it."""
+    model: Any = JobConfig
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        if _is_union_tag(part):
+            model = next(m for m in _models(model) if part in get_args(m.model_fields["kind"].annotation))
+        else:
+            model = model.model_fields[str(part)].annotation
+            models = _models(model)
+            model = models[0] if len(models) == 1 else model
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models inside an annotation such as ``tuple[Annotated[A | B, ...], ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, tuple, Annotated) or hasattr(annotation, "__args__"):
+        return [model for arg in get_args(annotation) for model in _models(arg)]
+    return []
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)

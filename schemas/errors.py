@@ -1,0 +1,63 @@
+"""The tree of operational errors. A user's wrong value is a ``ValueError``; a broken invariant of ours an ``assert``.
+
+FactoryError
+├── ConfigError            a job file cannot be used (also a ValueError)
+├── SourceError            a source of problems cannot be read at all (a bad row is quarantined, never raised)
+├── TeacherError           the teacher cannot be loaded, or died for good
+│   └── EngineDeadError    one engine is gone; its leases go back to the queue
+├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
+└── StoreError             a run on disk
+    ├── RunLockedError         another process works on this run
+    ├── FingerprintError       the run belongs to another teacher, prompt or sampling
+    ├── SchemaVersionError     written by a version of the schemas that this one cannot read
+    ├── FencedError            another committer took over; this one must stop
+    └── CorruptRunError        what is on disk contradicts the manifest
+"""
+
+
+class FactoryError(Exception):
+    """Base of every operational error of the factory: its text is meant for the user."""
+
+
+class ConfigError(FactoryError, ValueError):
+    """A job file cannot be used; the text names file, key, value and what is allowed."""
+
+
+class SourceError(FactoryError):
+    """A source of problems cannot be read at all."""
+
+
+class TeacherError(FactoryError):
+    """The teacher cannot be loaded, or died for good; the text holds the engine's last log lines."""
+
+
+class EngineDeadError(TeacherError):
+    """One engine is gone; what it had in flight goes back to the queue."""
+
+
+class VerifierError(FactoryError):
+    """Our own judging machinery is broken; nothing it said lately may be used."""
+
+
+class StoreError(FactoryError):
+    """A run on disk cannot be used as asked."""
+
+
+class RunLockedError(StoreError):
+    """Another living process works on this run."""
+
+
+class FingerprintError(StoreError):
+    """The run on disk was made with another teacher, prompt or sampling."""
+
+
+class SchemaVersionError(StoreError):
+    """The file was written by a version of the schemas that this one cannot read."""
+
+
+class FencedError(StoreError):
+    """Another committer claimed a higher epoch; this one must not write any more."""
+
+
+class CorruptRunError(StoreError):
+    """What is on disk contradicts the manifest."""
