@@ -4,6 +4,7 @@ FactoryError
 ├── ConfigError            a job file cannot be used (also a ValueError)
 ├── SourceError            a source of problems cannot be read at all (a bad row is quarantined, never raised)
 ├── TeacherError           the teacher cannot be loaded, or died for good
+│   ├── RequestError       the engine refused one request; others go on
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
@@ -29,6 +30,10 @@ class SourceError(FactoryError):
 
 class TeacherError(FactoryError):
     """The teacher cannot be loaded, or died for good; the text holds the engine's last log lines."""
+
+
+class RequestError(TeacherError):
+    """The engine refused this one request; others go on."""
 
 
 class EngineDeadError(TeacherError):

@@ -1,0 +1,250 @@
+"""The roles of a run as Ray actors: coordinator, engines, verifiers, committer. Each is thin around plain code.
+
+Samples never pass through Ray: engines write them to the journal, and messages carry places and counts. Every actor is
+owned by the driver and ends with it. Deciding what to restart is the driver's (``jobs/driver.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+
+import verifiers
+from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, keys_to_make
+from factory.dispatch import Dispatch
+from factory.feeder import Feeder, Orders, Report, TraceStamp
+from factory.journal import SegmentScan, scan_segment, wait_for_writer
+from factory.store import OLD_WRITER_TIMEOUT_S, Committer, RunFolder, RunState, read_traces, unjudged_places
+from factory.teachers import EngineInfo, TeacherEngine, make_engine
+from schemas.config import JobConfig
+from schemas.errors import TeacherError
+from schemas.manifest import Counts, Manifest
+from schemas.verdict import JudgedTrace
+
+IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+LOG_TAIL_LINES: Final = 30  # of an engine's log, shown when it cannot start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What every actor of a run is given."""
+
+    path: Path
+    job: JobConfig
+    fingerprint: str
+
+
+def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
+    """Return the coordinator of a run as its manifest and its journal have it; waits for writers of a killed start."""
+    folder = RunFolder(spec.path)
+    manifest = folder.manifest()
+    state = RunState.load(folder, manifest)
+    prompts = [prompt for _, prompt in folder.problems(manifest)]
+    scans = recover_segments(folder)
+    done = _ended_masks(state, scans)
+    keys = keys_to_make(prompts, manifest.num_samples, done) if generate else []
+    coordinator = Coordinator(
+        fingerprint=spec.fingerprint,
+        prompts=prompts,
+        dispatch=Dispatch(keys, max_deaths=spec.job.schedule.max_deaths_per_attempt),
+        base=state.counts(manifest.num_samples),
+        base_outcomes=state.outcomes,
+        base_reasons=state.reasons,
+        base_seed=spec.job.sampling.seed,
+        max_tries=spec.job.verify.max_tries,
+    )
+    committed = _committed_ids(folder, manifest)
+    for name, scan in scans.items():
+        coordinator.add_scan(name, scan, committed)
+    places = unjudged_places(folder, manifest, state.judged)
+    coordinator.add_backlog(JudgeItem(trace_id, place) for trace_id, place in places)
+    return coordinator
+
+
+def recover_segments(folder: RunFolder) -> dict[str, SegmentScan]:
+    """Return what a killed start left in the journal, by segment; a torn tail is what was never synced."""
+    scans = {}
+    for path in folder.leftover_segments():
+        wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
+        scans[path.name] = scan_segment(path)
+    return scans
+
+
+def _ended_masks(state: RunState, scans: dict[str, SegmentScan]) -> dict[str, int]:
+    masks = {key: mask | state.untraced.masks.get(key, 0) for key, mask in state.traced.masks.items()}
+    masks |= {key: mask for key, mask in state.untraced.masks.items() if key not in masks}
+    for scan in scans.values():
+        for _, trace in scan.traces:
+            masks[trace.problem_id] = masks.get(trace.problem_id, 0) | 1 << trace.sample_index
+    return masks
+
+
+def _committed_ids(folder: RunFolder, manifest: Manifest) -> set[str]:
+    tables = folder.tables_of("traces", manifest.traces, ["trace_id"])
+    return {trace_id for table in tables for trace_id in table["trace_id"].to_pylist()}
+
+
+def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
+    """Start an actor of this role, owned by this process. No CPU is reserved: roles share them, and mostly wait."""
+    return ray.remote(num_cpus=0, num_gpus=num_gpus)(role).remote(*arguments)
+
+
+class CommitterActor:
+    """The one writer of manifests."""
+
+    def __init__(self, path: Path, verifiers_digest: str) -> None:
+        self._committer = Committer(path, verifiers=verifiers_digest)
+
+    def commit(self, batch: CommitBatch) -> Counts:
+        """Write one manifest; see ``Committer.commit``."""
+        return self._committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
+
+
+class CoordinatorActor:
+    """Carries messages between engines, verifiers, committer and the plain coordinator."""
+
+    def __init__(self, spec: RunSpec, generate: bool) -> None:
+        self._folder = RunFolder(spec.path)
+        self._coordinator = load_coordinator(spec, generate=generate)
+
+    async def num_to_make(self) -> int:
+        """Return how many attempts no engine has taken yet."""
+        return self._coordinator.dispatch.num_queued
+
+    async def context_known(self, max_model_len: int) -> None:
+        """Take note of the teacher's context, in tokens: prompts that fill it fail before they are leased."""
+        self._coordinator.fail_too_long(max_model_len)
+
+    async def pull(self, report: Report) -> Orders:
+        """An engine reports and gets leases."""
+        return self._coordinator.engine_report(report)
+
+    async def judge(self, worker_id: str, judged: Sequence[JudgedTrace], size: int) -> list[JudgeItem]:
+        """A verifier reports and gets its next batch."""
+        self._coordinator.judge_report(worker_id, judged)
+        return self._coordinator.take_batch(worker_id, size)
+
+    async def take_commit(self) -> CommitBatch:
+        """Hand over what may be committed."""
+        return self._coordinator.take_commit()
+
+    async def engine_died(self, engine_id: str) -> int:
+        """Take back a dead engine's leases and read what its journal holds; return how many it had finished."""
+        finished = self._coordinator.dispatch.num_finished(engine_id)
+        names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
+        scans = {}
+        for path in names:
+            if self._coordinator.lacks(path.name):
+                await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
+                scans[path.name] = scan_segment(path)
+        self._coordinator.engine_died(engine_id, scans)
+        return finished
+
+    async def verifier_died(self, worker_id: str) -> None:
+        """Take back a dead verifier's batch."""
+        self._coordinator.verifier_died(worker_id)
+
+    async def drain(self) -> None:
+        """Lease nothing more and stop the engines."""
+        self._coordinator.is_draining = True
+
+    async def progress(self, num_engines_running: int) -> Progress:
+        """Return where the run stands."""
+        return self._coordinator.progress(num_engines_running)
+
+    async def engine_tokens(self) -> dict[str, tuple[int, bool]]:
+        """Return by engine the tokens generated and whether anything is in flight: what the watchdog looks at."""
+        return self._coordinator.engine_tokens()
+
+
+class EngineActor:
+    """One engine: loads the teacher, then feeds it until told to stop."""
+
+    def __init__(self, spec: RunSpec, stamp: TraceStamp, incarnation: int) -> None:
+        self._spec = spec
+        self._stamp = stamp
+        self._log = spec.path / "logs" / f"{stamp.engine_id}.log"
+        self._redirect_output()
+        self._engine: TeacherEngine = make_engine(
+            spec.job.teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
+        )
+        self._info: EngineInfo | None = None
+
+    async def start(self) -> EngineInfo:
+        """Load the teacher; on failure the error carries the last lines of the engine's log."""
+        try:
+            self._info = await self._engine.start()
+        except TeacherError as error:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            raise TeacherError(f"{error}\nlast lines of {self._log}:\n" + "\n".join(lines)) from error
+        return self._info
+
+    async def run(self, coordinator: Any) -> None:
+        """Feed the engine until the coordinator says stop."""
+        assert self._info is not None, "start() comes first"
+        feeder = Feeder(
+            engine=self._engine,
+            info=self._info,
+            stamp=self._stamp,
+            store=self._spec.job.store,
+            journal=self._spec.path / "journal",
+            oversubscribe=self._spec.job.schedule.oversubscribe,
+            pull=coordinator.pull.remote,
+        )
+        await feeder.run()
+        await self._engine.close()
+
+    def _redirect_output(self) -> None:
+        """Send this process's output, and that of all it starts, to the engine's own log."""
+        self._log.parent.mkdir(exist_ok=True)
+        target = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+
+
+class VerifierActor:
+    """Judges traces in its own killable processes. A canary rides along in every batch."""
+
+    def __init__(self, spec: RunSpec, worker_id: str) -> None:
+        self._spec = spec
+        self._worker_id = worker_id
+        self._folder = RunFolder(spec.path)
+        self._problems = {problem.problem_id: problem for problem, _ in self._folder.problems(self._folder.manifest())}
+        self._turn = 0
+
+    async def run(self, coordinator: Any) -> None:
+        """Judge until the actor is ended.
+
+        Raises:
+            VerifierError: If a canary comes out wrong; the batch that it rode in is not reported.
+        """
+        await asyncio.to_thread(verifiers.check_canaries)
+        judged: list[JudgedTrace] = []
+        while True:
+            batch = await coordinator.judge.remote(self._worker_id, judged, self._spec.job.verify.batch_size)
+            judged = await asyncio.to_thread(self._judge, batch)
+            if not batch:
+                await asyncio.sleep(IDLE_S)
+
+    def _judge(self, batch: Sequence[JudgeItem]) -> list[JudgedTrace]:
+        if not batch:
+            return []
+        traces = read_traces(self._folder, [item.position for item in batch])
+        judged = [
+            JudgedTrace(
+                trace_id=trace.trace_id,
+                problem_id=trace.problem_id,
+                verdict=verifiers.judge(self._problems[trace.problem_id], trace),
+            )
+            for trace in traces
+        ]
+        self._turn += 1
+        verifiers.check_canaries(subset=verifiers.one_pair(self._turn))
+        return judged

@@ -1,0 +1,289 @@
+"""The coordinator's state: what is leased to engines and verifiers, and what may be committed.
+
+Plain synchronous code; the actor around it only carries messages. Facts in (reports of engines and verifiers, deaths),
+decisions out (leases, batches to judge, segments to commit). Invariant: a segment is offered for commit only when it
+is closed and every trace in it has a final verdict, so a committed manifest never has traces that nobody judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from factory.dispatch import Dispatch, FailReason, Failure, Key
+from factory.feeder import Finished, Lease, Orders, Report
+from factory.journal import Position, SegmentScan
+from schemas.manifest import Counts
+from schemas.problem import Prompt, digest
+from schemas.trace import Untraced, make_trace_id
+from schemas.verdict import JudgedTrace, Outcome
+
+SEED_BITS = 63  # seeds fill a signed 64-bit column
+
+
+class JudgeItem(NamedTuple):
+    """A trace to judge, and where it lies."""
+
+    trace_id: str
+    position: Position
+
+
+@dataclass(slots=True)
+class Segment:
+    """A journal segment: which of its traces still lack a verdict, and the verdicts so far."""
+
+    waiting: set[str] = field(default_factory=set)
+    judged: list[JudgedTrace] = field(default_factory=list)
+    is_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitBatch:
+    """What one commit takes: whole segments with their verdicts, verdicts of older traces, endings without a trace."""
+
+    segments: tuple[str, ...] = ()
+    judged: tuple[JudgedTrace, ...] = ()
+    untraced: tuple[Untraced, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there is nothing to write."""
+        return not (self.segments or self.judged or self.untraced)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a user sees while a run goes on; all counts are of the whole run, earlier starts included."""
+
+    counts: Counts
+    num_problems: int
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    num_tokens: int  # of finished attempts of this start
+    num_tokens_out: int  # generated in this start, finished or not
+    in_flight: int
+    is_done: bool
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """All leases of a run. Not thread-safe."""
+
+    fingerprint: str
+    prompts: Sequence[Prompt]
+    dispatch: Dispatch
+    base: Counts  # what the manifest said when this start began
+    base_outcomes: Counter[str]
+    base_reasons: Counter[str]
+    base_seed: int | None = None
+    max_tries: int = 3
+    is_draining: bool = False
+    _segments: dict[str, Segment] = field(default_factory=dict)
+    _to_judge: deque[JudgeItem] = field(default_factory=deque)
+    _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> its batch
+    _tries: Counter[str] = field(default_factory=Counter)
+    _known: set[str] = field(default_factory=set)  # trace ids made, by engines of this start or found in the journal
+    _older: list[JudgedTrace] = field(default_factory=list)  # verdicts of traces that were committed before
+    _untraced: list[Untraced] = field(default_factory=list)
+    _outcomes: Counter[str] = field(default_factory=Counter)
+    _reasons: Counter[str] = field(default_factory=Counter)
+    _num_judged: int = 0
+    _num_made: int = 0
+    _num_failed: int = 0
+    _num_tokens: int = 0
+    _tokens_out: dict[str, int] = field(default_factory=dict)
+    _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
+
+    def add_backlog(self, items: Iterable[JudgeItem]) -> None:
+        """Queue committed traces that today's verifiers have not judged."""
+        self._to_judge.extend(items)
+
+    def add_scan(self, name: str, scan: SegmentScan, committed: set[str]) -> list[Key]:
+        """Take over a segment whose writer is dead; return the keys of the attempts in it.
+
+        ``committed`` are trace ids that a manifest already holds: the segment outlived its own commit.
+        """
+        segment = self._segments.setdefault(name, Segment())
+        segment.is_closed = True
+        places = {prompt.problem_id: place for place, prompt in enumerate(self.prompts)}
+        keys = []
+        for position, trace in scan.traces:
+            if trace.trace_id not in committed:
+                self._add_trace(trace.trace_id, position, trace.num_completion_tokens)
+            keys.append(Key(places[trace.problem_id], trace.sample_index))
+        return keys
+
+    def fail_too_long(self, max_model_len: int) -> None:
+        """Fail the attempts whose prompt leaves no room for a token in the teacher's context."""
+
+        def is_too_long(key: Key) -> bool:
+            return len(self.prompts[key.problem].token_ids) >= max_model_len
+
+        for key in self.dispatch.take_out(is_too_long):
+            length = len(self.prompts[key.problem].token_ids)
+            detail = f"the prompt has {length} tokens, the teacher's context is {max_model_len}"
+            self._fail(Failure(key, FailReason.PROMPT_TOO_LONG, detail))
+
+    def engine_report(self, report: Report) -> Orders:
+        """Take an engine's report; answer with leases, or the order to stop."""
+        self._tokens_out[report.engine_id] = report.num_tokens_out
+        by_key = {item.key: item for item in report.finished}
+        for key in self.dispatch.finish(report.engine_id, list(by_key)):
+            self._finish(by_key[key])
+        for key, detail in report.refused:
+            failure = self.dispatch.refuse(report.engine_id, key, detail)
+            if failure is not None:
+                self._fail(failure)
+        for name in report.closed:
+            self._segments.setdefault(name, Segment()).is_closed = True
+        if self.is_draining or self.dispatch.is_done:
+            return Orders(stop=True)
+        return Orders(leases=tuple(map(self._lease, self.dispatch.lease(report.engine_id, report.capacity))))
+
+    def lacks(self, name: str) -> bool:
+        """True if a segment on disk has to be read, since its writer did not live to report it closed."""
+        segment = self._segments.get(name)
+        return name not in self._handed_over and (segment is None or not segment.is_closed)
+
+    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan]) -> None:
+        """Take back a dead engine's leases; what its journal holds counts as made."""
+        for name, scan in scans.items():
+            keys = self.add_scan(name, scan, committed=set())
+            self.dispatch.finish(engine_id, keys)
+        for failure in self.dispatch.engine_died(engine_id):
+            self._fail(failure)
+
+    def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
+        """Give a verifier up to ``size`` traces to judge."""
+        batch = [self._to_judge.popleft() for _ in range(min(size, len(self._to_judge)))]
+        self._judging[worker_id] = {item.trace_id: item for item in batch}
+        return batch
+
+    def judge_report(self, worker_id: str, judged: Sequence[JudgedTrace]) -> None:
+        """Take a verifier's verdicts; what stayed unjudged is tried again, up to ``max_tries`` times."""
+        batch = self._judging.pop(worker_id, {})
+        for verdict in judged:
+            item = batch.pop(verdict.trace_id, None)
+            if item is None:
+                continue
+            self._tries[item.trace_id] += 1
+            if verdict.verdict.outcome is Outcome.UNJUDGED and self._tries[item.trace_id] < self.max_tries:
+                self._to_judge.append(item)
+            else:
+                self._settle(item, verdict)
+        self._to_judge.extendleft(batch.values())
+
+    def verifier_died(self, worker_id: str) -> None:
+        """Take back a dead verifier's batch."""
+        self._to_judge.extendleft(self._judging.pop(worker_id, {}).values())
+
+    def take_commit(self) -> CommitBatch:
+        """Return all that may be committed now, and forget it."""
+        ready = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
+        self._handed_over.update(ready)
+        judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
+        older, self._older = self._older, []
+        untraced, self._untraced = self._untraced, []
+        return CommitBatch(segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced))
+
+    def engine_tokens(self) -> dict[str, tuple[int, bool]]:
+        """Return by engine the tokens generated so far, and whether anything is in flight."""
+        return {name: (tokens, self.dispatch.has_leases(name)) for name, tokens in self._tokens_out.items()}
+
+    @property
+    def is_generated(self) -> bool:
+        """True when every attempt has ended and every segment is closed."""
+        return self.dispatch.is_done and all(segment.is_closed for segment in self._segments.values())
+
+    @property
+    def is_judged(self) -> bool:
+        """True when no trace waits for a verdict."""
+        return not self._to_judge and not any(self._judging.values())
+
+    def progress(self, num_engines_running: int) -> Progress:
+        """Return where the run stands."""
+        requested = self.base.requested
+        unjudged = self.base.unjudged + self._outcomes[Outcome.UNJUDGED]
+        judged = self.base.judged + self._num_judged - self._outcomes[Outcome.UNJUDGED]
+        failed = self.base.failed + self._num_failed
+        return Progress(
+            counts=Counts(
+                requested=requested,
+                generated=self.base.generated + self._num_made,
+                judged=judged,
+                unjudged=unjudged,
+                failed=failed,
+                cancelled=self.base.cancelled,
+                pending=requested - judged - unjudged - failed - self.base.cancelled,
+            ),
+            num_problems=len(self.prompts),
+            outcomes=dict(self.base_outcomes + self._outcomes),
+            reasons=dict(self.base_reasons + self._reasons),
+            num_tokens=self._num_tokens,
+            num_tokens_out=sum(self._tokens_out.values()),
+            in_flight=self.dispatch.num_leased,
+            is_done=self.is_generated and self.is_judged and num_engines_running == 0,
+        )
+
+    def _lease(self, key: Key) -> Lease:
+        prompt = self.prompts[key.problem]
+        seed = None
+        if self.base_seed is not None:
+            seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
+        return Lease(key=key, problem_id=prompt.problem_id, prompt_token_ids=prompt.token_ids, seed=seed)
+
+    def _trace_id(self, key: Key) -> str:
+        return make_trace_id(self.fingerprint, self.prompts[key.problem].problem_id, key.sample_index)
+
+    def _finish(self, item: Finished) -> None:
+        self._add_trace(self._trace_id(item.key), item.position, item.num_tokens)
+
+    def _add_trace(self, trace_id: str, position: Position, num_tokens: int) -> None:
+        if trace_id in self._known:
+            return
+        self._known.add(trace_id)
+        self._num_made += 1
+        self._num_tokens += num_tokens
+        self._segments.setdefault(position.file, Segment()).waiting.add(trace_id)
+        self._to_judge.append(JudgeItem(trace_id, position))
+
+    def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
+        self._num_judged += 1
+        self._outcomes[verdict.verdict.outcome] += 1
+        if verdict.verdict.reason is not None:
+            self._reasons[verdict.verdict.reason] += 1
+        self._tries.pop(item.trace_id, None)
+        segment = self._segments.get(item.position.file)
+        if segment is None:
+            self._older.append(verdict)
+        else:
+            segment.waiting.discard(item.trace_id)
+            segment.judged.append(verdict)
+
+    def _fail(self, failure: Failure) -> None:
+        self._num_failed += 1
+        self._untraced.append(
+            Untraced(
+                trace_id=self._trace_id(failure.key),
+                problem_id=self.prompts[failure.key.problem].problem_id,
+                sample_index=failure.key.sample_index,
+                ending="failed",
+                reason=failure.reason,
+                detail=failure.detail[:500],
+            )
+        )
+
+
+def keys_to_make(prompts: Sequence[Prompt], num_samples: int, done: Mapping[str, int]) -> list[Key]:
+    """Return the attempts that a run still lacks, all attempts at one problem together (they share its cached prompt).
+
+    ``done`` has a bit mask of ended sample indices by problem id.
+    """
+    return [
+        Key(place, index)
+        for place, prompt in enumerate(prompts)
+        for index in range(num_samples)
+        if not done.get(prompt.problem_id, 0) >> index & 1
+    ]

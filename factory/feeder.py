@@ -1,0 +1,242 @@
+"""The loop inside an engine actor: pull leases, keep the engine full, journal what finishes, report what is safe.
+
+Sits between one teacher engine and the coordinator. Invariant: an attempt is reported finished only after a sync that
+began after its append has returned, so whatever the coordinator believes is on disk. Never waits for the coordinator
+while there is room and work: it asks again as soon as its backlog falls below the low-water mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from factory.dispatch import Key
+from factory.journal import Position, SegmentHeader, SegmentWriter
+from factory.teachers import Completion, EngineInfo, Request, TeacherEngine
+from schemas.config import StoreConfig
+from schemas.errors import RequestError
+from schemas.trace import Trace, TraceFormat
+
+TICK_S: Final = 0.05  # longest time that a finished attempt waits before room is asked for again; guess
+HEARTBEAT_S: Final = 1.0  # between two pulls when there is nothing to say, so that progress is seen
+MIN_BACKLOG: Final = 8  # attempts beyond max_num_seqs at least, so that a freed slot never waits for a lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """An attempt that an engine is to make."""
+
+    key: Key
+    problem_id: str
+    prompt_token_ids: tuple[int, ...]
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """An attempt that is safe in the journal."""
+
+    key: Key
+    position: Position
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an engine says when it pulls."""
+
+    engine_id: str
+    capacity: int
+    in_flight: int
+    num_tokens_out: int
+    finished: tuple[Finished, ...] = ()
+    refused: tuple[tuple[Key, str], ...] = ()
+    closed: tuple[str, ...] = ()  # segments that get no more frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What the coordinator answers. ``stop`` ends the engine: nothing is left to do, or the job is interrupted."""
+
+    leases: tuple[Lease, ...] = ()
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStamp:
+    """What all traces of one engine have in common."""
+
+    fingerprint: str
+    format: TraceFormat
+    teacher: str
+    teacher_revision: str
+    engine_id: str
+
+
+@dataclass(slots=True)
+class Feeder:
+    """Feeds one engine until it is told to stop."""
+
+    engine: TeacherEngine
+    info: EngineInfo
+    stamp: TraceStamp
+    store: StoreConfig
+    journal: Path
+    oversubscribe: float
+    pull: Callable[[Report], Awaitable[Orders]]
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
+    _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
+    _refused: list[tuple[Key, str]] = field(default_factory=list)
+    _closed: list[str] = field(default_factory=list)
+    _writer: SegmentWriter | None = None
+    _opened_at: float = 0.0
+    _sequence: int = 0
+    _something: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def target(self) -> int:
+        """Attempts that the engine should have in flight: its own limit and a small backlog."""
+        slots = self.info.max_num_seqs
+        return slots + max(MIN_BACKLOG, math.ceil(slots * self.oversubscribe))
+
+    async def run(self) -> None:
+        """Feed the engine until told to stop; what has finished by then is synced and reported.
+
+        Raises:
+            EngineDeadError: If the engine died; its attempts in flight are lost, the journal is not.
+            OSError: If the journal cannot be written (a full disk).
+        """
+        flusher = asyncio.create_task(self._flush_regularly())
+        try:
+            while not (await self._pull()).stop:
+                await self._wait(flusher)
+        finally:
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
+            await self._end()
+        await self._pull()
+
+    async def _pull(self) -> Orders:
+        """Report and take new leases."""
+        finished, self._synced = self._synced, []
+        refused, self._refused = self._refused, []
+        closed, self._closed = self._closed, []
+        orders = await self.pull(
+            Report(
+                engine_id=self.stamp.engine_id,
+                capacity=max(0, self.target - len(self._tasks)),
+                in_flight=len(self._tasks),
+                num_tokens_out=self.engine.num_tokens_out,
+                finished=tuple(finished),
+                refused=tuple(refused),
+                closed=tuple(closed),
+            )
+        )
+        for lease in orders.leases:
+            self._tasks.add(asyncio.create_task(self._attempt(lease)))
+        return orders
+
+    async def _wait(self, flusher: asyncio.Task[None]) -> None:
+        """Return when a pull is due: room below the mark, something safe to report, or a heartbeat."""
+        deadline = time.monotonic() + HEARTBEAT_S
+        while time.monotonic() < deadline:
+            await asyncio.sleep(TICK_S)
+            for task in [task for task in self._tasks if task.done()]:
+                self._tasks.discard(task)
+                task.result()  # a dead engine ends the feeder
+            if flusher.done():
+                flusher.result()
+            if self._synced or self._refused or self._closed or len(self._tasks) < self.info.max_num_seqs:
+                return
+
+    async def _attempt(self, lease: Lease) -> None:
+        """Make one attempt and append it to the journal; a refusal is reported, a dead engine raised."""
+        request = Request(
+            request_id=f"{lease.problem_id}-{lease.key.sample_index}",
+            prompt_token_ids=lease.prompt_token_ids,
+            seed=lease.seed,
+        )
+        try:
+            completion = await self.engine.generate(request)
+        except RequestError as error:
+            self._refused.append((lease.key, str(error)))
+            return
+        trace = self._trace(lease, completion)
+        position = self._open_writer().append(trace)
+        num_tokens = trace.num_completion_tokens
+        self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
+
+    def _trace(self, lease: Lease, completion: Completion) -> Trace:
+        return Trace(
+            fingerprint=self.stamp.fingerprint,
+            problem_id=lease.problem_id,
+            sample_index=lease.key.sample_index,
+            format=self.stamp.format,
+            text=completion.text,
+            token_ids=completion.token_ids,
+            finish_reason=completion.finish_reason,
+            stop_token=completion.stop_token,
+            num_prompt_tokens=len(lease.prompt_token_ids),
+            num_completion_tokens=len(completion.token_ids),
+            num_reasoning_tokens=completion.num_reasoning_tokens,
+            seed=lease.seed,
+            teacher=self.stamp.teacher,
+            teacher_revision=self.stamp.teacher_revision,
+            engine=self.info.engine,
+            engine_version=self.info.engine_version,
+            engine_id=self.stamp.engine_id,
+            submitted_at_us=completion.submitted_at_us,
+            first_token_at_us=completion.first_token_at_us,
+            finished_at_us=completion.finished_at_us,
+        )
+
+    def _open_writer(self) -> SegmentWriter:
+        if self._writer is None:
+            self._sequence += 1
+            header = SegmentHeader(
+                fingerprint=self.stamp.fingerprint, engine_id=self.stamp.engine_id, sequence=self._sequence
+            )
+            self._writer = SegmentWriter(self.journal, header)
+            self._opened_at = time.monotonic()
+        return self._writer
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self.store.fsync_interval_s)
+            await self._flush()
+            writer = self._writer
+            if writer is not None and self._is_full(writer):
+                await self._close_writer()
+
+    def _is_full(self, writer: SegmentWriter) -> bool:
+        age_s = time.monotonic() - self._opened_at
+        return age_s >= self.store.segment_s or writer.size >= self.store.segment_mb << 20
+
+    async def _flush(self) -> None:
+        """Sync the journal; what was appended before is then safe."""
+        appended, self._appended = self._appended, []
+        if appended and self._writer is not None:
+            await asyncio.to_thread(self._writer.sync)
+            self._synced += appended
+
+    async def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            appended, self._appended = self._appended, []
+            await asyncio.to_thread(writer.close)
+            self._synced += appended
+            self._closed.append(writer.name)
+
+    async def _end(self) -> None:
+        """Drop what is still in flight, close the journal."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self._close_writer()

@@ -1,0 +1,143 @@
+"""Teachers: what turns a rendered prompt into a completion. One protocol, several shipped implementations.
+
+A teacher serves one engine of one actor. Contract, held by the same tests for each implementation: ``generate`` gives
+one completion per request, with no more than ``max_tokens`` tokens and the engine's own finish reason; ``abort`` makes
+it return with what there is; a bad request fails alone (``RequestError``), a dead engine fails all
+(``EngineDeadError``); after ``close`` no process is left. Nothing is judged, stored or retried here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from schemas.config import SamplingConfig, ScriptedTeacher, Teacher, VllmTeacher
+from schemas.errors import ConfigError
+from schemas.problem import digest
+from schemas.trace import FinishReason
+
+SAMPLED_BYTES: Final = 1 << 20  # of each end of a weights file: reading 140 GB whole would cost minutes at every start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One attempt to make."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the engine gave; times in Unix microseconds."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stop_token: str | None
+    num_reasoning_tokens: int | None
+    submitted_at_us: int
+    first_token_at_us: int | None
+    finished_at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What an engine resolved its settings to, asserted and logged at its start."""
+
+    engine: str
+    engine_version: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int | None
+    settings: dict[str, Any]
+
+
+class TeacherEngine(Protocol):
+    """One engine."""
+
+    async def start(self) -> EngineInfo:
+        """Load the model; return what its settings were resolved to.
+
+        Raises:
+            TeacherError: If the model cannot be loaded.
+        """
+
+    async def generate(self, request: Request) -> Completion:
+        """Return one completion.
+
+        Raises:
+            RequestError: If this request cannot be served.
+            EngineDeadError: If no request can be served any more.
+        """
+
+    async def abort(self, request_id: str) -> None:
+        """End a request early; its ``generate`` returns what there is, with finish reason ``abort``."""
+
+    @property
+    def num_tokens_out(self) -> int:
+        """Tokens generated so far, finished or not: the watchdog's only measure of life."""
+
+    async def close(self) -> None:
+        """End the engine and all its processes."""
+
+
+class TeacherIdentity(NamedTuple):
+    """Which model made a text: part of the fingerprint. Paths are no part of it."""
+
+    name: str
+    revision: str
+
+
+def teacher_identity(teacher: Teacher) -> TeacherIdentity:
+    """Return name and revision; a local folder's revision is a hash of its configuration and of samples of its weights.
+
+    Raises:
+        ConfigError: If a local folder holds no model.
+    """
+    if isinstance(teacher, ScriptedTeacher):
+        script = teacher.model_dump(include={"mean_tokens", "correct_rate", "seed"})
+        return TeacherIdentity("scripted", digest(script))
+    folder = Path(teacher.model)
+    if not folder.is_dir():
+        if teacher.model.startswith((".", "/", "~")):
+            raise ConfigError(f"teacher.model={teacher.model!r}: no such folder; give a model folder or a Hub name")
+        return TeacherIdentity(teacher.model, teacher.revision or "main")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"teacher.model={teacher.model!r}: holds no config.json, so it is no model folder")
+    return TeacherIdentity(folder.resolve().name, hash_model_folder(folder))
+
+
+def hash_model_folder(folder: Path) -> str:
+    """Return a hash of every JSON, Jinja and tokenizer file, and of size, first and last MiB of every weights file."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin"):
+            total.update(json.dumps([path.name, path.stat().st_size]).encode())
+            for chunk in _sampled_chunks(path):
+                total.update(chunk)
+    return total.hexdigest()[:16]
+
+
+def _sampled_chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield file.read(SAMPLED_BYTES)
+        if path.stat().st_size > 2 * SAMPLED_BYTES:
+            file.seek(-SAMPLED_BYTES, 2)
+        yield file.read()
+
+
+def make_engine(teacher: Teacher, sampling: SamplingConfig, *, engine_id: str, incarnation: int) -> TeacherEngine:
+    """Return the engine that a job asks for, not yet started. vLLM is imported only where it is used."""
+    if isinstance(teacher, VllmTeacher):
+        from factory.teachers.vllm import VllmEngine
+
+        return VllmEngine(teacher, sampling)
+    from factory.teachers.scripted import ScriptedEngine
+
+    return ScriptedEngine(teacher, sampling, engine_id=engine_id, incarnation=incarnation)

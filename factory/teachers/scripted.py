@@ -1,0 +1,175 @@
+"""A teacher that makes up its completions at a given speed: for drills, tests and simulations of many engines.
+
+Shipped, and held to the same contract as the real ones. Tokens are UTF-8 bytes. It adds the whole numbers of the
+prompt, rightly with chance ``correct_rate``; lengths vary around ``mean_tokens``; all requests in flight share
+``tokens_per_s`` equally. Death, stalls and slow starts come to order, in the first incarnation only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import os
+import random
+import re
+import signal
+import time
+from dataclasses import dataclass, field
+
+from factory.teachers import Completion, EngineInfo, Request
+from schemas.config import SamplingConfig, ScriptedTeacher
+from schemas.errors import RequestError
+from schemas.trace import THINK_CLOSE, FinishReason
+
+_FILLER = "I add the numbers one after the other and check the sum. "
+_INTEGER = re.compile(r"\d{1,18}")
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request in flight; it ends when the engine's shared progress reaches ``ends_at`` (tokens per request)."""
+
+    request: Request
+    token_ids: bytes
+    finish_reason: FinishReason
+    began_at: float
+    ends_at: float
+    submitted_at_us: int
+    done: asyncio.Future[Completion] = field(repr=False)
+
+
+class ScriptedEngine:
+    """One scripted engine: processor sharing among at most ``max_num_seqs`` requests, the rest waits in order."""
+
+    def __init__(self, config: ScriptedTeacher, sampling: SamplingConfig, *, engine_id: str, incarnation: int) -> None:
+        self._config = config
+        self._sampling = sampling
+        self._engine_id = engine_id
+        self._is_first = incarnation == 1
+        self._heap: list[tuple[float, int, _Running]] = []
+        self._tie = itertools.count()
+        self._slots = asyncio.Semaphore(config.max_num_seqs)
+        self._progress = 0.0  # tokens that a request in flight since the start would have
+        self._progress_at = time.monotonic()
+        self._tokens_out = 0.0
+        self._num_finished = 0
+        self._wake = asyncio.Event()
+        self._clock: asyncio.Task[None] | None = None
+
+    async def start(self) -> EngineInfo:
+        """Wait ``start_s``, then serve."""
+        await asyncio.sleep(self._config.start_s)
+        self._clock = asyncio.create_task(self._run())
+        return EngineInfo(
+            engine="scripted",
+            engine_version="1",
+            max_model_len=self._config.max_model_len,
+            max_num_seqs=self._config.max_num_seqs,
+            max_num_batched_tokens=None,
+            settings=self._config.model_dump(),
+        )
+
+    async def generate(self, request: Request) -> Completion:
+        """Return a made-up completion after the time that its tokens take."""
+        room = self._config.max_model_len - len(request.prompt_token_ids)
+        if room < 1:
+            raise RequestError(f"prompt of {len(request.prompt_token_ids)} tokens leaves no room for an answer")
+        token_ids, finish_reason = self._write(request, min(room, self._sampling.max_tokens))
+        submitted_at_us = time.time_ns() // 1000
+        async with self._slots:
+            self._advance()
+            done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+            began, ends = self._progress, self._progress + len(token_ids)
+            running = _Running(request, token_ids, finish_reason, began, ends, submitted_at_us, done)
+            heapq.heappush(self._heap, (ends, next(self._tie), running))
+            self._wake.set()
+            return await done
+
+    async def abort(self, request_id: str) -> None:
+        """End a request with the tokens that it has by now."""
+        self._advance()
+        for entry in self._heap:
+            if entry[2].request.request_id == request_id:
+                running = entry[2]
+                self._heap.remove(entry)
+                heapq.heapify(self._heap)
+                running.token_ids = running.token_ids[: int(self._progress - running.began_at)]
+                running.finish_reason = FinishReason.ABORT
+                self._complete(running)
+                return
+
+    @property
+    def num_tokens_out(self) -> int:
+        """Tokens generated so far, finished or not."""
+        self._advance()
+        return int(self._tokens_out)
+
+    async def close(self) -> None:
+        """Stop the clock; requests in flight never end."""
+        if self._clock is not None:
+            self._clock.cancel()
+
+    def _write(self, request: Request, max_tokens: int) -> tuple[bytes, FinishReason]:
+        """Return the bytes of a completion, cut at ``max_tokens``, and how it ends."""
+        prompt = bytes(request.prompt_token_ids).decode("utf-8", "replace")
+        chance = random.Random(f"{self._config.seed}/{request.request_id}/{request.seed}")
+        total = sum(map(int, _INTEGER.findall(prompt)))
+        if chance.random() >= self._config.correct_rate:
+            total += chance.randint(1, 9)
+        length = max(1, round(chance.gammavariate(2.0, self._config.mean_tokens / 2)))
+        thinking = (_FILLER * (length // len(_FILLER) + 1))[:length]
+        text = f"<think>\n{thinking}\n{THINK_CLOSE}\n\nThe sum is \\boxed{{{total}}}."
+        token_ids = text.encode()
+        if len(token_ids) > max_tokens:
+            return token_ids[:max_tokens], FinishReason.LENGTH
+        return token_ids, FinishReason.STOP
+
+    def _is_stalled(self) -> bool:
+        return (
+            self._is_first and self._config.stalls_after is not None and self._num_finished >= self._config.stalls_after
+        )
+
+    def _advance(self) -> None:
+        """Bring shared progress up to now; a stalled engine makes none."""
+        now = time.monotonic()
+        elapsed, self._progress_at = now - self._progress_at, now
+        if self._heap and not self._is_stalled():
+            self._progress += elapsed * self._config.tokens_per_s / len(self._heap)
+            self._tokens_out += elapsed * self._config.tokens_per_s
+
+    async def _run(self) -> None:
+        """Complete requests as shared progress reaches their ends."""
+        while True:
+            self._wake.clear()
+            self._advance()
+            while self._heap and self._heap[0][0] <= self._progress and not self._is_stalled():
+                self._complete(heapq.heappop(self._heap)[2])
+            if not self._heap or self._is_stalled():
+                await self._wake.wait()
+                continue
+            due_s = (self._heap[0][0] - self._progress) * len(self._heap) / self._config.tokens_per_s
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout=max(due_s, 0.0005))
+            except TimeoutError:
+                continue
+
+    def _complete(self, running: _Running) -> None:
+        text = running.token_ids.decode("utf-8", "replace")
+        close = running.token_ids.find(THINK_CLOSE.encode())
+        self._num_finished += 1
+        if not running.done.done():
+            running.done.set_result(
+                Completion(
+                    text=text,
+                    token_ids=tuple(running.token_ids),
+                    finish_reason=running.finish_reason,
+                    stop_token=None,
+                    num_reasoning_tokens=None if close < 0 else close + len(THINK_CLOSE),
+                    submitted_at_us=running.submitted_at_us,
+                    first_token_at_us=None,
+                    finished_at_us=time.time_ns() // 1000,
+                )
+            )
+        if self._is_first and self._num_finished == self._config.dies_after:
+            os.kill(os.getpid(), signal.SIGKILL)

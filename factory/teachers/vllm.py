@@ -1,0 +1,231 @@
+"""The vLLM teacher: one ``AsyncLLM`` in the process of its actor. The only factory module that imports vLLM.
+
+Both batch limits are set and read back, since ``AsyncLLM`` alone falls back to 128 sequences and 2,048 tokens
+(vllm-project/vllm#37393). One request per sample, final output only. Every incarnation has a random engine seed: with a
+fixed one, a run that is extended would sample the same texts again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import Any
+
+from factory.teachers import Completion, EngineInfo, Request
+from factory.teachers.watch import OWNER_VARIABLE
+from schemas.config import SamplingConfig, VllmTeacher
+from schemas.errors import EngineDeadError, RequestError, TeacherError
+from schemas.trace import THINK_CLOSE, FinishReason
+
+_FINISH_REASONS = {str(reason): reason for reason in FinishReason}
+
+
+class VllmEngine:
+    """One AsyncLLM; all calls come from the event loop in which ``start`` ran."""
+
+    def __init__(self, config: VllmTeacher, sampling: SamplingConfig) -> None:
+        self._config = config
+        self._sampling = sampling
+        self._engine: Any = None
+        self._tokenizer: Any = None
+        self._max_model_len = 0
+        self._close_id: int | None = None
+        self._num_tokens_out = 0
+
+    async def start(self) -> EngineInfo:
+        """Load the model.
+
+        Raises:
+            TeacherError: If vLLM is not installed or cannot load the model.
+        """
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive vLLM's forks
+        if self._config.engine.cpu_kvcache_gib is not None:
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{self._config.engine.cpu_kvcache_gib:g}"
+        try:
+            import vllm
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise TeacherError(
+                f"vLLM is not usable here: {error}; install the extra `cpu` or `gpu` of distillation-factory"
+            ) from error
+        try:
+            arguments = AsyncEngineArgs(**self._engine_arguments())
+            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._token_counter()])
+        except (RuntimeError, ValueError, OSError, ImportError, KeyError, AttributeError) as error:
+            raise TeacherError(f"teacher.model={self._config.model!r} cannot be loaded: {error}") from error
+        self._tokenizer = self._engine.get_tokenizer()
+        return self._resolved(vllm.__version__)
+
+    async def generate(self, request: Request) -> Completion:
+        """Return one completion; see the protocol for errors."""
+        from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDead
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        room = self._max_model_len - len(request.prompt_token_ids)
+        if room < 1:
+            raise RequestError(
+                f"prompt of {len(request.prompt_token_ids)} tokens leaves no room in a context of {self._max_model_len}"
+            )
+        submitted_at_us = time.time_ns() // 1000
+        final = None
+        try:
+            async for output in self._engine.generate(
+                TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)),
+                self._sampling_params(min(room, self._sampling.max_tokens), request.seed),
+                request.request_id,
+            ):
+                final = output
+        except VllmEngineDead as error:
+            raise EngineDeadError(f"the vLLM engine died: {error}") from error
+        except (EngineGenerateError, ValueError) as error:
+            raise RequestError(f"vLLM refused the request: {error}") from error
+        if final is None or not final.finished:
+            raise RequestError("vLLM ended the request without an output")
+        return self._completion(final, submitted_at_us)
+
+    async def abort(self, request_id: str) -> None:
+        """End a request early."""
+        await self._engine.abort(request_id)
+
+    @property
+    def num_tokens_out(self) -> int:
+        """Tokens generated so far, finished or not, by vLLM's own counter."""
+        return self._num_tokens_out
+
+    async def close(self) -> None:
+        """End the engine core and its workers."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    def _engine_arguments(self) -> dict[str, Any]:
+        options = self._config.engine
+        arguments = options.model_dump(exclude={"cpu_kvcache_gib"})
+        return arguments | {
+            "model": self._config.model,
+            "revision": self._config.revision,
+            "seed": secrets.randbits(31),
+            "disable_log_stats": True,
+        }
+
+    def _sampling_params(self, max_tokens: int, seed: int | None) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = self._sampling
+        return SamplingParams(
+            n=1,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=max_tokens,
+            stop=list(sampling.stop),
+            seed=seed,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_special_tokens=False,  # the raw text is the truth: a stray control token must be seen by the checks
+        )
+
+    def _resolved(self, version: str) -> EngineInfo:
+        """Return what vLLM made of the settings; a silent fallback is an error.
+
+        Raises:
+            TeacherError: If a batch limit is not the one that was asked for.
+        """
+        config = self._engine.vllm_config
+        scheduler, options = config.scheduler_config, self._config.engine
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            asked, got = getattr(options, name), getattr(scheduler, name)
+            if asked != got:
+                raise TeacherError(f"teacher.engine.{name}={asked} was asked for, vLLM resolved it to {got}")
+        self._max_model_len = config.model_config.max_model_len
+        close_ids = self._tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
+        self._close_id = close_ids[0] if len(close_ids) == 1 else None
+        return EngineInfo(
+            engine="vllm",
+            engine_version=version,
+            max_model_len=self._max_model_len,
+            max_num_seqs=scheduler.max_num_seqs,
+            max_num_batched_tokens=scheduler.max_num_batched_tokens,
+            settings={
+                "dtype": str(config.model_config.dtype),
+                "quantization": config.model_config.quantization,
+                "seed": config.model_config.seed,
+                "watermark": getattr(scheduler, "watermark", None),
+                "async_scheduling": getattr(scheduler, "async_scheduling", None),
+                "num_gpu_blocks": config.cache_config.num_gpu_blocks,
+                "block_size": config.cache_config.block_size,
+                "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+                "enforce_eager": config.model_config.enforce_eager,
+            },
+        )
+
+    def _completion(self, output: Any, submitted_at_us: int) -> Completion:
+        sample = output.outputs[0]
+        finish_reason = _FINISH_REASONS.get(sample.finish_reason)
+        if finish_reason is None:
+            raise RequestError(f"vLLM ended the request with {sample.finish_reason!r}")
+        token_ids = tuple(sample.token_ids)
+        return Completion(
+            text=sample.text.encode("utf-8", "replace").decode(),  # a lone surrogate fits into no Arrow string
+            token_ids=token_ids,
+            finish_reason=finish_reason,
+            stop_token=self._stop_token(finish_reason, sample.stop_reason, token_ids),
+            num_reasoning_tokens=self._count_reasoning(sample.text, token_ids),
+            submitted_at_us=submitted_at_us,
+            first_token_at_us=_first_token_at_us(output, submitted_at_us),
+            finished_at_us=time.time_ns() // 1000,
+        )
+
+    def _stop_token(
+        self, reason: FinishReason, stop_reason: int | str | None, token_ids: tuple[int, ...]
+    ) -> str | None:
+        """Return the stop string or the text of the end token; vLLM names the model's own end token by None."""
+        if reason is not FinishReason.STOP:
+            return None
+        if isinstance(stop_reason, str):
+            return stop_reason
+        end = stop_reason if stop_reason is not None else token_ids[-1] if token_ids else None
+        return None if end is None else str(self._tokenizer.convert_ids_to_tokens(end))
+
+    def _count_reasoning(self, text: str, token_ids: tuple[int, ...]) -> int | None:
+        """Return how many tokens end with the last closing tag; exact where the tag is one token."""
+        end = text.rfind(THINK_CLOSE)
+        if end < 0:
+            return None
+        if self._close_id is not None and self._close_id in token_ids:
+            return len(token_ids) - token_ids[::-1].index(self._close_id)
+        return len(self._tokenizer.encode(text[: end + len(THINK_CLOSE)], add_special_tokens=False))
+
+    def _token_counter(self) -> Any:
+        """Return a stat logger class that counts generated tokens in this object."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        owner = self
+
+        class TokenCounter(StatLoggerBase):  # type: ignore[misc]
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                pass
+
+            def record(
+                self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+            ) -> None:
+                if iteration_stats is not None:
+                    owner._num_tokens_out += iteration_stats.num_generation_tokens
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return TokenCounter
+
+
+def _first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
+    """Return when the first token came, from vLLM's own latency of it; None where it keeps no statistics."""
+    latency_s = getattr(output.metrics, "first_token_latency", None)
+    return None if not latency_s else submitted_at_us + int(latency_s * 1e6)

@@ -1,0 +1,358 @@
+"""The driver of a run: freezes the problems, starts the roles in Ray, restarts what dies, commits, and ends cleanly.
+
+Holds no state that matters: all of it is in the run's folder, and the same command goes on after a kill. Decides what
+to restart and when to give up; how attempts are leased and judged is the coordinator's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import yaml
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+import verifiers
+from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, spawn
+from factory.coordinator import Progress
+from factory.feeder import TraceStamp
+from factory.plan import Plan, versions
+from factory.sources import Loaded, load_problems
+from factory.store import Committer, RunFolder, RunLock, check_fingerprint, write_atomically
+from factory.teachers import EngineInfo
+from schemas.errors import FactoryError, StoreError, TeacherError, VerifierError
+
+POLL_S: Final = 0.25  # of the supervising loop
+DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
+OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
+
+Watch = Callable[[Progress, str], None]
+
+
+class InterruptedRun(FactoryError):
+    """The user interrupted a run; what was finished is safe, and the same command goes on."""
+
+
+def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, generate: bool = True) -> Progress:
+    """Do or resume a run up to its last verdict; return how it ended. ``watch`` is called a few times a second.
+
+    Raises:
+        FactoryError: If the run cannot go on; what was journaled is safe.
+        InterruptedRun: If the user pressed Ctrl-C.
+    """
+    with RunLock(path):
+        freeze(plan, path)
+        with _ray(address):
+            return _Supervisor(plan, path, watch, generate=generate).supervise()
+
+
+def freeze(plan: Plan, path: Path) -> Loaded | None:
+    """Create the run or check that it is this job's; freeze its problems; return them if the sources were read.
+
+    Raises:
+        FingerprintError: If the folder holds a run of another fingerprint.
+    """
+    folder = RunFolder(path)
+    manifest = folder.find_manifest()
+    config = plan.job.model_dump(mode="json")
+    if manifest is not None:
+        check_fingerprint(folder, plan.fingerprint, plan.fingerprint_parts)
+    loaded = None
+    if manifest is None or not manifest.problems or _asks_for_others(manifest.config, config):
+        loaded = load_problems(plan.job.sources, max_problems=plan.job.schedule.max_problems)
+    committer = Committer(path, verifiers=verifiers.versions_digest())
+    _write_run_yaml(plan, path)
+    committer.start(fingerprint=plan.fingerprint, config=config, num_samples=plan.job.sampling.num_samples)
+    if loaded is not None:
+        pairs = [(problem, plan.renderer.render(problem)) for problem in loaded.problems]
+        committer.add_problems(pairs, loaded.quarantined)
+    return loaded
+
+
+def _asks_for_others(then: Any, now: Any) -> bool:
+    """Return whether a changed job may have other problems, so that its sources have to be read again."""
+    return bool(
+        then["sources"] != now["sources"] or then["schedule"]["max_problems"] != now["schedule"]["max_problems"]
+    )
+
+
+def _write_run_yaml(plan: Plan, path: Path) -> None:
+    body = {
+        "fingerprint": plan.fingerprint,
+        "fingerprint_parts": plan.fingerprint_parts,
+        "versions": versions(),
+        "verifiers": verifiers.verifier_versions(),
+        "job": plan.job.model_dump(mode="json"),
+    }
+    write_atomically(path / "run.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True).encode())
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start a local one that ends with this process."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "num_cpus": os.cpu_count(),
+        }
+    else:
+        options["address"] = address
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about future defaults
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a local Ray cannot be started" if address is None else f"no Ray cluster answers at {address}"
+        raise FactoryError(f"{where}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(slots=True)
+class _Engine:
+    """One engine slot: the incarnation that serves it now."""
+
+    slot: int
+    engine_id: str
+    actor: Any
+    ref: Any
+    is_running: bool = False  # started, and feeding
+    restarts: int = 0  # in a row, without a finished attempt between
+    tokens: int = -1
+    progress_at: float = field(default_factory=time.monotonic)
+
+
+class _Supervisor:
+    """Starts and watches the actors of one start of a run."""
+
+    def __init__(self, plan: Plan, path: Path, watch: Watch, *, generate: bool) -> None:
+        self._plan = plan
+        self._job = plan.job
+        self._path = path
+        self._watch = watch
+        self._spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
+        self._epoch = RunFolder(path).manifest().epoch
+        self._committer = spawn(CommitterActor, path, verifiers.versions_digest())
+        self._coordinator = spawn(CoordinatorActor, self._spec, generate)
+        self._engines: dict[int, _Engine] = {}
+        self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
+        self._num_verifiers = 0
+        self._incarnations = 0
+        self._verifier_deaths = 0
+        self._info: EngineInfo | None = None
+        self._commit: Any = None
+        self._committed_at = time.monotonic()
+        self._note = "starting"
+
+    def supervise(self) -> Progress:
+        """Run until every attempt is judged and committed."""
+        try:
+            if self._get(self._coordinator.num_to_make.remote()):
+                for slot in range(self._job.teacher.num_engines):
+                    self._start_engine(slot, restarts=0)
+            for _ in range(self._job.verify.num_workers):
+                self._start_verifier()
+            while True:
+                self._step()
+                progress = self._progress()
+                if progress.is_done and self._commit_all():
+                    return self._progress()
+        except KeyboardInterrupt:
+            self._drain()
+            raise InterruptedRun(
+                f"interrupted; all finished attempts are safe in {self._path}; run the same command again to go on"
+            ) from None
+        except RayError as error:
+            raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
+
+    def _progress(self) -> Progress:
+        progress: Progress = self._get(self._coordinator.progress.remote(len(self._engines)))
+        self._watch(progress, self._note)
+        return progress
+
+    def _step(self) -> None:
+        """Wait a moment for anything to end, then see to it."""
+        refs = [engine.ref for engine in self._engines.values()] + list(self._verifiers)
+        done, _ = ray.wait(refs, timeout=POLL_S, num_returns=1) if refs else ([], [])
+        for ref in done:
+            if ref in self._verifiers:
+                self._verifier_ended(ref)
+            else:
+                engine = next(engine for engine in self._engines.values() if engine.ref == ref)
+                self._engine_moved(engine)
+        self._kill_stalled()
+        interval_s = self._job.store.commit_interval_s
+        if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
+            self._start_commit()
+        self._reap_commit()
+
+    # Engines
+
+    def _start_engine(self, slot: int, *, restarts: int) -> None:
+        self._incarnations += 1
+        engine_id = f"engine-{slot}-e{self._epoch}-{self._incarnations}"
+        stamp = TraceStamp(
+            fingerprint=self._plan.fingerprint,
+            format=self._plan.renderer.format,
+            teacher=self._plan.identity.name,
+            teacher_revision=self._plan.identity.revision,
+            engine_id=engine_id,
+        )
+        is_first = restarts == 0 and self._incarnations <= self._job.teacher.num_engines
+        actor = spawn(EngineActor, self._spec, stamp, 1 if is_first else 2, num_gpus=self._num_gpus())
+        self._engines[slot] = _Engine(slot, engine_id, actor, actor.start.remote(), restarts=restarts)
+        self._note = "loading the teacher"
+
+    def _num_gpus(self) -> int:
+        """Return how many GPUs an engine reserves; on a cluster without any, vLLM's CPU build serves."""
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if self._job.teacher.kind == "vllm" and resources.get("GPU", 0) > 0:
+            return self._job.teacher.engine.tensor_parallel_size
+        return 0
+
+    def _engine_moved(self, engine: _Engine) -> None:
+        """See to an engine whose start or run has ended, well or not."""
+        try:
+            result = ray.get(engine.ref)
+        except RayTaskError as error:
+            if not engine.is_running and self._info is None:
+                raise TeacherError(str(_cause(error))) from error  # it never worked: starting it again will not help
+            self._engine_died(engine, str(_cause(error)))
+        except RayActorError as error:
+            self._engine_died(engine, f"its process ended: {_first_line(error)}")
+        else:
+            if engine.is_running:
+                del self._engines[engine.slot]  # told to stop, and did
+                return
+            self._info = result
+            self._get(self._coordinator.context_known.remote(result.max_model_len))
+            engine.is_running = True
+            engine.progress_at = time.monotonic()
+            engine.ref = engine.actor.run.remote(self._coordinator)
+            self._note = ""
+
+    def _engine_died(self, engine: _Engine, why: str) -> None:
+        """Take back its leases, read its journal, start the next incarnation; give up after too many in a row.
+
+        Raises:
+            TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
+        """
+        ray.kill(engine.actor)
+        finished = self._get(self._coordinator.engine_died.remote(engine.engine_id))
+        restarts = 1 if finished else engine.restarts + 1
+        if restarts > self._job.schedule.max_engine_restarts:
+            raise TeacherError(
+                f"engine {engine.slot} died {restarts} times in a row without a finished attempt (limit "
+                f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}; "
+                f"its log: {self._path / 'logs' / engine.engine_id}.log"
+            )
+        self._start_engine(engine.slot, restarts=restarts)
+        self._note = f"engine {engine.slot} died ({why[:80]}), restarted"
+
+    def _kill_stalled(self) -> None:
+        """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
+        tokens = self._get(self._coordinator.engine_tokens.remote())
+        now = time.monotonic()
+        for engine in list(self._engines.values()):
+            seen, has_leases = tokens.get(engine.engine_id, (-1, False))
+            if not engine.is_running:
+                limit_s, what = self._job.teacher.start_timeout_s, "did not start"
+            else:
+                limit_s, what = self._job.schedule.stall_s, "generated no token"
+                if seen != engine.tokens or not has_leases:
+                    engine.tokens, engine.progress_at = seen, now
+            if now - engine.progress_at > limit_s:
+                self._engine_died(engine, f"it {what} in {limit_s:g} s")
+
+    # Verifiers
+
+    def _start_verifier(self) -> None:
+        self._num_verifiers += 1
+        actor = spawn(VerifierActor, self._spec, f"verifier-{self._num_verifiers}")
+        self._verifiers[actor.run.remote(self._coordinator)] = (self._num_verifiers, actor)
+
+    def _verifier_ended(self, ref: Any) -> None:
+        """Start another verifier in place of one that died; one that found itself broken ends the run.
+
+        Raises:
+            VerifierError: If a canary came out wrong, or verifiers keep dying.
+        """
+        number, _ = self._verifiers.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise VerifierError(f"verifier {number} failed: {_cause(error)}") from error
+        except RayActorError as error:
+            self._verifier_deaths += 1
+            if self._verifier_deaths > self._job.schedule.max_engine_restarts:
+                raise VerifierError(f"verifiers died {self._verifier_deaths} times: {_first_line(error)}") from error
+            self._get(self._coordinator.verifier_died.remote(f"verifier-{number}"))
+            self._start_verifier()
+
+    # Commits
+
+    def _start_commit(self) -> bool:
+        """Hand what may be committed to the committer; False if there is nothing."""
+        self._committed_at = time.monotonic()
+        batch = self._get(self._coordinator.take_commit.remote())
+        if batch.is_empty:
+            return False
+        self._commit = self._committer.commit.remote(batch)
+        return True
+
+    def _reap_commit(self) -> None:
+        """Take note of a commit that has ended.
+
+        Raises:
+            StoreError: If it failed.
+        """
+        if self._commit is not None and ray.wait([self._commit], timeout=0)[0]:
+            self._wait_commit()
+
+    def _wait_commit(self) -> None:
+        commit, self._commit = self._commit, None
+        try:
+            ray.get(commit)
+        except RayTaskError as error:
+            raise StoreError(f"the commit failed: {_cause(error)}") from error
+
+    def _commit_all(self) -> bool:
+        """Commit until nothing is left."""
+        while True:
+            if self._commit is not None:
+                self._wait_commit()
+            if not self._start_commit():
+                return True
+
+    def _drain(self) -> None:
+        """Let the engines flush, commit what is judged; what is not is judged by the next start."""
+        self._note = "stopping"
+        self._get(self._coordinator.drain.remote())
+        refs = [engine.ref for engine in self._engines.values() if engine.is_running]
+        if refs:
+            ray.wait(refs, timeout=DRAIN_S, num_returns=len(refs))
+        self._commit_all()
+
+    def _get(self, ref: Any) -> Any:
+        return ray.get(ref)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what was raised in the actor, without Ray's wrapping."""
+    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
