@@ -22,7 +22,7 @@ from factory.feeder import Feeder, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, wait_for_writer
 from factory.store import OLD_WRITER_TIMEOUT_S, Committer, RunFolder, RunState, read_traces, unjudged_places
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
-from schemas.config import JobConfig
+from schemas.config import JobConfig, Teacher
 from schemas.errors import TeacherError
 from schemas.manifest import Counts, Manifest
 from schemas.verdict import JudgedTrace
@@ -166,13 +166,13 @@ class CoordinatorActor:
 class EngineActor:
     """One engine: loads the teacher, then feeds it until told to stop."""
 
-    def __init__(self, spec: RunSpec, stamp: TraceStamp, incarnation: int) -> None:
+    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
         self._spec = spec
         self._stamp = stamp
         self._log = spec.path / "logs" / f"{stamp.engine_id}.log"
         self._redirect_output()
         self._engine: TeacherEngine = make_engine(
-            spec.job.teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
+            teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
         )
         self._info: EngineInfo | None = None
 

@@ -155,4 +155,5 @@ def _optional(body: Mapping[str, Any], column: str | None) -> str | None:
 
 
 def _bad(column: str, value: Any, problem: str) -> RowError:
-    return RowError(QuarantineReason.BAD_VALUE, f"column {column!r}: {shown(value)} {problem}")
+    what = "" if value is None else f"{shown(value)} "
+    return RowError(QuarantineReason.BAD_VALUE, f"column {column!r}: {what}{problem}")

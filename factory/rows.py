@@ -285,7 +285,7 @@ def dataset_rows(source: DatasetSource, label: str) -> Iterator[Row]:
         what = f"path={source.path!r} config={source.config!r} split={source.split!r} revision={source.revision!r}"
         raise SourceError(
             f"{label}: datasets.load_dataset does not load {what}: {error}; "
-            "give a name on the Hub (this needs a network), or the path of a local folder"
+            "correct these (a name on the Hub needs a network, a local path must hold data files)"
         ) from error
     columns = _wanted_columns(source.columns)
     _check_arrow_columns(loaded.features.arrow_schema, columns, label, f"{source.path} ({source.split})")

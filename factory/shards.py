@@ -136,7 +136,9 @@ class ShardWriter:
         self._finished[-1] = self._finished[-1]._replace(rows=self._file_rows)
         self._writer, self._file_bytes, self._file_rows = None, 0, 0
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             if self._writer is not None:
                 self._writer.close()

@@ -27,6 +27,7 @@ from factory.plan import Plan, versions
 from factory.sources import Loaded, load_problems
 from factory.store import Committer, RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
+from schemas.config import parse_config
 from schemas.errors import FactoryError, StoreError, TeacherError, VerifierError
 
 POLL_S: Final = 0.25  # of the supervising loop
@@ -40,7 +41,7 @@ class InterruptedRun(FactoryError):
     """The user interrupted a run; what was finished is safe, and the same command goes on."""
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, generate: bool = True) -> Progress:
+def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch) -> Progress:
     """Do or resume a run up to its last verdict; return how it ended. ``watch`` is called a few times a second.
 
     Raises:
@@ -49,8 +50,24 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, genera
     """
     with RunLock(path):
         freeze(plan, path)
+        spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         with _ray(address):
-            return _Supervisor(plan, path, watch, generate=generate).supervise()
+            return _Supervisor(spec, plan, watch).supervise()
+
+
+def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
+    """Judge the stored traces that the verifiers of today have not judged; return how it ended.
+
+    Raises:
+        FactoryError: As ``run_job``.
+    """
+    manifest = RunFolder(path).manifest()
+    job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
+    spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)
+    with RunLock(path):
+        Committer(path, verifiers=verifiers.versions_digest())
+        with _ray(address):
+            return _Supervisor(spec, None, watch).supervise()
 
 
 def freeze(plan: Plan, path: Path) -> Loaded | None:
@@ -109,6 +126,7 @@ def _ray(address: str | None) -> Iterator[None]:
     else:
         options["address"] = address
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about future defaults
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of actors that end with this process, as they should
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -137,15 +155,16 @@ class _Engine:
 class _Supervisor:
     """Starts and watches the actors of one start of a run."""
 
-    def __init__(self, plan: Plan, path: Path, watch: Watch, *, generate: bool) -> None:
+    def __init__(self, spec: RunSpec, plan: Plan | None, watch: Watch) -> None:
+        """Start the coordinator and the committer; without a plan nothing is generated."""
+        self._spec = spec
         self._plan = plan
-        self._job = plan.job
-        self._path = path
+        self._job = spec.job
+        self._path = path = spec.path
         self._watch = watch
-        self._spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         self._epoch = RunFolder(path).manifest().epoch
         self._committer = spawn(CommitterActor, path, verifiers.versions_digest())
-        self._coordinator = spawn(CoordinatorActor, self._spec, generate)
+        self._coordinator = spawn(CoordinatorActor, spec, plan is not None)
         self._engines: dict[int, _Engine] = {}
         self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
         self._num_verifiers = 0
@@ -201,6 +220,7 @@ class _Supervisor:
     # Engines
 
     def _start_engine(self, slot: int, *, restarts: int) -> None:
+        assert self._plan is not None, "no plan, no attempts to make"
         self._incarnations += 1
         engine_id = f"engine-{slot}-e{self._epoch}-{self._incarnations}"
         stamp = TraceStamp(
@@ -211,7 +231,8 @@ class _Supervisor:
             engine_id=engine_id,
         )
         is_first = restarts == 0 and self._incarnations <= self._job.teacher.num_engines
-        actor = spawn(EngineActor, self._spec, stamp, 1 if is_first else 2, num_gpus=self._num_gpus())
+        incarnation = 1 if is_first else 2
+        actor = spawn(EngineActor, self._spec, self._plan.teacher, stamp, incarnation, num_gpus=self._num_gpus())
         self._engines[slot] = _Engine(slot, engine_id, actor, actor.start.remote(), restarts=restarts)
         self._note = "loading the teacher"
 

@@ -6,6 +6,7 @@ key. The models are frozen; nothing here touches a network, a model or a process
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -246,9 +247,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(body, dict):
         raise ConfigError(f"{path}: holds {type(body).__name__}, must be a mapping with the keys {_keys(JobConfig)}")
+    return parse_config(override_config(body, overrides), origin=str(path))
+
+
+def override_config(body: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of a job's mapping with ``a.b=c`` overrides applied.
+
+    Raises:
+        ConfigError: If an override is no ``key=value``, or its key leads nowhere.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(body))
     for override in overrides:
-        _apply_override(body, override)
-    return parse_config(body, origin=str(path))
+        _apply_override(changed, override)
+    return changed
 
 
 def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:

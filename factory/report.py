@@ -1,0 +1,229 @@
+"""What a run's folder says to people: status, one item explained, two selections compared. Reads only.
+
+All numbers are counted from the shards and the journal, none is kept beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from factory.journal import scan_segment
+from factory.selection import diff_selections
+from factory.store import RunFolder, RunState
+from factory.tables import read_decisions
+from schemas.arrow import untraced_from_table
+from schemas.errors import StoreError
+from schemas.manifest import Counts, Manifest
+from schemas.problem import Problem
+
+MIN_ID_CHARACTERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a run stands. ``counts.generated`` includes what lies in the journal, not yet judged or committed."""
+
+    name: str
+    path: str
+    num_problems: int
+    counts: Counts
+    outcomes: Mapping[str, int]
+    reasons: Mapping[str, int]
+    pass_rate: float | None  # true / (true + false) of all judged traces
+    failed_reasons: Mapping[str, int]
+    quarantined: Mapping[str, int]
+    selection: str  # the job's own
+    accepted: int | None  # null: its tables are not built
+    rejected: Mapping[str, int]
+    num_tokens: int  # of committed completions
+    tokens_per_s: float | None  # over the time in which they were made, pauses between starts left out
+    tokens_per_accepted: float | None
+
+
+def read_status(path: Path) -> Status:
+    """Return the status of a run, whether it is going on or not.
+
+    Raises:
+        StoreError: If the folder holds no run.
+    """
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    state = RunState.load(folder, manifest)
+    counts = state.counts(manifest.num_samples)
+    in_journal = _in_journal(folder, state)
+    counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
+    words = _words(folder, manifest)
+    num_tokens, busy_s = _tokens(folder, manifest)
+    selection = manifest.config["select"]["name"]
+    tables = _tables_manifest(folder, selection)
+    accepted = None if tables is None else tables["counts"]["accepted"]
+    return Status(
+        name=manifest.config["name"],
+        path=str(path),
+        num_problems=len(state.references),
+        counts=counts,
+        outcomes=dict(state.outcomes.most_common()),
+        reasons=dict(state.reasons.most_common()),
+        pass_rate=words[True] / (words[True] + words[False]) if words[True] + words[False] else None,
+        failed_reasons=_failed_reasons(folder, manifest),
+        quarantined=_quarantined(folder, manifest),
+        selection=selection,
+        accepted=accepted,
+        rejected={} if tables is None else tables["counts"]["rejected"],
+        num_tokens=num_tokens,
+        tokens_per_s=num_tokens / busy_s if busy_s else None,
+        tokens_per_accepted=num_tokens / accepted if accepted else None,
+    )
+
+
+def _in_journal(folder: RunFolder, state: RunState) -> int:
+    """Return how many traces lie in the journal that no manifest holds yet."""
+    count = 0
+    for path in folder.leftover_segments():
+        try:
+            scan = scan_segment(path)
+        except FileNotFoundError:  # committed and removed since the listing
+            continue
+        count += sum(not state.traced.has(trace.problem_id, trace.sample_index) for _, trace in scan.traces)
+    return count
+
+
+def _words(folder: RunFolder, manifest: Manifest) -> Counter[bool | None]:
+    words: Counter[bool | None] = Counter()
+    for table in folder.verdicts(manifest, folder.references(manifest)):
+        words.update(table["is_correct"].to_pylist())
+    return words
+
+
+def _tokens(folder: RunFolder, manifest: Manifest) -> tuple[int, float]:
+    """Return completion tokens, and the seconds in which engines made them, summed over each engine's own life."""
+    total = 0
+    spans: dict[str, tuple[int, int]] = {}
+    columns = ["num_completion_tokens", "engine_id", "submitted_at", "finished_at"]
+    for table in folder.tables_of("traces", manifest.traces, columns):
+        total += pc.sum(table["num_completion_tokens"]).as_py() or 0
+        grouped = table.group_by("engine_id").aggregate([("submitted_at", "min"), ("finished_at", "max")])
+        for name, first, last in zip(
+            grouped["engine_id"].to_pylist(),
+            grouped["submitted_at_min"].cast(pa.int64()).to_pylist(),
+            grouped["finished_at_max"].cast(pa.int64()).to_pylist(),
+            strict=True,
+        ):
+            begin, end = spans.get(name, (first, last))
+            spans[name] = (min(begin, first), max(end, last))
+    return total, _union_s(spans.values())
+
+
+def _union_s(spans: Any) -> float:
+    """Return the length in seconds of the union of intervals in microseconds."""
+    total, end = 0, 0
+    for first, last in sorted(spans):
+        total += max(0, last - max(first, end))
+        end = max(end, last)
+    return total / 1e6
+
+
+def _failed_reasons(folder: RunFolder, manifest: Manifest) -> dict[str, int]:
+    tables = folder.tables_of("untraced", manifest.untraced)
+    return dict(Counter(item.reason for table in tables for item in untraced_from_table(table)))
+
+
+def _quarantined(folder: RunFolder, manifest: Manifest) -> dict[str, int]:
+    tables = folder.tables_of("quarantine", manifest.quarantine, ["reason"])
+    return dict(Counter(reason for table in tables for reason in table["reason"].to_pylist()))
+
+
+def _tables_manifest(folder: RunFolder, selection: str) -> dict[str, Any] | None:
+    try:
+        body: dict[str, Any] = json.loads((folder.tables / selection / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    return body
+
+
+def accepted_sample(path: Path, selection: str) -> dict[str, Any] | None:
+    """Return the first accepted row of a selection; None if it accepted none."""
+    for file in sorted((path / "tables" / selection / "sft").glob("train-*.parquet")):
+        rows: list[dict[str, Any]] = pq.ParquetFile(file).read().slice(0, 1).to_pylist()
+        if rows:
+            return rows[0]
+    return None
+
+
+def explain_item(path: Path, item_id: str) -> dict[str, Any]:
+    """Return all that a run knows of a trace or a problem, found by the beginning of its id.
+
+    Raises:
+        StoreError: If no id, or more than one, begins so.
+    """
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    if len(item_id) < MIN_ID_CHARACTERS:
+        raise StoreError(f"id {item_id!r} is too short; give at least {MIN_ID_CHARACTERS} characters")
+    traces = list(_matching(folder, manifest, item_id))
+    problem_ids = {key for key in folder.references(manifest) if key.startswith(item_id)}
+    found = {row["trace_id"] for row in traces if row["trace_id"].startswith(item_id)} | problem_ids
+    if len(found) != 1:
+        many = f"{len(found)} ids begin so: {', '.join(sorted(found)[:5])}" if found else "no trace or problem has it"
+        raise StoreError(
+            f"{path}: {item_id!r}: {many}; `factory status` says what the run holds, tables/*/candidates ids"
+        )
+    problem_id = next(iter(problem_ids), None) or traces[0]["problem_id"]
+    problem, prompt = next(pair for pair in folder.problems(manifest) if pair[0].problem_id == problem_id)
+    return {
+        "problem": _problem_summary(problem) | {"prompt": prompt.text, "prompt_sha256": prompt.sha256},
+        "traces": [_explained_trace(folder, manifest, row) for row in sorted(traces, key=lambda r: r["sample_index"])],
+        "untraced": [
+            asdict(item)
+            for table in folder.tables_of("untraced", manifest.untraced)
+            for item in untraced_from_table(table)
+            if item.problem_id == problem_id
+        ],
+    }
+
+
+def _matching(folder: RunFolder, manifest: Manifest, item_id: str) -> Iterator[dict[str, Any]]:
+    for table in folder.tables_of("traces", manifest.traces):
+        wanted = pc.or_(pc.starts_with(table["trace_id"], item_id), pc.starts_with(table["problem_id"], item_id))
+        yield from table.filter(wanted).drop_columns(["token_ids"]).to_pylist()
+
+
+def _problem_summary(problem: Problem) -> dict[str, Any]:
+    return {"problem_id": problem.problem_id, "reference_hash": problem.reference_hash, **asdict(problem)}
+
+
+def _explained_trace(folder: RunFolder, manifest: Manifest, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a trace with the verdicts of every set of verifiers, and what each selection decided."""
+    verdicts = {}
+    for digest, shards in manifest.verdicts.items():
+        for table in folder.tables_of("verdicts", shards):
+            for verdict in table.filter(pc.equal(table["trace_id"], row["trace_id"])).to_pylist():
+                verdicts[digest] = verdict
+    selections = {}
+    columns = ["trace_id", "is_accepted", "reject_reason", "rank"]
+    for selection in sorted(folder.tables.glob("*/candidates")):
+        candidates = ds.dataset(sorted(selection.glob("train-*.parquet")), format="parquet")
+        rows = candidates.to_table(columns=columns, filter=ds.field("trace_id") == row["trace_id"]).to_pylist()
+        if rows:
+            selections[selection.parent.name] = rows[0]
+    return {**row, "verdicts": verdicts, "selections": selections}
+
+
+def compare_selections(a: Path, b: Path) -> dict[str, Any]:
+    """Return which traces entered from ``a`` to ``b``, which left, and why.
+
+    Raises:
+        StoreError: If a folder holds no selection.
+    """
+    found: dict[str, Any] = asdict(diff_selections(read_decisions(a), read_decisions(b)))
+    return found

@@ -1,0 +1,5 @@
+"""`python -m jobs` does the same as the command `factory`."""
+
+from jobs.cli import main
+
+main()

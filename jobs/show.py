@@ -1,0 +1,240 @@
+"""What the command prints: a progress bar on stderr while work goes on, tables and samples on stdout at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from schemas.verdict import Outcome
+
+if TYPE_CHECKING:
+    from factory.coordinator import Progress as RunProgress
+    from factory.plan import Plan
+    from factory.report import Status
+    from jobs.doctor import Finding
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True)
+PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
+RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
+MAX_SAMPLE_CHARACTERS: Final = 6_000
+
+
+def message(text: str) -> None:
+    """Print a message for the user on stderr."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def json_line(value: Any) -> None:
+    """Print one JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+class LiveProgress:
+    """A progress bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[line]}"),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("factory", total=None, line="starting")
+        self._history: deque[tuple[float, int, int]] = deque()  # time, tokens, ended attempts
+        self._printed_at = time.monotonic()
+
+    def __enter__(self) -> LiveProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Say what is going on."""
+        self._show(text, None, None)
+
+    def update(self, progress: RunProgress, note: str) -> None:
+        """Show where the run stands."""
+        counts = progress.counts
+        ended = counts.requested - counts.pending
+        now = time.monotonic()
+        self._history.append((now, progress.num_tokens_out, ended))
+        while now - self._history[0][0] > RATE_WINDOW_S:
+            self._history.popleft()
+        then, tokens, ended_then = self._history[0]
+        rate = (progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0
+        speed = (ended - ended_then) / (now - then) if now > then else 0.0
+        left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
+        accepted = progress.outcomes.get(Outcome.CORRECT, 0)
+        parts = [
+            f"{progress.num_problems} problems",
+            f"{counts.generated}/{counts.requested} samples",
+            f"{counts.judged} judged",
+            f"{accepted} correct",
+            f"{rate:,.0f} tokens/s",
+            f"{left} left",
+        ]
+        self._show(" · ".join(parts) + (f" · {note}" if note else ""), ended, counts.requested)
+
+    def _show(self, line: str, completed: int | None, total: int | None) -> None:
+        if err.is_terminal:
+            self._bar.update(self._task, line=escape(line), completed=completed, total=total)
+        elif time.monotonic() - self._printed_at >= PLAIN_EVERY_S:
+            self._printed_at = time.monotonic()
+            message(line)
+
+
+def plan(found: Plan, path: Path, *, as_json: bool) -> None:
+    """Print what a job resolves to and what it would make at most."""
+    from factory.sources import load_problems
+
+    loaded = load_problems(found.job.sources, max_problems=found.job.schedule.max_problems)
+    prompts = [found.renderer.render(problem) for problem in loaded.problems]
+    requests = len(prompts) * found.job.sampling.num_samples
+    prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts) * found.job.sampling.num_samples
+    most = requests * found.job.sampling.max_tokens
+    body = {
+        "run": str(path),
+        "fingerprint": found.fingerprint,
+        "teacher": found.identity._asdict(),
+        "format": str(found.renderer.format),
+        "problems": len(prompts),
+        "quarantined": len(loaded.quarantined),
+        "requests": requests,
+        "prompt_tokens": prompt_tokens,
+        "output_tokens_at_most": most,
+        "job": found.job.model_dump(mode="json"),
+    }
+    if as_json:
+        json_line(body)
+        return
+    out.print(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), markup=False, highlight=False)
+    if prompts:
+        out.print(Panel(prompts[0].text, title="the first prompt"), markup=False, highlight=False)
+
+
+def status(found: Status) -> None:
+    """Print where a run stands."""
+    funnel(found)
+    if found.quarantined:
+        out.print(_counted("rows of the sources set aside", found.quarantined, None))
+
+
+def funnel(found: Status) -> None:
+    """Print the way of the attempts, from requested to accepted."""
+    counts = found.counts
+    table = Table(title=f"{found.name}: {found.num_problems} problems ({found.path})", title_justify="left")
+    table.add_column("attempts")
+    table.add_column("count", justify="right")
+    table.add_column("of generated", justify="right")
+
+    def row(name: str, count: int, *, share: bool = True) -> None:
+        table.add_row(name, f"{count:,}", f"{count / counts.generated:.1%}" if share and counts.generated else "")
+
+    row("requested", counts.requested, share=False)
+    row("generated", counts.generated, share=False)
+    for name, count in (("failed", counts.failed), ("cancelled", counts.cancelled), ("pending", counts.pending)):
+        if count or name == "pending":
+            row(f"  {name}", count, share=False)
+    for reason, count in sorted(found.failed_reasons.items()):
+        row(f"    failed: {reason}", count, share=False)
+    row("judged", counts.judged)
+    for outcome, count in found.outcomes.items():
+        row(f"  {outcome}", count)
+    for reason, count in found.reasons.items():
+        row(f"    reason: {reason}", count)
+    if found.accepted is not None:
+        row(f"accepted (selection {found.selection})", found.accepted)
+        for reason, count in sorted(found.rejected.items(), key=lambda item: -item[1]):
+            row(f"  rejected: {reason}", count)
+    out.print(table)
+    rate = "" if found.tokens_per_s is None else f" · {found.tokens_per_s:,.0f} tokens/s while engines worked"
+    pass_rate = "" if found.pass_rate is None else f" · pass rate {found.pass_rate:.3f}"
+    per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
+    out.print(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}", highlight=False)
+
+
+def sample(row: Mapping[str, Any]) -> None:
+    """Print one accepted sample in full."""
+    turns = "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in row["messages"])
+    if len(turns) > MAX_SAMPLE_CHARACTERS:
+        turns = turns[:MAX_SAMPLE_CHARACTERS] + f"\n... ({len(turns) - MAX_SAMPLE_CHARACTERS:,} characters more)"
+    rate = "" if row["pass_rate"] is None else f", pass rate {row['num_true']}/{row['num_judged']}"
+    title = f"accepted: trace {row['trace_id'][:12]}, {row['num_tokens']} tokens, reference {row['reference']}{rate}"
+    out.print(Panel(escape(turns), title=escape(title), title_align="left"), highlight=False)
+
+
+def tables(path: Path, selection: str) -> None:
+    """Print where the tables lie and how to load them."""
+    folder = path / "tables" / selection
+    out.print(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet", markup=False, highlight=False)
+    out.print(
+        f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")', markup=False, highlight=False
+    )
+
+
+def _counted(title: str, counts: Mapping[str, int], limit: int | None) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("reason")
+    table.add_column("count", justify="right")
+    for name, count in sorted(counts.items(), key=lambda item: -item[1])[:limit]:
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def explanation(found: Mapping[str, Any]) -> None:
+    """Print a problem, its traces, their checks, and what selections made of them."""
+    problem = found["problem"]
+    out.print(Panel(escape(problem["prompt"]), title=f"problem {problem['problem_id']}", title_align="left"))
+    out.print(f"reference: {problem['reference']}", markup=False)
+    out.print(f"source: {problem['source']} row {problem['source_row_id']}", markup=False)
+    for trace in found["traces"]:
+        out.print(Panel(escape(trace["text"]), title=f"trace {trace['trace_id']}", title_align="left"), highlight=False)
+        tokens = f"{trace['num_completion_tokens']} tokens"
+        out.print(f"attempt {trace['sample_index']}, {tokens}, ended by {trace['finish_reason']}")
+        for digest, verdict in trace["verdicts"].items():
+            out.print(f"verdict of verifiers {digest[:8]}: {verdict['outcome']} ({verdict['reason'] or 'passed'})")
+            for check in verdict["checks"]:
+                shown = {key: value for key, value in check.items() if value is not None}
+                out.print(f"  {json.dumps(shown, ensure_ascii=False)}", markup=False, highlight=False)
+        for selection, decision in trace["selections"].items():
+            word = "accepted" if decision["is_accepted"] else f"rejected: {decision['reject_reason']}"
+            out.print(f"selection {selection}: {word}")
+    for item in found["untraced"]:
+        out.print(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})", markup=False)
+
+
+def difference(found: Mapping[str, Any]) -> None:
+    """Print what entered and left from one selection to another."""
+    out.print(
+        f"in both: {found['num_in_both']:,} · entered: {len(found['entered']):,} · left: {len(found['left']):,} · "
+        f"out of both, for another reason: {len(found['reworded']):,}"
+    )
+    for name in ("entered", "left", "reworded"):
+        for change in found[name]:
+            out.print(f"{name} {change['trace_id']}: {change['before']} -> {change['after']}", markup=False)
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """Print what the doctor found."""
+    for finding in found:
+        mark = "[green]fine[/]" if finding.is_fine else "[red]broken[/]"
+        out.print(f"{mark}  {finding.name}: {escape(finding.detail)}", highlight=False)
