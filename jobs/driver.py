@@ -248,9 +248,14 @@ class _Supervisor:
         try:
             result = ray.get(engine.ref)
         except RayTaskError as error:
+            cause = _cause(error)
+            if isinstance(cause, OSError):  # a full or read-only disk: another engine would meet it too
+                raise StoreError(
+                    f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
+                ) from error
             if not engine.is_running and self._info is None:
-                raise TeacherError(str(_cause(error))) from error  # it never worked: starting it again will not help
-            self._engine_died(engine, str(_cause(error)))
+                raise TeacherError(str(cause)) from error  # it never worked: starting it again will not help
+            self._engine_died(engine, str(cause))
         except RayActorError as error:
             self._engine_died(engine, f"its process ended: {_first_line(error)}")
         else:
