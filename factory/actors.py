@@ -23,12 +23,10 @@ from factory.journal import SegmentScan, scan_segment, wait_for_writer
 from factory.store import OLD_WRITER_TIMEOUT_S, Committer, RunFolder, RunState, read_traces, unjudged_places
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
-from schemas.errors import TeacherError
 from schemas.manifest import Counts, Manifest
 from schemas.verdict import JudgedTrace
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
-LOG_TAIL_LINES: Final = 30  # of an engine's log, shown when it cannot start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +36,11 @@ class RunSpec:
     path: Path
     job: JobConfig
     fingerprint: str
+
+
+def engine_log(path: Path, engine_id: str) -> Path:
+    """Return where an engine, and all processes it starts, write what they print."""
+    return path / "logs" / f"{engine_id}.log"
 
 
 def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
@@ -52,6 +55,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
         prompts=prompts,
+        references=state.references,
         dispatch=Dispatch(keys, max_deaths=spec.job.schedule.max_deaths_per_attempt),
         base=state.counts(manifest.num_samples),
         base_outcomes=state.outcomes,
@@ -62,8 +66,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
     committed = _committed_ids(folder, manifest)
     for name, scan in scans.items():
         coordinator.add_scan(name, scan, committed)
-    places = unjudged_places(folder, manifest, state.judged)
-    coordinator.add_backlog(JudgeItem(trace_id, place) for trace_id, place in places)
+    coordinator.add_backlog(unjudged_places(folder, manifest, state.judged))
     return coordinator
 
 
@@ -71,8 +74,11 @@ def recover_segments(folder: RunFolder) -> dict[str, SegmentScan]:
     """Return what a killed start left in the journal, by segment; a torn tail is what was never synced."""
     scans = {}
     for path in folder.leftover_segments():
-        wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
-        scans[path.name] = scan_segment(path)
+        try:
+            wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
+            scans[path.name] = scan_segment(path)
+        except FileNotFoundError:  # the former committer, not yet dead, finished with it
+            continue
     return scans
 
 
@@ -136,6 +142,7 @@ class CoordinatorActor:
 
     async def engine_died(self, engine_id: str) -> int:
         """Take back a dead engine's leases and read what its journal holds; return how many it had finished."""
+        self._coordinator.mark_dead(engine_id)
         finished = self._coordinator.dispatch.num_finished(engine_id)
         names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
         scans = {}
@@ -169,20 +176,15 @@ class EngineActor:
     def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
         self._spec = spec
         self._stamp = stamp
-        self._log = spec.path / "logs" / f"{stamp.engine_id}.log"
-        self._redirect_output()
+        self._redirect_output(engine_log(spec.path, stamp.engine_id))
         self._engine: TeacherEngine = make_engine(
             teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
         )
         self._info: EngineInfo | None = None
 
     async def start(self) -> EngineInfo:
-        """Load the teacher; on failure the error carries the last lines of the engine's log."""
-        try:
-            self._info = await self._engine.start()
-        except TeacherError as error:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-            raise TeacherError(f"{error}\nlast lines of {self._log}:\n" + "\n".join(lines)) from error
+        """Load the teacher."""
+        self._info = await self._engine.start()
         return self._info
 
     async def run(self, coordinator: Any) -> None:
@@ -200,10 +202,10 @@ class EngineActor:
         await feeder.run()
         await self._engine.close()
 
-    def _redirect_output(self) -> None:
+    def _redirect_output(self, log: Path) -> None:
         """Send this process's output, and that of all it starts, to the engine's own log."""
-        self._log.parent.mkdir(exist_ok=True)
-        target = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log.parent.mkdir(exist_ok=True)
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
         os.close(target)

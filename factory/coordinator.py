@@ -18,7 +18,7 @@ from factory.journal import Position, SegmentScan
 from schemas.manifest import Counts
 from schemas.problem import Prompt, digest
 from schemas.trace import Untraced, make_trace_id
-from schemas.verdict import JudgedTrace, Outcome
+from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
 SEED_BITS = 63  # seeds fill a signed 64-bit column
 
@@ -27,7 +27,16 @@ class JudgeItem(NamedTuple):
     """A trace to judge, and where it lies."""
 
     trace_id: str
+    problem_id: str
+    reference_hash: str | None
     position: Position
+
+
+def died_under(item: JudgeItem) -> JudgedTrace:
+    """Return the verdict of a trace under which verifiers died again and again: our failure, not the model's."""
+    check = Check(name="worker", version="1", outcome=Outcome.UNJUDGED, reason=Reason.WORKER_DIED)
+    verdict = Verdict(reference_hash=item.reference_hash, checks=(check,))
+    return JudgedTrace(trace_id=item.trace_id, problem_id=item.problem_id, verdict=verdict)
 
 
 @dataclass(slots=True)
@@ -73,6 +82,7 @@ class Coordinator:
 
     fingerprint: str
     prompts: Sequence[Prompt]
+    references: Mapping[str, str | None]  # reference hash by problem id
     dispatch: Dispatch
     base: Counts  # what the manifest said when this start began
     base_outcomes: Counter[str]
@@ -94,11 +104,12 @@ class Coordinator:
     _num_failed: int = 0
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
+    _dying: set[str] = field(default_factory=set)
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
 
-    def add_backlog(self, items: Iterable[JudgeItem]) -> None:
-        """Queue committed traces that today's verifiers have not judged."""
-        self._to_judge.extend(items)
+    def add_backlog(self, places: Iterable[tuple[str, str, Position]]) -> None:
+        """Queue committed traces (trace id, problem id, place) that today's verifiers have not judged."""
+        self._to_judge.extend(self._judge_item(*place) for place in places)
 
     def add_scan(self, name: str, scan: SegmentScan, committed: set[str]) -> list[Key]:
         """Take over a segment whose writer is dead; return the keys of the attempts in it.
@@ -111,7 +122,7 @@ class Coordinator:
         keys = []
         for position, trace in scan.traces:
             if trace.trace_id not in committed:
-                self._add_trace(trace.trace_id, position, trace.num_completion_tokens)
+                self._add_trace(trace.trace_id, trace.problem_id, position, trace.num_completion_tokens)
             keys.append(Key(places[trace.problem_id], trace.sample_index))
         return keys
 
@@ -127,7 +138,12 @@ class Coordinator:
             self._fail(Failure(key, FailReason.PROMPT_TOO_LONG, detail))
 
     def engine_report(self, report: Report) -> Orders:
-        """Take an engine's report; answer with leases, or the order to stop."""
+        """Take an engine's report; answer with leases, or the order to stop.
+
+        A late report of an engine that was declared dead is ignored: its journal has been read.
+        """
+        if report.engine_id in self._dying or self.dispatch.is_dead(report.engine_id):
+            return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
@@ -147,6 +163,10 @@ class Coordinator:
         segment = self._segments.get(name)
         return name not in self._handed_over and (segment is None or not segment.is_closed)
 
+    def mark_dead(self, engine_id: str) -> None:
+        """Take no more reports of an engine whose death is being seen to."""
+        self._dying.add(engine_id)
+
     def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan]) -> None:
         """Take back a dead engine's leases; what its journal holds counts as made."""
         for name, scan in scans.items():
@@ -157,7 +177,14 @@ class Coordinator:
 
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
         """Give a verifier up to ``size`` traces to judge."""
-        batch = [self._to_judge.popleft() for _ in range(min(size, len(self._to_judge)))]
+        batch: list[JudgeItem] = []
+        while self._to_judge and len(batch) < size:
+            # A trace that was tried before may have killed its verifier: it goes alone.
+            if self._tries[self._to_judge[0].trace_id] and batch:
+                break
+            batch.append(self._to_judge.popleft())
+            if self._tries[batch[0].trace_id]:
+                break
         self._judging[worker_id] = {item.trace_id: item for item in batch}
         return batch
 
@@ -176,8 +203,13 @@ class Coordinator:
         self._to_judge.extendleft(batch.values())
 
     def verifier_died(self, worker_id: str) -> None:
-        """Take back a dead verifier's batch."""
-        self._to_judge.extendleft(self._judging.pop(worker_id, {}).values())
+        """Take back a dead verifier's batch; a trace that was there at ``max_tries`` deaths ends as unjudged."""
+        for item in self._judging.pop(worker_id, {}).values():
+            self._tries[item.trace_id] += 1
+            if self._tries[item.trace_id] < self.max_tries:
+                self._to_judge.append(item)
+            else:
+                self._settle(item, died_under(item))
 
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
@@ -238,16 +270,20 @@ class Coordinator:
         return make_trace_id(self.fingerprint, self.prompts[key.problem].problem_id, key.sample_index)
 
     def _finish(self, item: Finished) -> None:
-        self._add_trace(self._trace_id(item.key), item.position, item.num_tokens)
+        problem_id = self.prompts[item.key.problem].problem_id
+        self._add_trace(self._trace_id(item.key), problem_id, item.position, item.num_tokens)
 
-    def _add_trace(self, trace_id: str, position: Position, num_tokens: int) -> None:
+    def _judge_item(self, trace_id: str, problem_id: str, position: Position) -> JudgeItem:
+        return JudgeItem(trace_id, problem_id, self.references[problem_id], position)
+
+    def _add_trace(self, trace_id: str, problem_id: str, position: Position, num_tokens: int) -> None:
         if trace_id in self._known:
             return
         self._known.add(trace_id)
         self._num_made += 1
         self._num_tokens += num_tokens
         self._segments.setdefault(position.file, Segment()).waiting.add(trace_id)
-        self._to_judge.append(JudgeItem(trace_id, position))
+        self._to_judge.append(self._judge_item(trace_id, problem_id, position))
 
     def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
         self._num_judged += 1

@@ -1,9 +1,10 @@
 """Dispatch: which attempt goes to which engine next. Facts in, decisions out; no clock, no process, no network.
 
 Invariant: every requested attempt is in exactly one of queued, leased and ended, and ends once; a report of an attempt
-that has ended is ignored. Attempts that were in flight when an engine died come back first; one that has seen two
-deaths is a suspect, and an engine gets one suspect at a time, so that a prompt that kills engines takes no innocent
-attempts with it.
+that has ended, or of an engine that is dead, is ignored. Attempts that were in flight when an engine died come back
+first. One that has seen two deaths is a suspect: an engine gets few suspects at a time, half as many after each death
+that leaves several of them in question, and only a suspect that was alone is blamed. So a prompt that kills engines
+fails in the end, and takes no innocent attempt with it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-SUSPECT_DEATHS: Final = 2  # engine deaths after which an attempt is leased apart from other suspects
+SUSPECT_DEATHS: Final = 2  # engine deaths after which an attempt is leased with few others like it
+MAX_SUSPECTS: Final = 8  # that one engine gets at a time, at first; guess
 
 
 class FailReason(StrEnum):
@@ -58,7 +60,9 @@ class Dispatch:
         """
         self._queue: deque[Key] = deque(keys)
         self._suspects: deque[Key] = deque()
+        self._suspects_at_once = MAX_SUSPECTS
         self._engines: dict[str, EngineState] = {}
+        self._dead: set[str] = set()
         self._deaths: dict[Key, int] = {}
         self._errors: dict[Key, int] = {}
         self._num_ended = 0
@@ -93,15 +97,22 @@ class Dispatch:
         return engine is not None and bool(engine.leased)
 
     def lease(self, engine_id: str, capacity: int) -> list[Key]:
-        """Give an engine up to ``capacity`` attempts."""
+        """Give an engine up to ``capacity`` attempts; a dead one gets none."""
+        if engine_id in self._dead:
+            return []
         engine = self._engines.setdefault(engine_id, EngineState())
         keys: list[Key] = []
-        if self._suspects and capacity > 0 and not any(self._is_suspect(key) for key in engine.leased):
+        room = self._suspects_at_once - len(self._suspects_of(engine)) if self._suspects else 0
+        while self._suspects and len(keys) < min(capacity, room):
             keys.append(self._suspects.popleft())
         while self._queue and len(keys) < capacity:
             keys.append(self._queue.popleft())
         engine.leased.update(keys)
         return keys
+
+    def is_dead(self, engine_id: str) -> bool:
+        """True for an engine that ``engine_died`` was told of."""
+        return engine_id in self._dead
 
     def take_out(self, is_out: Callable[[Key], bool]) -> list[Key]:
         """End those queued attempts for which ``is_out`` is true, and return them."""
@@ -120,6 +131,8 @@ class Dispatch:
         engine.leased.difference_update(ended)
         engine.num_finished += len(ended)
         self._num_ended += len(ended)
+        if any(self._is_suspect(key) for key in ended):
+            self._suspects_at_once = min(2 * self._suspects_at_once, MAX_SUSPECTS)
         return ended
 
     def refuse(self, engine_id: str, key: Key, detail: str) -> Failure | None:
@@ -130,25 +143,34 @@ class Dispatch:
         engine.leased.discard(key)
         self._errors[key] = self._errors.get(key, 0) + 1
         if self._errors[key] < self._max_errors:
-            self._queue.append(key)  # to the back: an engine in trouble should not see it at once again
+            # To the back: an engine in trouble should not see it at once again.
+            (self._suspects if self._is_suspect(key) else self._queue).append(key)
             return None
         self._num_ended += 1
         return Failure(key, FailReason.ENGINE_ERROR, detail)
 
     def engine_died(self, engine_id: str) -> list[Failure]:
-        """Take back all leases of a dead engine; return the attempts that have now seen too many deaths."""
+        """Take back all leases of a dead engine; return the attempt that has now seen too many deaths, if any."""
+        self._dead.add(engine_id)
         engine = self._engines.pop(engine_id, EngineState())
+        suspects = self._suspects_of(engine)
+        if len(suspects) > 1:
+            self._suspects_at_once = max(1, len(suspects) // 2)
         failures: list[Failure] = []
         for key in sorted(engine.leased, reverse=True):
-            deaths = self._deaths[key] = self._deaths.get(key, 0) + 1
-            if deaths >= self._max_deaths:
-                failures.append(Failure(key, FailReason.ENGINE_DIED, f"{deaths} engines died under it"))
+            if key not in suspects or len(suspects) == 1:
+                self._deaths[key] = self._deaths.get(key, 0) + 1
+            if self._deaths[key] >= self._max_deaths:
+                failures.append(Failure(key, FailReason.ENGINE_DIED, f"{self._deaths[key]} engines died under it"))
             elif self._is_suspect(key):
                 self._suspects.append(key)
             else:
                 self._queue.appendleft(key)
         self._num_ended += len(failures)
         return failures
+
+    def _suspects_of(self, engine: EngineState) -> set[Key]:
+        return {key for key in engine.leased if self._is_suspect(key)}
 
     def _is_suspect(self, key: Key) -> bool:
         return self._deaths.get(key, 0) >= SUSPECT_DEATHS

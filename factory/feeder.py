@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -97,7 +98,7 @@ class Feeder:
     _writer: SegmentWriter | None = None
     _opened_at: float = 0.0
     _sequence: int = 0
-    _something: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def target(self) -> int:
@@ -117,9 +118,7 @@ class Feeder:
             while not (await self._pull()).stop:
                 await self._wait(flusher)
         finally:
-            flusher.cancel()
-            await asyncio.gather(flusher, return_exceptions=True)
-            await self._end()
+            await self._end(flusher)
         await self._pull()
 
     async def _pull(self) -> Orders:
@@ -207,8 +206,9 @@ class Feeder:
         return self._writer
 
     async def _flush_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(self.store.fsync_interval_s)
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), timeout=self.store.fsync_interval_s)
             await self._flush()
             writer = self._writer
             if writer is not None and self._is_full(writer):
@@ -233,10 +233,12 @@ class Feeder:
             self._synced += appended
             self._closed.append(writer.name)
 
-    async def _end(self) -> None:
-        """Drop what is still in flight, close the journal."""
+    async def _end(self, flusher: asyncio.Task[None]) -> None:
+        """Drop what is still in flight, let a sync that is under way finish, close the journal."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._stopping.set()
+        await flusher
         await self._close_writer()

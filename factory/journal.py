@@ -27,6 +27,7 @@ FRAME: Final = struct.Struct("<II")  # payload length in bytes, crc32 of the pay
 PARTS: Final = struct.Struct("<III")  # lengths of: header JSON, text, token ids
 MAX_FRAME_BYTES: Final = 1 << 30  # a length beyond this is a torn or damaged frame, not a trace
 SEGMENT_SUFFIX: Final = ".seg"
+FRAME_SCHEMA: Final = "trace-frame/1"
 
 
 class Position(NamedTuple):
@@ -43,7 +44,7 @@ class SegmentHeader:
     fingerprint: str
     engine_id: str
     sequence: int
-    schema: str = "trace-frame/1"
+    schema: str = FRAME_SCHEMA
 
 
 def encode_trace(trace: Trace) -> bytes:
@@ -169,9 +170,13 @@ def scan_segment(path: Path) -> SegmentScan:
     good = 0
     for offset, payload in _frames(data):
         if header is None:
-            header = SegmentHeader(**json.loads(payload))
-            if header.schema != SegmentHeader.__dataclass_fields__["schema"].default:
-                raise SchemaVersionError(f"{path}: has frames {header.schema}, this version reads trace-frame/1")
+            fields = json.loads(payload)
+            if fields.get("schema") != FRAME_SCHEMA:
+                raise SchemaVersionError(
+                    f"{path}: has frames {fields.get('schema')}, this version reads {FRAME_SCHEMA}; "
+                    "use the version of the factory that wrote the run (run.yaml names it)"
+                )
+            header = SegmentHeader(**fields)
         else:
             traces.append((Position(path.name, offset), decode_trace(payload)))
         good = offset + FRAME.size + len(payload)
@@ -187,7 +192,8 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         size, checksum = FRAME.unpack_from(data, offset)
         start = offset + FRAME.size
         payload = data[start : start + size]
-        if size > MAX_FRAME_BYTES or len(payload) < size or zlib.crc32(payload) != checksum:
+        # A size below the smallest payload is a tail of zeros, which some file systems leave after a power loss.
+        if not PARTS.size <= size <= MAX_FRAME_BYTES or len(payload) < size or zlib.crc32(payload) != checksum:
             return
         yield offset, payload
         offset = start + size
@@ -203,9 +209,9 @@ def read_trace(folder: Path, position: Position) -> Trace:
     with path.open("rb") as file:
         file.seek(position.offset)
         head = file.read(FRAME.size)
-        size, checksum = FRAME.unpack(head) if len(head) == FRAME.size else (MAX_FRAME_BYTES + 1, 0)
-        payload = file.read(size) if size <= MAX_FRAME_BYTES else b""
-    if len(payload) != size or zlib.crc32(payload) != checksum:
+        size, checksum = FRAME.unpack(head) if len(head) == FRAME.size else (0, 0)
+        payload = file.read(size) if PARTS.size <= size <= MAX_FRAME_BYTES else b""
+    if not payload or len(payload) != size or zlib.crc32(payload) != checksum:
         raise CorruptRunError(f"{path}: no good frame at byte {position.offset}; it was changed after its sync")
     return decode_trace(payload)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -65,13 +67,15 @@ class SortedRows:
 
 
 def _cut(tables: list[pa.Table]) -> list[pa.Table]:
-    """Return the rows as one table per bucket."""
+    """Return the rows as one table per bucket, in the order of the buckets."""
     table = pa.concat_tables(tables)
-    prefixes = pc.utf8_slice_codeunits(table["trace_id"], 0, 2).to_pylist()
-    rows_by_bucket: list[list[int]] = [[] for _ in range(NUM_BUCKETS)]
-    for row, prefix in enumerate(prefixes):
-        rows_by_bucket[int(prefix, 16)].append(row)
-    return [table.take(pa.array(rows, pa.int64())) for rows in rows_by_bucket]
+    numbers = [int(prefix, 16) for prefix in pc.utf8_slice_codeunits(table["trace_id"], 0, 2).to_pylist()]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    # One take and cheap slices: a take joins the chunks of a text column first, each time.
+    ordered = table.take(pa.array(order, pa.int64()))
+    sizes = Counter(numbers)
+    ends = list(accumulate(sizes[number] for number in range(NUM_BUCKETS)))
+    return [ordered.slice(end - sizes[number], sizes[number]) for number, end in enumerate(ends)]
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -163,7 +167,7 @@ class ShardWriter:
 def text_bytes(value: Any) -> int:
     """Return about how many bytes a value takes in Arrow: its texts, and eight bytes for anything else."""
     if isinstance(value, str):
-        return len(value.encode("utf-8"))
+        return len(value) if value.isascii() else len(value.encode("utf-8"))
     if isinstance(value, dict):
         return sum(text_bytes(item) for item in value.values())
     if isinstance(value, list | tuple):

@@ -8,12 +8,14 @@ beyond the last row taken is not seen. Renders no prompts and judges nothing.
 
 from __future__ import annotations
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +25,7 @@ from factory.gym import gym_problem, gym_rows
 from factory.rows import MAX_RAW_CHARS, Row, RowError, dataset_rows, file_rows, name_of, shown
 from schemas.config import DatasetSource, GymSource, Source
 from schemas.errors import SourceError
-from schemas.problem import Answer, Choice, Problem, Quarantined, QuarantineReason, reference_to_json
+from schemas.problem import Answer, Choice, Problem, Quarantined, QuarantineReason, digest, reference_to_json
 from verifiers.registry import supports
 
 
@@ -233,3 +235,19 @@ def _nothing_left(taken: _Taken) -> str:
         lines.append(f"  the first: {taken.quarantined[0].detail}")
     lines.append("  fix the rows, or the columns under `sources`")
     return "\n".join(lines)
+
+
+def sources_state(sources: Sequence[Source]) -> str:
+    """Return a digest that changes when a file behind the sources does: its name, size or time of change.
+
+    A name on the Hub counts as unchanged: give it another `revision` to have it read again.
+    """
+    seen: list[list[object]] = []
+    for source in sources:
+        if isinstance(source, GymSource):
+            seen.append(["reasoning-gym", version("reasoning-gym")])
+            continue
+        folder = Path(source.path).expanduser()
+        paths = folder.rglob("*") if folder.is_dir() else map(Path, glob.glob(str(folder), recursive=True))
+        seen += [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(paths) if path.is_file()]
+    return digest(["sources", seen])

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 from collections import Counter
@@ -49,13 +50,15 @@ from schemas.arrow import (
     untraced_to_table,
     verdicts_to_table,
 )
-from schemas.errors import CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
+from schemas.errors import ConfigError, CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
 from schemas.manifest import Counts, Manifest, Shard, manifest_from_json, manifest_to_json
 from schemas.problem import Problem, Prompt, Quarantined
 from schemas.trace import Trace, Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
+MANIFEST_NAME: Final = re.compile(r"\d{6,}")
+MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 OLD_WRITER_TIMEOUT_S: Final = 30.0  # engines of a killed driver end within a few seconds; guess with a margin
 ShardKind = Literal["problems", "quarantine", "traces", "untraced", "verdicts"]
 _SCHEMAS: Final[dict[ShardKind, pa.Schema]] = {
@@ -102,8 +105,9 @@ class RunFolder:
 
     def find_manifest(self) -> Manifest | None:
         """Return the newest manifest; None where no run has been started."""
-        numbers = sorted(int(path.stem) for path in (self.path / "manifest").glob("[0-9]*.json"))
-        return self.read_manifest(numbers[-1]) if numbers else None
+        names = (path.stem for path in (self.path / "manifest").glob("*.json"))
+        numbers = [int(name) for name in names if MANIFEST_NAME.fullmatch(name)]
+        return self.read_manifest(max(numbers)) if numbers else None
 
     def read_manifest(self, number: int) -> Manifest:
         """Return one manifest by its number.
@@ -190,6 +194,8 @@ class RunLock:
         Raises:
             RunLockedError: If another living process holds it; names it.
         """
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--run {folder}: is a file; give a folder, or a name that is not there yet")
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "lock"
         self._file: IO[str] = self._path.open("a+", encoding="utf-8")
@@ -301,14 +307,16 @@ def _add_all(keys: Keys, table: pa.Table, where: str) -> None:
             raise CorruptRunError(f"{where} hold attempt {index} at problem {problem_id} twice")
 
 
-def unjudged_places(folder: RunFolder, manifest: Manifest, judged: set[str]) -> Iterator[tuple[str, Position]]:
-    """Yield trace id and place of every committed trace that is not among ``judged``."""
+def unjudged_places(folder: RunFolder, manifest: Manifest, judged: set[str]) -> Iterator[tuple[str, str, Position]]:
+    """Yield trace id, problem id and place of every committed trace that is not among ``judged``."""
     for shard in manifest.traces:
         row = 0
-        for table in folder.tables_of("traces", [shard], ["trace_id"]):
-            for trace_id in table["trace_id"].to_pylist():
+        for table in folder.tables_of("traces", [shard], ["trace_id", "problem_id"]):
+            for trace_id, problem_id in zip(
+                table["trace_id"].to_pylist(), table["problem_id"].to_pylist(), strict=True
+            ):
                 if trace_id not in judged:
-                    yield trace_id, Position(shard.name, row)
+                    yield trace_id, problem_id, Position(shard.name, row)
                 row += 1
 
 
@@ -360,32 +368,56 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenJob:
+    """What a manifest keeps of the job."""
+
+    fingerprint: str
+    config: Mapping[str, Any]  # the resolved job
+    sources_state: str  # tells whether files behind the sources have changed since they were read
+    num_samples: int
+
+
 class Committer:
     """The one writer of a run's shards and manifests. Not thread-safe."""
 
     def __init__(self, path: Path, *, verifiers: str) -> None:
-        """Claim the run with an epoch above all before; a run without a manifest must be started with ``start``."""
+        """Claim the run with an epoch above all before; a run without a manifest is started by ``freeze``."""
         self.folder = RunFolder(path)
         self.verifiers = verifiers
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
-        self._manifest = self.folder.find_manifest()
+        self._is_broken = False
         self.state = RunState()
-        if self._manifest is not None:
+        self._manifest = self.folder.find_manifest()
+        for left in reversed(range(MAX_CLAIMS)):
+            if self._manifest is None:
+                break
             self.state = RunState.load(self.folder, replace(self._manifest, verifiers=verifiers))
-            self._write(note="claimed")
+            try:
+                self._write(note="claimed")
+                break
+            except FencedError:  # a former committer, not yet dead, was quicker; the next claim stops it
+                if not left:
+                    raise
+                self._manifest = self.folder.find_manifest()
 
     @property
     def manifest(self) -> Manifest:
         """The newest manifest that this committer wrote."""
-        assert self._manifest is not None, "start() comes first"
+        assert self._manifest is not None, "freeze() comes first"
         return self._manifest
 
-    def start(self, *, fingerprint: str, config: Mapping[str, Any], num_samples: int) -> None:
-        """Write the first manifest of a new run, or record that a run is extended by a changed job.
+    def freeze(
+        self, job: FrozenJob, pairs: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
+    ) -> int:
+        """Start a run or extend it by a changed job, with its problems, in one manifest; return how many are new.
+
+        Problems that the run holds with another reference count as new: the verdicts against the old one become void,
+        and no token is spent.
 
         Raises:
-            StoreError: If the job asks for fewer attempts than the run has: a run only grows.
+            ConfigError: If the job asks for fewer attempts than the run has: a run only grows.
         """
         if self._manifest is None:
             self._manifest = Manifest(
@@ -393,48 +425,44 @@ class Committer:
                 epoch=0,
                 note="",
                 created_at="",
-                fingerprint=fingerprint,
-                config=config,
-                num_samples=num_samples,
+                fingerprint=job.fingerprint,
+                config=job.config,
+                sources_state=job.sources_state,
+                num_samples=job.num_samples,
                 verifiers=self.verifiers,
                 counts=Counts(),
             )
-            self._write(note="started")
-        assert self._manifest.fingerprint == fingerprint, "check_fingerprint comes first"
-        if num_samples < self._manifest.num_samples:
-            raise StoreError(
-                f"{self.folder.path}: has {self._manifest.num_samples} attempts per problem, the job says "
-                f"sampling.num_samples={num_samples}; a run only grows: use select.max_per_problem for smaller tables"
+        assert self._manifest.fingerprint == job.fingerprint, "check_fingerprint comes first"
+        if job.num_samples < self._manifest.num_samples:
+            raise ConfigError(
+                f"sampling.num_samples={job.num_samples} is below the {self._manifest.num_samples} attempts per "
+                f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
             )
-        same = self._manifest.config == config and self._manifest.num_samples == num_samples
-        if not same:
-            self._write(note="job changed", config=config, num_samples=num_samples)
+        known = self.state.references
+        fresh = [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
+        changes = self._problem_changes(fresh, quarantined)
+        wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
+        is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
+        if self._manifest.number == 0 or changes or is_changed:
+            note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
+            self._write(note=note, **changes, **wanted)
+        return len(fresh)
 
-    def add_problems(self, pairs: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]) -> int:
-        """Freeze those problems that the run does not hold yet, or holds with another reference; return how many.
-
-        A repaired reference makes the verdicts against the old one void, and costs no token.
-        """
-        fresh = [
-            (problem, prompt)
-            for problem, prompt in pairs
-            if self.state.references.get(problem.problem_id, "") != problem.reference_hash
-        ]
+    def _problem_changes(
+        self, fresh: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
+    ) -> dict[str, Any]:
         number = self.manifest.number + 1
         changes: dict[str, Any] = {}
         if fresh:
             shard = self._write_shard("problems", number, problems_to_table(fresh))
             changes["problems"] = (*self.manifest.problems, shard)
-            repaired = any(problem.problem_id in self.state.references for problem, _ in fresh)
+            is_repair = any(problem.problem_id in self.state.references for problem, _ in fresh)
             self.state.references |= {problem.problem_id: problem.reference_hash for problem, _ in fresh}
-            if repaired:
+            if is_repair:
                 self.state.load_verdicts(self.folder, self.manifest)
-        if quarantined:
-            table = quarantine_to_table(quarantined)
-            changes["quarantine"] = (self._write_shard("quarantine", number, table),)  # of the newest reading
-        if changes:
-            self._write(note=f"{len(fresh)} problems added", **changes)
-        return len(fresh)
+        if quarantined:  # of the newest reading of the sources
+            changes["quarantine"] = (self._write_shard("quarantine", number, quarantine_to_table(quarantined)),)
+        return changes
 
     def commit(
         self, *, segments: Sequence[str] = (), judged: Iterable[JudgedTrace] = (), untraced: Iterable[Untraced] = ()
@@ -442,7 +470,13 @@ class Committer:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
         Traces and endings that the run already holds are dropped. The segments are deleted afterwards.
+
+        Raises:
+            StoreError: If an earlier commit failed: what this object knows may then not be on disk.
         """
+        if self._is_broken:
+            raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
+        self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
         scans = [scan_segment(self.folder.journal / name) for name in segments]
         changes = self._trace_changes(number, scans) | self._untraced_changes(number, untraced)
@@ -451,6 +485,7 @@ class Committer:
             self._write(note="committed", **changes)
         for name in segments:
             (self.folder.journal / name).unlink()
+        self._is_broken = False
         return self.manifest.counts
 
     def _trace_changes(self, number: int, scans: Sequence[SegmentScan]) -> dict[str, Any]:

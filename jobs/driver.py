@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +20,20 @@ import yaml
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import verifiers
-from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, spawn
+from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
 from factory.coordinator import Progress
 from factory.feeder import TraceStamp
 from factory.plan import Plan, versions
-from factory.sources import Loaded, load_problems
-from factory.store import Committer, RunFolder, RunLock, check_fingerprint, write_atomically
+from factory.sources import load_problems, sources_state
+from factory.store import Committer, FrozenJob, RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from schemas.config import parse_config
-from schemas.errors import FactoryError, StoreError, TeacherError, VerifierError
+from schemas.errors import FactoryError, SourceError, StoreError, TeacherError, VerifierError
+from schemas.manifest import Manifest
+from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
 
 POLL_S: Final = 0.25  # of the supervising loop
+LOG_TAIL_LINES: Final = 30  # of an engine's log, shown when it is given up
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
 
@@ -66,48 +69,87 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
     spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)
     with RunLock(path):
         Committer(path, verifiers=verifiers.versions_digest())
+        _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
         with _ray(address):
             return _Supervisor(spec, None, watch).supervise()
 
 
-def freeze(plan: Plan, path: Path) -> Loaded | None:
-    """Create the run or check that it is this job's; freeze its problems; return them if the sources were read.
+def freeze(plan: Plan, path: Path) -> None:
+    """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
         FingerprintError: If the folder holds a run of another fingerprint.
     """
     folder = RunFolder(path)
     manifest = folder.find_manifest()
-    config = plan.job.model_dump(mode="json")
     if manifest is not None:
         check_fingerprint(folder, plan.fingerprint, plan.fingerprint_parts)
-    loaded = None
-    if manifest is None or not manifest.problems or _asks_for_others(manifest.config, config):
+    job = FrozenJob(
+        fingerprint=plan.fingerprint,
+        config=plan.job.model_dump(mode="json"),
+        sources_state=sources_state(plan.job.sources),
+        num_samples=plan.job.sampling.num_samples,
+    )
+    pairs: list[tuple[Problem, Prompt]] = []
+    quarantined: list[Quarantined] = []
+    if manifest is None or _asks_for_others(manifest, job):
         loaded = load_problems(plan.job.sources, max_problems=plan.job.schedule.max_problems)
-    committer = Committer(path, verifiers=verifiers.versions_digest())
-    _write_run_yaml(plan, path)
-    committer.start(fingerprint=plan.fingerprint, config=config, num_samples=plan.job.sampling.num_samples)
-    if loaded is not None:
-        pairs = [(problem, plan.renderer.render(problem)) for problem in loaded.problems]
-        committer.add_problems(pairs, loaded.quarantined)
-    return loaded
+        pairs, refused = _render_all(plan, loaded.problems)
+        quarantined = [*loaded.quarantined, *refused]
+    if manifest is None:
+        _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
+    Committer(path, verifiers=verifiers.versions_digest()).freeze(job, pairs, quarantined)
+    _write_run_yaml(_run_yaml(plan), path)
 
 
-def _asks_for_others(then: Any, now: Any) -> bool:
-    """Return whether a changed job may have other problems, so that its sources have to be read again."""
+def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:
+    """Return whether the job may have other problems than the run, so that its sources have to be read again."""
+    then, now = manifest.config, job.config
     return bool(
-        then["sources"] != now["sources"] or then["schedule"]["max_problems"] != now["schedule"]["max_problems"]
+        manifest.sources_state != job.sources_state
+        or then["sources"] != now["sources"]
+        or then["schedule"]["max_problems"] != now["schedule"]["max_problems"]
     )
 
 
-def _write_run_yaml(plan: Plan, path: Path) -> None:
-    body = {
+def _render_all(plan: Plan, problems: Iterable[Problem]) -> tuple[list[tuple[Problem, Prompt]], list[Quarantined]]:
+    """Return the problems with their prompts, and those that a template refuses: they never stop a job."""
+    pairs: list[tuple[Problem, Prompt]] = []
+    refused: list[Quarantined] = []
+    for problem in problems:
+        try:
+            pairs.append((problem, plan.renderer.render(problem)))
+        except ValueError as error:
+            refused.append(
+                Quarantined(
+                    source=problem.source,
+                    row=int(problem.source_row_id) if problem.source_row_id.isdecimal() else 0,
+                    reason=QuarantineReason.UNRENDERABLE,
+                    detail=str(error),
+                    raw=problem.question[:2000],
+                    problem_id=problem.problem_id,
+                )
+            )
+    if not pairs:
+        raise SourceError(f"no problem can be rendered as a prompt; the first: {refused[0].detail}")
+    return pairs, refused
+
+
+def _run_yaml(plan: Plan) -> dict[str, Any]:
+    """Return what run.yaml says of a run."""
+    return {
         "fingerprint": plan.fingerprint,
         "fingerprint_parts": plan.fingerprint_parts,
-        "versions": versions(),
-        "verifiers": verifiers.verifier_versions(),
         "job": plan.job.model_dump(mode="json"),
+        **_versions_now(),
     }
+
+
+def _versions_now() -> dict[str, Any]:
+    return {"versions": versions(), "verifiers": verifiers.verifier_versions()}
+
+
+def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
     write_atomically(path / "run.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True).encode())
 
 
@@ -169,7 +211,8 @@ class _Supervisor:
         self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
         self._num_verifiers = 0
         self._incarnations = 0
-        self._verifier_deaths = 0
+        self._verifier_deaths = 0  # in a row, without a verdict between
+        self._judged_at_death = -1
         self._info: EngineInfo | None = None
         self._commit: Any = None
         self._committed_at = time.monotonic()
@@ -254,7 +297,8 @@ class _Supervisor:
                     f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
                 ) from error
             if not engine.is_running and self._info is None:
-                raise TeacherError(str(cause)) from error  # it never worked: starting it again will not help
+                # It never worked: starting it again will not help.
+                raise TeacherError(f"{cause}\n{self._log_tail(engine)}") from error
             self._engine_died(engine, str(cause))
         except RayActorError as error:
             self._engine_died(engine, f"its process ended: {_first_line(error)}")
@@ -277,15 +321,27 @@ class _Supervisor:
         """
         ray.kill(engine.actor)
         finished = self._get(self._coordinator.engine_died.remote(engine.engine_id))
+        if not self._get(self._coordinator.num_to_make.remote()):
+            del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
+            return
         restarts = 1 if finished else engine.restarts + 1
         if restarts > self._job.schedule.max_engine_restarts:
             raise TeacherError(
                 f"engine {engine.slot} died {restarts} times in a row without a finished attempt (limit "
-                f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}; "
-                f"its log: {self._path / 'logs' / engine.engine_id}.log"
+                f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}\n"
+                f"{self._log_tail(engine)}"
             )
         self._start_engine(engine.slot, restarts=restarts)
         self._note = f"engine {engine.slot} died ({why[:80]}), restarted"
+
+    def _log_tail(self, engine: _Engine) -> str:
+        """Return the last lines of an engine's log: what vLLM said before it went."""
+        log = engine_log(self._path, engine.engine_id)
+        try:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        except FileNotFoundError:
+            return f"it wrote no log ({log})"
+        return f"the last lines of {log}:\n" + "\n".join(lines)
 
     def _kill_stalled(self) -> None:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
@@ -321,10 +377,15 @@ class _Supervisor:
         except RayTaskError as error:
             raise VerifierError(f"verifier {number} failed: {_cause(error)}") from error
         except RayActorError as error:
-            self._verifier_deaths += 1
-            if self._verifier_deaths > self._job.schedule.max_engine_restarts:
-                raise VerifierError(f"verifiers died {self._verifier_deaths} times: {_first_line(error)}") from error
             self._get(self._coordinator.verifier_died.remote(f"verifier-{number}"))
+            counts = self._progress().counts
+            judged = counts.judged + counts.unjudged
+            self._verifier_deaths = 1 if judged > self._judged_at_death else self._verifier_deaths + 1
+            self._judged_at_death = judged
+            if self._verifier_deaths > self._job.verify.max_tries:
+                raise VerifierError(
+                    f"verifiers died {self._verifier_deaths} times without a verdict between: {_first_line(error)}"
+                ) from error
             self._start_verifier()
 
     # Commits

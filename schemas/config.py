@@ -180,8 +180,8 @@ class ScheduleConfig(Part):
 
     max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
-    max_engine_restarts: int = Field(default=3, ge=0)  # of one engine in a row, without a finished attempt between
-    max_deaths_per_attempt: int = Field(default=3, ge=1)  # engines that may die under one attempt before it fails
+    max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
+    max_deaths_per_attempt: int = Field(default=3, ge=1)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
 
 
@@ -312,6 +312,8 @@ def _explain(item: dict[str, Any]) -> str:
     loc = [part for part in item["loc"] if not _is_union_tag(part)]
     key = ".".join(str(part) for part in loc)
     kind = item["type"]
+    if kind in _PLAIN_WORDS:
+        return f"{key}={item.get('input')!r} {_PLAIN_WORDS[kind]}"
     if kind == "extra_forbidden":
         allowed = _allowed_keys(item["loc"])
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
@@ -329,6 +331,14 @@ def _explain(item: dict[str, Any]) -> str:
     return f"{key}{seen} {message[0].lower()}{message[1:]}"
 
 
+# What pydantic calls by the names of its own types.
+_PLAIN_WORDS = {
+    "too_short": "must have at least one entry",
+    "none_required": "is reserved: leave it out",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+}
 _UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "scripted"}
 
 

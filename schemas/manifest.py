@@ -63,6 +63,7 @@ class Manifest:
     created_at: str  # ISO 8601, UTC
     fingerprint: str
     config: Mapping[str, Any]  # the resolved job
+    sources_state: str  # of the files behind the sources, when they were read
     num_samples: int  # attempts requested per problem
     verifiers: str  # digest of the verifier versions in use
     counts: Counts

@@ -249,6 +249,7 @@ class QuarantineReason(StrEnum):
     MISSING_COLUMN = "missing_column"  # the row lacks a mapped column
     BAD_VALUE = "bad_value"  # a value of the wrong type, or empty
     UNSUPPORTED_REFERENCE = "unsupported_reference"  # no verifier can judge it
+    UNRENDERABLE = "unrenderable"  # the prompt's template, or the teacher's chat template, refuses its turns
     DUPLICATE = "duplicate"  # the same problem with the same reference came before
     CONFLICTING_REFERENCES = "conflicting_references"  # the same problem with another reference: both are kept aside
 

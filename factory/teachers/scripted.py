@@ -15,6 +15,7 @@ import random
 import re
 import signal
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from factory.teachers import Completion, EngineInfo, Request
@@ -28,15 +29,15 @@ _INTEGER = re.compile(r"\d{1,18}")
 
 @dataclass(slots=True)
 class _Running:
-    """A request in flight; it ends when the engine's shared progress reaches ``ends_at`` (tokens per request)."""
+    """A request; it ends when the engine's shared progress has grown by the number of its tokens."""
 
     request: Request
     token_ids: bytes
     finish_reason: FinishReason
-    began_at: float
-    ends_at: float
+    stop_token: str | None
     submitted_at_us: int
     done: asyncio.Future[Completion] = field(repr=False)
+    began_at: float | None = None  # shared progress when it got its slot
 
 
 class ScriptedEngine:
@@ -49,7 +50,7 @@ class ScriptedEngine:
         self._is_first = incarnation == 1
         self._heap: list[tuple[float, int, _Running]] = []
         self._tie = itertools.count()
-        self._slots = asyncio.Semaphore(config.max_num_seqs)
+        self._waiting: deque[_Running] = deque()
         self._progress = 0.0  # tokens that a request in flight since the start would have
         self._progress_at = time.monotonic()
         self._tokens_out = 0.0
@@ -75,28 +76,27 @@ class ScriptedEngine:
         room = self._config.max_model_len - len(request.prompt_token_ids)
         if room < 1:
             raise RequestError(f"prompt of {len(request.prompt_token_ids)} tokens leaves no room for an answer")
-        token_ids, finish_reason = self._write(request, min(room, self._sampling.max_tokens))
-        submitted_at_us = time.time_ns() // 1000
-        async with self._slots:
-            self._advance()
-            done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-            began, ends = self._progress, self._progress + len(token_ids)
-            running = _Running(request, token_ids, finish_reason, began, ends, submitted_at_us, done)
-            heapq.heappush(self._heap, (ends, next(self._tie), running))
-            self._wake.set()
-            return await done
+        written = self._write(request, min(room, self._sampling.max_tokens))
+        done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Running(request, *written, time.time_ns() // 1000, done))
+        self._advance()
+        self._fill_slots()
+        self._wake.set()
+        return await done
 
     async def abort(self, request_id: str) -> None:
-        """End a request with the tokens that it has by now."""
+        """End a request with the tokens that it has by now; none if it still waits for a slot."""
         self._advance()
-        for entry in self._heap:
-            if entry[2].request.request_id == request_id:
-                running = entry[2]
-                self._heap.remove(entry)
+        for running in [*self._waiting, *(entry[2] for entry in self._heap)]:
+            if running.request.request_id == request_id:
+                made = 0 if running.began_at is None else max(0, int(self._progress - running.began_at))
+                running.token_ids = running.token_ids[:made]
+                running.finish_reason, running.stop_token = FinishReason.ABORT, None
+                self._waiting = deque(item for item in self._waiting if item is not running)
+                self._heap = [entry for entry in self._heap if entry[2] is not running]
                 heapq.heapify(self._heap)
-                running.token_ids = running.token_ids[: int(self._progress - running.began_at)]
-                running.finish_reason = FinishReason.ABORT
                 self._complete(running)
+                self._fill_slots()
                 return
 
     @property
@@ -110,8 +110,8 @@ class ScriptedEngine:
         if self._clock is not None:
             self._clock.cancel()
 
-    def _write(self, request: Request, max_tokens: int) -> tuple[bytes, FinishReason]:
-        """Return the bytes of a completion, cut at ``max_tokens``, and how it ends."""
+    def _write(self, request: Request, max_tokens: int) -> tuple[bytes, FinishReason, str | None]:
+        """Return the bytes of a completion, cut at a stop string or ``max_tokens``; how it ends; the stop string."""
         prompt = bytes(request.prompt_token_ids).decode("utf-8", "replace")
         chance = random.Random(f"{self._config.seed}/{request.request_id}/{request.seed}")
         total = sum(map(int, _INTEGER.findall(prompt)))
@@ -120,10 +120,19 @@ class ScriptedEngine:
         length = max(1, round(chance.gammavariate(2.0, self._config.mean_tokens / 2)))
         thinking = (_FILLER * (length // len(_FILLER) + 1))[:length]
         text = f"<think>\n{thinking}\n{THINK_CLOSE}\n\nThe sum is \\boxed{{{total}}}."
-        token_ids = text.encode()
+        found = [(text.index(stop), stop) for stop in self._sampling.stop if stop in text]
+        end, stop_token = min(found) if found else (len(text), None)
+        token_ids = text[:end].encode()
         if len(token_ids) > max_tokens:
-            return token_ids[:max_tokens], FinishReason.LENGTH
-        return token_ids, FinishReason.STOP
+            return token_ids[:max_tokens], FinishReason.LENGTH, None
+        return token_ids, FinishReason.STOP, stop_token
+
+    def _fill_slots(self) -> None:
+        """Let waiting requests begin where there is room."""
+        while self._waiting and len(self._heap) < self._config.max_num_seqs:
+            running = self._waiting.popleft()
+            running.began_at = self._progress
+            heapq.heappush(self._heap, (self._progress + len(running.token_ids), next(self._tie), running))
 
     def _is_stalled(self) -> bool:
         return (
@@ -145,6 +154,7 @@ class ScriptedEngine:
             self._advance()
             while self._heap and self._heap[0][0] <= self._progress and not self._is_stalled():
                 self._complete(heapq.heappop(self._heap)[2])
+            self._fill_slots()
             if not self._heap or self._is_stalled():
                 await self._wake.wait()
                 continue
@@ -164,7 +174,7 @@ class ScriptedEngine:
                     text=text,
                     token_ids=tuple(running.token_ids),
                     finish_reason=running.finish_reason,
-                    stop_token=None,
+                    stop_token=running.stop_token,
                     num_reasoning_tokens=None if close < 0 else close + len(THINK_CLOSE),
                     submitted_at_us=running.submitted_at_us,
                     first_token_at_us=None,
