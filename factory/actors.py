@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from factory.store import OLD_WRITER_TIMEOUT_S, Committer, RunFolder, RunState, 
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
 from schemas.manifest import Counts, Manifest
+from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
@@ -219,6 +221,7 @@ class VerifierActor:
         self._worker_id = worker_id
         self._folder = RunFolder(spec.path)
         self._problems = {problem.problem_id: problem for problem, _ in self._folder.problems(self._folder.manifest())}
+        self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
 
     async def run(self, coordinator: Any) -> None:
@@ -239,14 +242,11 @@ class VerifierActor:
         if not batch:
             return []
         traces = read_traces(self._folder, [item.position for item in batch])
-        judged = [
-            JudgedTrace(
-                trace_id=trace.trace_id,
-                problem_id=trace.problem_id,
-                verdict=verifiers.judge(self._problems[trace.problem_id], trace),
-            )
-            for trace in traces
-        ]
+        judged = list(self._threads.map(self._judge_one, traces))
         self._turn += 1
         verifiers.check_canaries(subset=verifiers.one_pair(self._turn))
         return judged
+
+    def _judge_one(self, trace: Trace) -> JudgedTrace:
+        verdict = verifiers.judge(self._problems[trace.problem_id], trace)
+        return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)

@@ -42,7 +42,7 @@ class Status:
     pass_rate: float | None  # true / (true + false) of all judged traces
     failed_reasons: Mapping[str, int]
     quarantined: Mapping[str, int]
-    selection: str  # the job's own
+    selection: str
     accepted: int | None  # null: its tables are not built
     rejected: Mapping[str, int]
     num_tokens: int  # of committed completions
@@ -50,8 +50,8 @@ class Status:
     tokens_per_accepted: float | None
 
 
-def read_status(path: Path) -> Status:
-    """Return the status of a run, whether it is going on or not.
+def read_status(path: Path, selection: str | None = None) -> Status:
+    """Return the status of a run, whether it is going on or not, with the counts of a selection (default: the job's).
 
     Raises:
         StoreError: If the folder holds no run.
@@ -64,7 +64,7 @@ def read_status(path: Path) -> Status:
     counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
     words = _words(folder, manifest)
     num_tokens, busy_s = _tokens(folder, manifest)
-    selection = manifest.config["select"]["name"]
+    selection = selection or str(manifest.config["select"]["name"])
     tables = _tables_manifest(folder, selection)
     accepted = None if tables is None else tables["counts"]["accepted"]
     return Status(

@@ -116,8 +116,9 @@ def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False
     if bad:
         raise ConfigError(f"--set {bad[0]!r}: this command changes keys under `select` only, such as select.rule")
     body = override_config(manifest.config, overrides)
-    build_tables(run_path, parse_config(body, origin=str(run_path / "run.yaml")).select)
-    _finish(run_path, as_json=as_json)
+    config = parse_config(body, origin=str(run_path / "run.yaml")).select
+    build_tables(run_path, config)
+    _finish(run_path, config.name, as_json=as_json)
 
 
 @app.command(epilog="Example: factory status runs/demo --json")
@@ -162,11 +163,11 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _finish(path: Path, *, as_json: bool) -> None:
+def _finish(path: Path, selection: str | None = None, *, as_json: bool) -> None:
     """Print the funnel, one accepted sample, and where the tables lie; exit 1 if attempts failed."""
     from factory.report import accepted_sample, read_status
 
-    found = read_status(path)
+    found = read_status(path, selection)
     if as_json:
         show.json_line(asdict(found))
     else:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from factory.report import Status
     from jobs.doctor import Finding
 
-out = Console(soft_wrap=True)
+out = Console()
 err = Console(stderr=True)
 PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
@@ -169,7 +169,7 @@ def funnel(found: Status) -> None:
     rate = "" if found.tokens_per_s is None else f" · {found.tokens_per_s:,.0f} tokens/s while engines worked"
     pass_rate = "" if found.pass_rate is None else f" · pass rate {found.pass_rate:.3f}"
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
-    out.print(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}", highlight=False)
+    _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
 
 
 def sample(row: Mapping[str, Any]) -> None:
@@ -185,10 +185,13 @@ def sample(row: Mapping[str, Any]) -> None:
 def tables(path: Path, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
-    out.print(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet", markup=False, highlight=False)
-    out.print(
-        f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")', markup=False, highlight=False
-    )
+    _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+
+
+def _line(text: str) -> None:
+    """Print one line as it is, not wrapped: it may be copied."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counted(title: str, counts: Mapping[str, int], limit: int | None) -> Table:
@@ -214,7 +217,7 @@ def explanation(found: Mapping[str, Any]) -> None:
             out.print(f"verdict of verifiers {digest[:8]}: {verdict['outcome']} ({verdict['reason'] or 'passed'})")
             for check in verdict["checks"]:
                 shown = {key: value for key, value in check.items() if value is not None}
-                out.print(f"  {json.dumps(shown, ensure_ascii=False)}", markup=False, highlight=False)
+                _line(f"  {json.dumps(shown, ensure_ascii=False)}")
         for selection, decision in trace["selections"].items():
             word = "accepted" if decision["is_accepted"] else f"rejected: {decision['reject_reason']}"
             out.print(f"selection {selection}: {word}")
@@ -230,7 +233,7 @@ def difference(found: Mapping[str, Any]) -> None:
     )
     for name in ("entered", "left", "reworded"):
         for change in found[name]:
-            out.print(f"{name} {change['trace_id']}: {change['before']} -> {change['after']}", markup=False)
+            _line(f"{name} {change['trace_id']}: {change['before']} -> {change['after']}")
 
 
 def findings(found: Sequence[Finding]) -> None:

@@ -189,7 +189,7 @@ class VerifyConfig(Part):
     """How traces are judged."""
 
     num_workers: int = Field(default=1, ge=1)  # verifier actors, each with its own killable processes
-    num_processes: int = Field(default=1, ge=1)  # killable processes of one actor
+    num_processes: int = Field(default=2, ge=1)  # killable processes that one actor keeps busy at most
     batch_size: int = Field(default=64, ge=1)
     max_tries: int = Field(default=3, ge=1)  # of a trace that stays unjudged
 
