@@ -330,7 +330,10 @@ def read_traces(folder: RunFolder, positions: Sequence[Position]) -> list[Trace]
         else:
             by_shard.setdefault(position.file, []).append(position)
     for name, group in by_shard.items():
-        table = pq.read_table(folder.path / name, schema=TRACES, memory_map=True)
+        try:
+            table = pq.read_table(folder.path / name, schema=TRACES, memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptRunError(f"shard {name} cannot be read: {error}; restore it from a copy") from error
         rows = table.take([position.offset for position in group])
         found |= dict(zip(group, traces_from_table(rows), strict=True))
     return [found[position] for position in positions]

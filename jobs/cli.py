@@ -85,7 +85,7 @@ def run(
     from jobs.driver import run_job
 
     with show.LiveProgress() as live:
-        run_job(plan, path, address=address, watch=live.update)
+        run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         build_tables(path)
     _finish(path, as_json=as_json)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,15 +44,17 @@ class InterruptedRun(FactoryError):
     """The user interrupted a run; what was finished is safe, and the same command goes on."""
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch) -> Progress:
-    """Do or resume a run up to its last verdict; return how it ended. ``watch`` is called a few times a second.
+def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Callable[[str], None]) -> Progress:
+    """Do or resume a run up to its last verdict; return how it ended.
+
+    ``watch`` is called a few times a second; ``warn`` with what the user should know, though the run goes on.
 
     Raises:
         FactoryError: If the run cannot go on; what was journaled is safe.
         InterruptedRun: If the user pressed Ctrl-C.
     """
     with RunLock(path):
-        freeze(plan, path)
+        freeze(plan, path, warn)
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         with _ray(address):
             return _Supervisor(spec, plan, watch).supervise()
@@ -74,7 +76,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
             return _Supervisor(spec, None, watch).supervise()
 
 
-def freeze(plan: Plan, path: Path) -> None:
+def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
     """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
@@ -93,9 +95,16 @@ def freeze(plan: Plan, path: Path) -> None:
     pairs: list[tuple[Problem, Prompt]] = []
     quarantined: list[Quarantined] = []
     if manifest is None or _asks_for_others(manifest, job):
-        loaded = load_problems(plan.job.sources, max_problems=plan.job.schedule.max_problems)
-        pairs, refused = _render_all(plan, loaded.problems)
-        quarantined = [*loaded.quarantined, *refused]
+        try:
+            loaded = load_problems(plan.job.sources, max_problems=plan.job.schedule.max_problems)
+        except SourceError as error:
+            if manifest is None or _has_other_sources(manifest, job):
+                raise
+            warn(f"the sources cannot be read any more, going on with the problems that the run holds: {error}")
+            job = replace(job, sources_state=manifest.sources_state)
+        else:
+            pairs, refused = _render_all(plan, loaded.problems)
+            quarantined = [*loaded.quarantined, *refused]
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
     Committer(path, verifiers=verifiers.versions_digest()).freeze(job, pairs, quarantined)
@@ -104,12 +113,13 @@ def freeze(plan: Plan, path: Path) -> None:
 
 def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:
     """Return whether the job may have other problems than the run, so that its sources have to be read again."""
+    return manifest.sources_state != job.sources_state or _has_other_sources(manifest, job)
+
+
+def _has_other_sources(manifest: Manifest, job: FrozenJob) -> bool:
     then, now = manifest.config, job.config
-    return bool(
-        manifest.sources_state != job.sources_state
-        or then["sources"] != now["sources"]
-        or then["schedule"]["max_problems"] != now["schedule"]["max_problems"]
-    )
+    most_then, most_now = then["schedule"]["max_problems"], now["schedule"]["max_problems"]
+    return bool(then["sources"] != now["sources"] or most_then != most_now)
 
 
 def _render_all(plan: Plan, problems: Iterable[Problem]) -> tuple[list[tuple[Problem, Prompt]], list[Quarantined]]:

@@ -80,13 +80,15 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     return asdict(manifest)
 
 
-def manifest_from_json(body: dict[str, Any], *, where: str) -> Manifest:
+def manifest_from_json(body: Any, *, where: str) -> Manifest:
     """Return the manifest that ``manifest_to_json`` wrote.
 
     Raises:
         SchemaVersionError: If another version wrote it.
         CorruptRunError: If fields are missing or unknown.
     """
+    if not isinstance(body, dict):
+        raise CorruptRunError(f"{where}: holds {type(body).__name__}, a manifest is a mapping; restore it from a copy")
     if body.get("version") != MANIFEST_VERSION:
         raise SchemaVersionError(
             f"{where}: is a manifest of version {body.get('version')}, this factory reads version {MANIFEST_VERSION}; "

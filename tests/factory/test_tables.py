@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.prompts import ByteTokenizer, make_renderer
+from factory.selection import select, sum_decisions
+from factory.shards import ShardWriter, SortedRows
+from factory.tables import RunContent, assistant_content, read_decisions, reference_text, write_tables
+from schemas.arrow import problems_to_table, traces_to_table, verdicts_to_table
+from schemas.config import PromptConfig, SamplingConfig, SelectConfig
+from schemas.errors import CorruptRunError, StoreError
+from schemas.problem import Answer, Choice, Domain, Message, Problem, Scorer, reference_to_json
+from schemas.tables import CANDIDATES, CONFIGS, RUNS, SCHEMAS, SFT, RunRow
+from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason, Trace, TraceFormat
+from schemas.verdict import Check, JudgedTrace, MathDetail, Outcome, Reason, Verdict
+from tests.strategies import hex_ids, problems, traces, verdicts
+
+RENDERER = make_renderer(PromptConfig(), ByteTokenizer())
+RUN = RunRow(
+    fingerprint="f" * 32,
+    name="demo",
+    teacher="scripted",
+    teacher_revision="1",
+    engine="scripted",
+    engine_version="1",
+    sampling=SamplingConfig(stop=("END",)).model_dump(),
+    prompt_template="{{ problem }}",
+    system=None,
+    chat_template_sha256=None,
+    format="r1",
+    verifiers={"math": "1"},
+    code_version="0.1.0",
+    config="{}",
+    started_at_us=1_700_000_000_123_456,
+)
+CORRECT = Check(name="math", version="1", outcome=Outcome.CORRECT, detail=MathDetail(rung="integer", extracted="42"))
+WRONG = replace(CORRECT, outcome=Outcome.WRONG_ANSWER, reason=Reason.VALUE_DIFFERS)
+UNREADABLE = Check(name="format", version="2", outcome=Outcome.UNREADABLE, reason=Reason.EMPTY_THINK)
+UNJUDGED = Check(name="math", version="1", outcome=Outcome.UNJUDGED, reason=Reason.WORKER_DIED)
+
+
+def make_problem(number: int, **options: Any) -> Problem:
+    question = Message(role="user", content=f"What is {number} * 7?")
+    fields = {"domain": Domain.MATH, "messages": (question,), "source": "mine", "license": "MIT"}
+    return Problem(**{**fields, "source_row_id": str(number), "reference": Answer(text=str(number * 7)), **options})
+
+
+def make_trace(problem: Problem, sample_index: int, **options: Any) -> Trace:
+    fields = {
+        "fingerprint": RUN.fingerprint,
+        "problem_id": problem.problem_id,
+        "sample_index": sample_index,
+        "format": TraceFormat.R1,
+        "text": f"<think>\nthought {sample_index}\n</think>\n\nIt is \\boxed{{42}}.",
+        "token_ids": (1, 2),
+        "finish_reason": FinishReason.STOP,
+        "num_prompt_tokens": 5,
+        "num_completion_tokens": 20 + sample_index,
+        "num_reasoning_tokens": 9,
+        "teacher": "scripted",
+        "teacher_revision": "1",
+        "engine": "scripted",
+        "engine_version": "1",
+        "engine_id": "engine-0",
+        "submitted_at_us": 1_700_000_000_000_001,
+        "finished_at_us": 1_700_000_001_000_001,
+    }
+    return Trace(**{**fields, **options})
+
+
+def judged(trace: Trace, *checks: Check) -> JudgedTrace:
+    verdict = Verdict(reference_hash=None, checks=checks)
+    return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)
+
+
+def make_content(found: list[Problem], traced: list[Trace], said: list[JudgedTrace], batch: int = 3) -> RunContent:
+    def batches(rows: list[Any]) -> Iterator[list[Any]]:
+        return (rows[i : i + batch] for i in range(0, len(rows), batch))
+
+    return RunContent(
+        problems=(problems_to_table((p, RENDERER.render(p)) for p in part) for part in batches(found)),
+        traces=(traces_to_table(part) for part in batches(traced)),
+        verdicts=(verdicts_to_table(part) for part in batches(said)),
+        runs=[RUN],
+        fingerprint=RUN.fingerprint,
+        verdict_digest="v1",
+    )
+
+
+def read(folder: Path, config: str) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob(f"{config}/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def demo(tmp_path) -> Path:
+    """Return the folder of a selection over two problems: five traces judged, one unjudged, one waiting."""
+    first, second = make_problem(6), make_problem(7)
+    traced = [make_trace(first, i) for i in range(4)] + [make_trace(second, i) for i in range(3)]
+    said = [
+        judged(traced[0], CORRECT),
+        judged(traced[1], CORRECT),
+        judged(traced[2], WRONG),
+        judged(traced[3], UNREADABLE, CORRECT),
+        judged(traced[4], WRONG),
+        judged(traced[5], UNJUDGED),
+    ]
+    config = SelectConfig(max_per_problem=1, system="Think first.")
+    return write_tables(tmp_path / "tables", make_content([first, second], traced, said), config).folder
+
+
+# What the tables hold.
+
+
+def test_sft_holds_the_accepted_traces_as_conversations(demo):
+    (row,) = read(demo, "sft")
+    assert row["messages"] == [
+        {"role": "system", "content": "Think first."},
+        {"role": "user", "content": "What is 6 * 7?"},
+        {"role": "assistant", "content": "<think>\nthought 0\n</think>\n\nIt is \\boxed{42}."},
+    ]
+    assert (row["num_tokens"], row["reasoning_tokens"]) == (20, 9)
+    assert (row["reference"], row["outcome"], row["checks"]) == ("42", "correct", ["math@1:correct"])
+    assert (row["num_true"], row["num_judged"], row["pass_rate"]) == (3, 4, 0.75)
+    assert (row["source"], row["source_row_id"], row["license"], row["domain"]) == ("mine", "6", "MIT", "math")
+
+
+def test_candidates_hold_every_trace_with_what_was_found_in_it(demo):
+    rows = {(row["reference"], row["sample_index"]): row for row in read(demo, "candidates")}
+    assert {key: (row["outcome"], row["is_accepted"], row["reject_reason"]) for key, row in rows.items()} == {
+        ("42", 0): ("correct", True, None),
+        ("42", 1): ("correct", False, "not_chosen"),
+        ("42", 2): ("wrong_answer", False, "value_differs"),
+        ("42", 3): ("unreadable", False, "empty_think"),
+        ("49", 0): ("wrong_answer", False, "value_differs"),
+        ("49", 1): ("unjudged", None, None),
+        ("49", 2): (None, None, None),
+    }
+    row = rows["42", 0]
+    assert row["reasoning"] == "\nthought 0\n"
+    assert row["response"] == "\n\nIt is \\boxed{42}."
+    assert row["checks"][0]["extracted"] == "42"
+    assert row["submitted_at"].microsecond == 1
+    assert rows["49", 0]["pass_rate"] == 0.0
+    assert rows["49", 1]["num_judged"] == 1
+
+
+def test_runs_say_how_the_traces_were_made(demo):
+    (row,) = read(demo, "runs")
+    assert row["fingerprint"] == read(demo, "sft")[0]["fingerprint"]
+    assert row["sampling"]["stop"] == ["END"]
+    assert row["started_at"].microsecond == 123_456
+
+
+def test_the_manifest_names_every_file_with_its_hash_and_its_sums_hold(demo):
+    manifest = json.loads((demo / "manifest.json").read_text())
+    assert {file["name"]: file["sha256"] for file in manifest["files"]} == {
+        name: sha256 for name, sha256 in bytes_of(demo).items() if name != "manifest.json"
+    }
+    assert {file["name"].partition("/")[0]: file["rows"] for file in manifest["files"]} == {
+        "sft": 1,
+        "candidates": 7,
+        "runs": 1,
+    }
+    counts = manifest["counts"]
+    assert counts["judged"] == counts["accepted"] + sum(counts["rejected"].values()) == 5
+    assert counts["traces"] == counts["judged"] + counts["unjudged"] + counts["waiting"] == 7
+    assert sum(counts["outcomes"].values()) == 6
+    assert manifest["fingerprint"] == RUN.fingerprint
+    assert manifest["selection"]["max_per_problem"] == 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_datasets_loads_each_table_with_its_schema(demo, tmp_path, config):
+    datasets = pytest.importorskip("datasets")
+    files = str(demo / config / "train-*.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == SCHEMAS[config].names
+    assert loaded.features.arrow_schema.types == SCHEMAS[config].types
+    assert loaded.to_list() == read(demo, config)
+    datasets.concatenate_datasets([loaded, loaded])
+
+
+def test_nothing_accepted_still_gives_a_file_with_the_schema(tmp_path):
+    # `datasets` 5.2 itself refuses a split without rows ("corresponds to no data"); pyarrow and others read it.
+    problem = make_problem(1)
+    trace = make_trace(problem, 0)
+    folder = write_tables(tmp_path, make_content([problem], [trace], [judged(trace, WRONG)]), SelectConfig()).folder
+    (path,) = folder.glob("sft/*")
+    assert path.name == "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    assert (table.num_rows, table.schema) == (0, SFT)
+
+
+def test_an_empty_run_gives_three_empty_tables(tmp_path):
+    written = write_tables(tmp_path, replace(make_content([], [], []), runs=[]), SelectConfig())
+    assert [file.rows for file in written.files] == [0, 0, 0]
+    assert read_decisions(written.folder) == {}
+
+
+# Properties.
+
+
+@st.composite
+def run_contents(draw: st.DrawFn) -> tuple[list[Problem], list[Trace], list[JudgedTrace]]:
+    found = draw(st.lists(problems(), max_size=3, unique_by=lambda p: p.problem_id))
+    if not found:
+        return [], [], []
+    ids = st.sampled_from([problem.problem_id for problem in found])
+    traced = draw(st.lists(traces(ids, hex_ids), max_size=6, unique_by=lambda t: t.trace_id))
+    said = [
+        JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=draw(verdicts()))
+        for trace in traced
+        if draw(st.integers(0, 4))
+    ]
+    return found, traced, said
+
+
+@settings(max_examples=12, deadline=None)
+@given(run_contents(), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_the_order_the_batches_and_the_memory_change_no_byte(tmp_path_factory, parts, random, batch):
+    found, traced, said = parts
+    folder = tmp_path_factory.mktemp("bytes")
+    config = SelectConfig(rule="shortest_correct")
+    one = write_tables(folder / "one", make_content(found, traced, said), config)
+    for rows in parts:
+        random.shuffle(rows)
+    two = write_tables(folder / "two", make_content(found, traced, said, batch), config, spill_bytes=1)
+    assert bytes_of(one.folder) == bytes_of(two.folder)
+
+
+@settings(max_examples=12, deadline=None)
+@given(run_contents())
+def test_tables_hold_what_the_records_say_sorted_by_id(tmp_path_factory, parts):
+    found, traced, said = parts
+    written = write_tables(tmp_path_factory.mktemp("rows"), make_content(found, traced, said), SelectConfig())
+    rows = read(written.folder, "candidates")
+    by_id = {trace.trace_id: trace for trace in traced}
+    assert [row["trace_id"] for row in rows] == sorted(by_id)
+    outcomes = {item.trace_id: (item.verdict.outcome, item.verdict.is_correct) for item in said}
+    for row in rows:
+        trace = by_id[row["trace_id"]]
+        assert (row["text"], row["seed"], row["stop_token"]) == (trace.text, trace.seed, trace.stop_token)
+        assert (row["outcome"], row["is_correct"]) == outcomes.get(trace.trace_id, (None, None))
+    accepted = [row["trace_id"] for row in rows if row["is_accepted"]]
+    assert [row["trace_id"] for row in read(written.folder, "sft")] == accepted
+    decisions = read_decisions(written.folder)
+    assert sum_decisions(decisions.values()) == written.sums
+    assert len(decisions) + written.num_unjudged + written.num_waiting == len(traced)
+
+
+def test_decisions_come_back_from_the_table_as_the_selection_made_them(demo):
+    rows = read(demo, "candidates")
+    decisions = read_decisions(demo)
+    assert decisions.keys() == {row["trace_id"] for row in rows if row["is_accepted"] is not None}
+    assert [d.rank for d in decisions.values() if d.is_accepted] == [1]
+    assert select([], SelectConfig()) == []
+
+
+# Completions and references.
+
+
+@pytest.mark.parametrize(
+    ("trace_format", "text", "expected"),
+    [
+        (TraceFormat.R1, "<think>\na\n</think>\nb", "<think>\na\n</think>\nb"),
+        (TraceFormat.R1_PREFILLED, "a\n</think>\nb", "<think>\na\n</think>\nb"),
+        (TraceFormat.R1_PREFILLED, "\na\n</think>\nb", "<think>\na\n</think>\nb"),
+        (TraceFormat.R1_PREFILLED, "<think>\na\n</think>\nb", "<think>\na\n</think>\nb"),
+        (TraceFormat.ZERO, "<think> a </think> <answer> b </answer>", "<think> a </think> <answer> b </answer>"),
+        (TraceFormat.PLAIN, "b", "b"),
+    ],
+)
+def test_the_assistant_turn_is_the_completion_with_a_prefilled_tag_put_back(trace_format, text, expected):
+    content = assistant_content(text, trace_format)
+    assert content == expected
+    if trace_format is not TraceFormat.PLAIN:
+        assert content.count(THINK_OPEN) == content.count(THINK_CLOSE) == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [(Answer(text="1/2"), "1/2"), (Choice(letter="B", options=("x", "y")), "B"), (None, None)],
+)
+def test_a_reference_is_shown_as_people_read_it(reference, text):
+    assert reference_text(None if reference is None else json.dumps(reference_to_json(reference))) == text
+
+
+def test_a_scorer_is_shown_as_json():
+    stored = json.dumps(reference_to_json(Scorer(name="reasoning_gym/sudoku", payload="{}")))
+    assert json.loads(str(reference_text(stored)))["name"] == "reasoning_gym/sudoku"
+
+
+def test_the_later_reference_of_a_problem_counts(tmp_path):
+    old, new = make_problem(6, reference=Answer(text="41")), make_problem(6)
+    written = write_tables(tmp_path, make_content([old, new], [make_trace(new, 0)], []), SelectConfig())
+    assert [row["reference"] for row in read(written.folder, "candidates")] == ["42"]
+
+
+# Shards.
+
+
+def test_row_groups_and_files_are_cut_by_bytes_and_hold_the_same_schema(tmp_path):
+    schema = pa.schema([("trace_id", pa.string()), ("text", pa.string())])
+    rows = [{"trace_id": f"{i:032x}", "text": "x" * 68} for i in range(25)]
+    with ShardWriter(tmp_path / "sft", schema, row_group_bytes=300, shard_bytes=900) as writer:
+        for row in rows:
+            writer.write(row)
+    paths = sorted((tmp_path / "sft").iterdir())
+    assert [path.name for path in paths] == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
+    assert [pq.ParquetFile(path).metadata.num_row_groups for path in paths] == [3, 3, 3]
+    assert [row for path in paths for row in pq.read_table(path).to_pylist()] == rows
+    assert all(pq.read_schema(path).equals(schema) for path in paths)
+    assert [shard.rows for shard in writer.shards] == [9, 9, 7]
+    assert pq.ParquetFile(paths[0]).metadata.row_group(0).column(1).compression == "ZSTD"
+
+
+@given(st.lists(hex_ids, unique=True, max_size=40), st.integers(1, 2_000))
+@settings(max_examples=30, deadline=None)
+def test_rows_come_out_by_id_whether_or_not_they_went_through_files(tmp_path_factory, ids, spill_bytes):
+    rows = SortedRows(tmp_path_factory.mktemp("spill"), "rows", spill_bytes=spill_bytes)
+    for trace_id in ids:
+        rows.add(pa.table({"trace_id": [trace_id], "value": [[trace_id]]}))
+    out = [row for bucket in rows.buckets() for row in bucket]
+    assert out == [{"trace_id": trace_id, "value": [trace_id]} for trace_id in sorted(ids)]
+
+
+# In place, whole.
+
+
+def test_a_selection_replaces_the_one_of_its_name_and_leaves_others_and_nothing_else(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    for name, check in (("a", WRONG), ("b", WRONG), ("a", CORRECT)):
+        write_tables(tmp_path, make_content([problem], [trace], [judged(trace, check)]), SelectConfig(name=name))
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert [len(read(tmp_path / name, "sft")) for name in ("a", "b")] == [1, 0]
+
+
+def test_a_failure_leaves_the_old_selection_and_no_rest(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    write_tables(tmp_path, make_content([problem], [trace], [judged(trace, CORRECT)]), SelectConfig())
+    before = bytes_of(tmp_path)
+    with pytest.raises(CorruptRunError, match="which the run does not have"):
+        write_tables(tmp_path, make_content([], [trace], []), SelectConfig())
+    assert bytes_of(tmp_path) == before
+
+
+def test_a_folder_without_candidates_says_what_to_give(tmp_path):
+    with pytest.raises(StoreError, match="give the folder of a selection"):
+        read_decisions(tmp_path)
+
+
+def test_a_torn_table_of_candidates_is_a_store_error(demo):
+    (path,) = demo.glob("candidates/*.parquet")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StoreError, match="is no readable table of candidates"):
+        read_decisions(demo)
+
+
+def test_no_public_column_is_large_or_without_a_type():
+    for schema in (SFT, CANDIDATES, RUNS):
+        kinds = str(schema)
+        assert "large_" not in kinds
+        assert ": null" not in kinds
+        assert all(column.nullable for column in schema)

@@ -1,0 +1,68 @@
+"""All checks of a trace, what is supported, versions, and the canaries that watch over them."""
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.errors import VerifierError
+from schemas.problem import AssertTest, Problem, Scorer, Tests
+from schemas.trace import Trace
+from schemas.verdict import Check, Outcome, Reason, Verdict
+from verifiers import canaries, check_canaries, judge, one_pair, supports, verifier_versions, versions_digest
+
+
+def test_every_canary_gets_its_verdict() -> None:
+    check_canaries()
+
+
+def test_canaries_hold_right_and_wrong_of_each_kind_and_every_outcome_of_a_model() -> None:
+    found = list(canaries())
+    assert len({canary.name for canary in found}) == len(found)
+    assert {type(canary.problem.reference).__name__ for canary in found} >= {"Answer", "Choice", "Scorer", "NoneType"}
+    wanted = {Outcome.CORRECT, Outcome.WRONG_ANSWER, Outcome.NO_ANSWER, Outcome.UNREADABLE, Outcome.READABLE}
+    assert {canary.outcome for canary in found} == wanted
+    assert all(supports(canary.problem) for canary in found)
+
+
+def test_the_pairs_are_one_right_and_one_wrong_and_take_turns() -> None:
+    pairs = [one_pair(turn) for turn in range(100)]
+    assert all((right.is_correct, wrong.is_correct) == (True, False) for right, wrong in pairs)
+    assert len({right.name for right, _ in pairs}) > 20
+    check_canaries(subset=one_pair(7))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CORRECT, Outcome.READABLE])
+def test_a_verifier_that_always_says_one_thing_is_noticed(outcome: Outcome) -> None:
+    def yes(problem: Problem, trace: Trace) -> Verdict:
+        return Verdict(reference_hash=None, checks=(Check(name="math", version="0", outcome=outcome),))
+
+    with pytest.raises(VerifierError, match="canary 'integer, r1"):
+        check_canaries(judge=yes)
+
+
+def test_a_verdict_carries_the_reference_and_one_check_of_each_kind() -> None:
+    canary = next(iter(canaries()))
+    verdict = judge(canary.problem, canary.trace)
+    assert verdict.reference_hash == canary.problem.reference_hash
+    assert [check.name for check in verdict.checks] == ["format", "math"]
+
+
+def test_an_unreadable_trace_keeps_the_word_of_the_answer_check() -> None:
+    canary = next(canary for canary in canaries() if canary.name == "empty think")
+    verdict = judge(canary.problem, canary.trace)
+    assert (verdict.outcome, verdict.reason, verdict.is_correct) == (Outcome.UNREADABLE, Reason.EMPTY_THINK, True)
+
+
+def test_tests_and_unknown_scorers_are_not_supported() -> None:
+    problem = next(iter(canaries())).problem
+    program = Tests(cases=(AssertTest(entry="f", source="assert f() == 1"),))
+    assert not supports(replace(problem, reference=program))
+    assert not supports(replace(problem, reference=Scorer(name="reasoning_gym/n_queens", payload="{}")))
+    assert supports(replace(problem, reference=None))
+
+
+def test_versions_name_our_parts_and_the_packages_that_are_asked() -> None:
+    versions = verifier_versions()
+    assert {"math", "choice", "logic", "format", "math-verify", "sympy", "reasoning-gym"} <= versions.keys()
+    assert "absent" not in versions.values()
+    assert versions_digest() == versions_digest()

@@ -1,0 +1,34 @@
+"""Bounds on hostile text and on the processes that judge it: every number in one place, with its unit and origin.
+
+A text beyond a bound is ``over_limit`` with the bound's reason, never "wrong": a wrong answer and an oversized one stay
+different results. Holds numbers only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- extraction, characters -----------------------------------------------------------------------------------------
+MAX_LINE_CHARS: Final = 400  # longest text after a marker taken as an answer: longest MATH reference is 159 (measured)
+MAX_BARE_CHARS: Final = 300  # longest response without any marker taken whole as the answer (guess)
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+MAX_ANSWER_CHARS: Final = 4_096  # as inspect_ai's math scorer; the longest MATH reference is 159 (measured)
+MAX_SCORED_CHARS: Final = 65_536  # answers of puzzles are grids and move lists: 100 KB is no answer any more (guess)
+MAX_DEPTH: Final = 64  # nesting of brackets; as inspect_ai's math scorer; antlr recurses about 15 frames a level
+MAX_LITERAL_DIGITS: Final = 1_000  # digits of one number; int() of 4,300 is Python's own limit, this costs 20 us
+MAX_EXPONENT: Final = 1_000  # |exponent| of a number in scientific notation: exact Fractions stay small (guess)
+MAX_TOWER_EXPONENT: Final = 20_000  # value of b^c in a^(b^c): bits of a power (note on mathematics)
+MAX_FACTORS: Final = 256  # entries of a factorisation: more means that an exponent was inflated (guess)
+EXACT_DECIMAL_DIGITS: Final = 12  # a decimal with so many digits that fits a fraction to its last digit is a printed
+# double of that fraction (doubles carry 15 to 17); with fewer digits it is a rounding, and wrong (guess)
+MAX_FORM_CHARS: Final = 200  # of each normal form kept in a verdict's detail (guess)
+
+# --- worker processes ------------------------------------------------------------------------------------------------
+TASK_DEADLINE_S: Final = 1.5  # CPU time of one task: hostile cases must end within 2 s, p99 of plain ones is 0.3 s
+STARVATION_FACTOR: Final = 8.0  # wall time in deadlines after which a task without its CPU time is our failure (guess)
+WORKER_MEMORY_MB: Final = 1_024  # address space on top of the loaded libraries (note on mathematics: 1 to 2 GB)
+MAX_TASKS_PER_WORKER: Final = 500  # then a fresh process: sympy's caches grow (note on mathematics)
+MAX_MESSAGE_BYTES: Final = 4 * 1_048_576  # one JSON message to or from a worker: payloads are capped far below
+ZYGOTE_START_S: Final = 120.0  # imports take 1 to 4 s here; a machine so loaded that they take 120 s is broken (guess)
+ZYGOTE_REPLY_S: Final = 30.0  # a fork or a kill takes milliseconds; reaping a process of some GB maybe a second (guess)

@@ -1,0 +1,88 @@
+"""All checks that apply to a trace, and the versions that stand behind their word.
+
+Last step of judging: ``judge`` picks the format check always and the answer check by the type of the reference.
+Invariant: a verdict is a pure function of the trace, the problem and ``verifier_versions``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from schemas.problem import Answer, Choice, Problem, Scorer, Tests, digest
+from schemas.trace import Trace
+from schemas.verdict import Check, Verdict
+from verifiers import choice, extract, logic, math, pool, readability
+
+# Packages whose own word decides verdicts, by the name they are installed under.
+PACKAGES: Final = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
+
+
+def supports(problem: Problem) -> bool:
+    """Return whether ``judge`` can judge traces of this problem; sources quarantine the others up front."""
+    match problem.reference:
+        case None | Answer() | Choice():
+            return True
+        case Scorer() as scorer:
+            return logic.read_payload(scorer) is not None
+        case Tests():
+            return False  # programs: a later verifier
+
+
+def judge(problem: Problem, trace: Trace) -> Verdict:
+    """Return the verdict of all checks that apply: the format, and the answer where there is a reference.
+
+    Never raises on what a model wrote; safe from any thread. A problem that is not supported is our own mistake
+    (``supports`` says so beforehand), unless its scorer is unknown, which is a bad reference.
+    """
+    assert not isinstance(problem.reference, Tests), f"problem {problem.problem_id}: tests are not supported yet"
+    form = readability.judge_trace(
+        trace.text,
+        problem=problem.question,
+        domain=problem.domain,
+        language=problem.language,
+        format=trace.format,
+        finish_reason=trace.finish_reason,
+    )
+    return Verdict(reference_hash=problem.reference_hash, checks=(*form.checks, *_answer_checks(problem, trace)))
+
+
+def _answer_checks(problem: Problem, trace: Trace) -> tuple[Check, ...]:
+    match problem.reference:
+        case Answer() | Choice() as reference:
+            return math.judge_answer(trace.text, reference).checks
+        case Scorer() as reference:
+            return logic.judge_scored(trace.text, reference).checks
+        case _:
+            return ()
+
+
+@lru_cache(maxsize=1)
+def _versions() -> tuple[tuple[str, str], ...]:
+    ours = {
+        "choice": choice.VERSION,
+        "extract": extract.VERSION,
+        "format": readability.VERSION,
+        "logic": logic.VERSION,
+        "math": math.VERSION,
+        "pool": pool.VERSION,
+    }
+    return tuple(sorted({**ours, **{name: _installed(name) for name in PACKAGES}}.items()))
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def verifier_versions() -> dict[str, str]:
+    """Return the version of every part whose word decides a verdict: ours, and the packages we ask."""
+    return dict(_versions())
+
+
+def versions_digest() -> str:
+    """Return the hash of ``verifier_versions``: names the folder of verdicts that these versions made."""
+    return digest(verifier_versions())
