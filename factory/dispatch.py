@@ -3,8 +3,9 @@
 Invariant: every requested attempt is in exactly one of queued, leased and ended, and ends once; a report of an attempt
 that has ended, or of an engine that is dead, is ignored. Attempts that were in flight when an engine died come back
 first. One that has seen two deaths is a suspect: an engine gets few suspects at a time, half as many after each death
-that leaves several of them in question, and only a suspect that was alone is blamed. So a prompt that kills engines
-fails in the end, and takes no innocent attempt with it.
+that leaves several of them in question. The only suspect at a death is tried by itself, on an engine that has nothing
+else in flight, and is blamed if that engine dies too. So a prompt that kills engines fails in the end, and takes no
+innocent attempt with it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class EngineState:
 
     leased: set[Key] = field(default_factory=set)
     num_finished: int = 0
+    is_alone: bool = False  # holds one suspect, and must get nothing beside it
 
 
 class Dispatch:
@@ -56,11 +58,13 @@ class Dispatch:
     def __init__(self, keys: Iterable[Key], *, max_deaths: int, max_errors: int = 2) -> None:
         """Queue the attempts in their order.
 
-        An attempt fails when ``max_deaths`` engines died under it, or engines refused it ``max_errors`` times.
+        An attempt fails when ``max_deaths`` engines (3 or more) died under it, the last with nothing else in flight, or
+        when engines refused it ``max_errors`` times.
         """
         self._queue: deque[Key] = deque(keys)
         self._suspects: deque[Key] = deque()
         self._suspects_at_once = MAX_SUSPECTS
+        self._alone: deque[Key] = deque()  # to be leased with nothing beside
         self._engines: dict[str, EngineState] = {}
         self._dead: set[str] = set()
         self._deaths: dict[Key, int] = {}
@@ -73,7 +77,7 @@ class Dispatch:
     @property
     def num_queued(self) -> int:
         """Attempts that no engine holds."""
-        return len(self._queue) + len(self._suspects)
+        return len(self._queue) + len(self._suspects) + len(self._alone)
 
     @property
     def num_leased(self) -> int:
@@ -101,6 +105,12 @@ class Dispatch:
         if engine_id in self._dead:
             return []
         engine = self._engines.setdefault(engine_id, EngineState())
+        if engine.is_alone:
+            return []
+        if self._alone and capacity > 0 and not engine.leased:
+            engine.leased.add(self._alone[0])
+            engine.is_alone = True
+            return [self._alone.popleft()]
         keys: list[Key] = []
         room = self._suspects_at_once - len(self._suspects_of(engine)) if self._suspects else 0
         while self._suspects and len(keys) < min(capacity, room):
@@ -127,8 +137,9 @@ class Dispatch:
         engine = self._engines.get(engine_id)
         if engine is None:
             return []
-        ended = [key for key in keys if key in engine.leased]
+        ended = [key for key in dict.fromkeys(keys) if key in engine.leased]
         engine.leased.difference_update(ended)
+        engine.is_alone &= bool(engine.leased)
         engine.num_finished += len(ended)
         self._num_ended += len(ended)
         if any(self._is_suspect(key) for key in ended):
@@ -141,6 +152,7 @@ class Dispatch:
         if engine is None or key not in engine.leased:
             return None
         engine.leased.discard(key)
+        engine.is_alone &= bool(engine.leased)
         self._errors[key] = self._errors.get(key, 0) + 1
         if self._errors[key] < self._max_errors:
             # To the back: an engine in trouble should not see it at once again.
@@ -150,24 +162,30 @@ class Dispatch:
         return Failure(key, FailReason.ENGINE_ERROR, detail)
 
     def engine_died(self, engine_id: str) -> list[Failure]:
-        """Take back all leases of a dead engine; return the attempt that has now seen too many deaths, if any."""
+        """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""
         self._dead.add(engine_id)
         engine = self._engines.pop(engine_id, EngineState())
         suspects = self._suspects_of(engine)
         if len(suspects) > 1:
             self._suspects_at_once = max(1, len(suspects) // 2)
-        failures: list[Failure] = []
         for key in sorted(engine.leased, reverse=True):
-            if key not in suspects or len(suspects) == 1:
+            if key not in suspects:
                 self._deaths[key] = self._deaths.get(key, 0) + 1
-            if self._deaths[key] >= self._max_deaths:
-                failures.append(Failure(key, FailReason.ENGINE_DIED, f"{self._deaths[key]} engines died under it"))
-            elif self._is_suspect(key):
+                (self._suspects.append if self._is_suspect(key) else self._queue.appendleft)(key)
+            elif len(suspects) > 1:
                 self._suspects.append(key)
-            else:
-                self._queue.appendleft(key)
-        self._num_ended += len(failures)
-        return failures
+            elif failure := self._blame(key, is_sure=len(engine.leased) == 1):
+                return [failure]
+        return []
+
+    def _blame(self, key: Key, *, is_sure: bool) -> Failure | None:
+        """Take note that an engine died under the only suspect that it had; a failure if that was one too many."""
+        self._deaths[key] += 1
+        if is_sure and self._deaths[key] >= self._max_deaths:
+            self._num_ended += 1
+            return Failure(key, FailReason.ENGINE_DIED, f"{self._deaths[key]} engines died under it")
+        self._alone.append(key)
+        return None
 
     def _suspects_of(self, engine: EngineState) -> set[Key]:
         return {key for key in engine.leased if self._is_suspect(key)}

@@ -43,8 +43,10 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
         ConfigError: If the teacher's folder, its tokenizer or the prompt template cannot be used.
     """
     teacher = job.teacher
-    if isinstance(teacher, VllmTeacher) and teacher.model in shipped_models:
-        teacher = teacher.model_copy(update={"model": str(shipped_models[teacher.model])})
+    if isinstance(teacher, VllmTeacher):
+        folder = shipped_models.get(teacher.model, Path(teacher.model))
+        if folder.is_dir():  # engines run in other working directories
+            teacher = teacher.model_copy(update={"model": str(folder.resolve())})
     identity = teacher_identity(teacher)
     tokenizer = HfTokenizer(teacher.model, teacher.revision) if isinstance(teacher, VllmTeacher) else ByteTokenizer()
     renderer = make_renderer(job.prompt, tokenizer)

@@ -53,6 +53,7 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
         FactoryError: If the run cannot go on; what was journaled is safe.
         InterruptedRun: If the user pressed Ctrl-C.
     """
+    path = path.resolve()  # actors have other working directories
     with RunLock(path):
         freeze(plan, path, warn)
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
@@ -66,6 +67,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
     Raises:
         FactoryError: As ``run_job``.
     """
+    path = path.resolve()
     manifest = RunFolder(path).manifest()
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
     spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)

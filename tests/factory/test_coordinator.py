@@ -1,0 +1,401 @@
+"""The coordinator with a real journal and a real committer: whatever dies, every attempt ends in the run once.
+
+No Ray: engines and verifiers are played here, message by message, so that deaths fall anywhere between two messages.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from factory.actors import RunSpec, load_coordinator
+from factory.coordinator import Coordinator, JudgeItem
+from factory.dispatch import Dispatch, Key
+from factory.feeder import Finished, Lease, Report
+from factory.journal import Position, SegmentHeader, SegmentWriter, scan_segment
+from factory.store import Committer, RunFolder, RunState, read_traces
+from schemas.config import parse_config
+from schemas.errors import FencedError
+from schemas.manifest import Counts
+from schemas.verdict import JudgedTrace, Outcome, Reason
+from tests.runs import (
+    FINGERPRINT,
+    committed_traces,
+    make_problem,
+    make_prompt,
+    make_trace,
+    make_verdict,
+    start_run,
+    traces_on_disk,
+)
+
+NUM_SAMPLES = 3
+PROBLEMS = [make_problem(number) for number in range(12)]
+BY_ID = {problem.problem_id: problem for problem in PROBLEMS}
+JOB = parse_config(
+    {
+        "name": "simulated",
+        "sources": [{"kind": "reasoning_gym", "task": "chain_sum", "size": 1}],
+        "teacher": {"kind": "scripted"},
+        "sampling": {"num_samples": NUM_SAMPLES},
+    },
+    origin="test",
+)
+
+
+class Engine:
+    """What an engine actor does, one step at a time; dropping it without ``stop`` is a kill."""
+
+    def __init__(self, engine_id: str, journal: Path, chance: random.Random) -> None:
+        self.engine_id, self.journal, self.chance = engine_id, journal, chance
+        self.in_flight: list[Lease] = []
+        self.appended: list[Finished] = []
+        self.synced: list[Finished] = []
+        self.refused: list[tuple[Key, str]] = []
+        self.closed: list[str] = []
+        self.writer: SegmentWriter | None = None
+        self.sequence = 0
+        self.is_stopped = False
+
+    def work(self) -> None:
+        """Finish a few attempts; sync or close the segment now and then."""
+        for _ in range(self.chance.randint(0, min(4, len(self.in_flight)))):
+            lease = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
+            if self.chance.random() < 0.03:
+                self.refused.append((lease.key, "refused"))
+                continue
+            if self.writer is None:
+                self.sequence += 1
+                header = SegmentHeader(fingerprint=FINGERPRINT, engine_id=self.engine_id, sequence=self.sequence)
+                self.writer = SegmentWriter(self.journal, header)
+            trace = make_trace(lease.problem_id, lease.key.sample_index, engine_id=self.engine_id)
+            position = self.writer.append(trace)
+            self.appended.append(Finished(key=lease.key, position=position, num_tokens=trace.num_completion_tokens))
+        if self.writer is not None and self.chance.random() < 0.5:
+            self.writer.sync()
+            self.synced += self.appended
+            self.appended = []
+            if self.chance.random() < 0.3:
+                self.close()
+
+    def close(self) -> None:
+        """Close the segment."""
+        if self.writer is not None:
+            self.writer.close()
+            self.synced += self.appended
+            self.appended = []
+            self.closed.append(self.writer.name)
+            self.writer = None
+
+    def report(self) -> Report:
+        """Say what is safe."""
+        report = Report(
+            engine_id=self.engine_id,
+            capacity=max(0, 8 - len(self.in_flight)),
+            in_flight=len(self.in_flight),
+            num_tokens_out=0,
+            finished=tuple(self.synced),
+            refused=tuple(self.refused),
+            closed=tuple(self.closed),
+        )
+        self.synced, self.refused, self.closed = [], [], []
+        return report
+
+    def pull(self, coordinator: Coordinator) -> None:
+        """Report, and take what is ordered."""
+        orders = coordinator.engine_report(self.report())
+        self.in_flight += orders.leases
+        if orders.stop:
+            self.in_flight = []
+            self.close()
+            coordinator.engine_report(self.report())
+            self.is_stopped = True
+
+    def die(self) -> None:
+        """Be killed: what was not synced is gone; a frame may be torn."""
+        if self.writer is not None:
+            path, self.writer = self.writer.path, None
+            gc.collect()  # drops the file, and with it the lock
+            if self.chance.random() < 0.5:
+                with path.open("ab") as file:
+                    file.write(self.chance.randbytes(self.chance.randint(1, 40)))
+
+
+class Simulation:
+    """One start of a run: engines, verifiers and a committer around a coordinator."""
+
+    def __init__(self, path: Path, chance: random.Random) -> None:
+        self.path, self.chance = path, chance
+        self.folder = RunFolder(path)
+        self.committer = Committer(path, verifiers="v1")
+        self.epoch = self.committer.manifest.epoch
+        spec = RunSpec(path=path, job=JOB, fingerprint=FINGERPRINT)
+        self.coordinator = load_coordinator(spec, generate=True)
+        self.num_started = 0
+        self.engines = [self.start_engine() for _ in range(2)]
+        self.batches: dict[str, list[JudgeItem]] = {"verifier-1": [], "verifier-2": []}
+        self.late: list[Report] = []
+
+    def start_engine(self) -> Engine:
+        self.num_started += 1
+        return Engine(f"engine-0-e{self.epoch}-{self.num_started}", self.folder.journal, self.chance)
+
+    def step(self) -> None:
+        place = self.chance.randrange(2)
+        engine = self.engines[place]
+        what = self.chance.random()
+        if what < 0.05:
+            self.kill_engine(place)
+        elif what < 0.6 and not engine.is_stopped:
+            engine.work()
+            engine.pull(self.coordinator)
+        elif what < 0.9:
+            self.judge(self.chance.choice(sorted(self.batches)))
+        elif what < 0.94 and self.late:
+            self.coordinator.engine_report(self.late.pop())
+        else:
+            self.commit()
+
+    def kill_engine(self, place: int) -> None:
+        engine = self.engines[place]
+        if engine.is_stopped:
+            return
+        engine.work()
+        if self.chance.random() < 0.5:
+            self.late.append(engine.report())  # on its way when the engine died
+        engine.die()
+        self.coordinator.mark_dead(engine.engine_id)
+        segments = [path for path in self.folder.leftover_segments() if path.name.startswith(f"{engine.engine_id}-")]
+        scans = {path.name: scan_segment(path) for path in segments if self.coordinator.lacks(path.name)}
+        self.coordinator.engine_died(engine.engine_id, scans)
+        self.engines[place] = self.start_engine()
+
+    def judge(self, worker: str) -> None:
+        if self.batches[worker] and self.chance.random() < 0.1:
+            self.coordinator.verifier_died(worker)
+            self.batches[worker] = []
+            return
+        traces = read_traces(self.folder, [item.position for item in self.batches[worker]])
+        judged: list[JudgedTrace] = []
+        for trace, item in zip(traces, self.batches[worker], strict=True):
+            assert trace.trace_id == item.trace_id, "the journal has another trace at that place"
+            outcome = self.chance.choice([Outcome.CORRECT, Outcome.WRONG_ANSWER, Outcome.UNJUDGED])
+            judged.append(make_verdict(trace, BY_ID[trace.problem_id], outcome))
+        self.coordinator.judge_report(worker, judged)
+        self.batches[worker] = self.coordinator.take_batch(worker, 5)
+
+    def commit(self) -> None:
+        batch = self.coordinator.take_commit()
+        self.committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
+        state = RunState.load(self.folder, self.folder.manifest())
+        assert state.traced.count == len(state.judged), "a trace was committed that nobody judged"
+
+    def is_done(self) -> bool:
+        return self.coordinator.progress(sum(not engine.is_stopped for engine in self.engines)).is_done
+
+
+def _check_end(path: Path, progress: Counts) -> None:
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    counts = manifest.counts
+    assert counts == progress
+    assert counts.requested == len(PROBLEMS) * NUM_SAMPLES
+    assert counts.pending == 0
+    assert counts.judged + counts.unjudged + counts.failed == counts.requested
+    state = RunState.load(folder, manifest)  # raises if an attempt is there twice
+    assert state.traced.count + state.untraced.count == counts.requested
+    assert len(committed_traces(path)) == counts.generated
+    assert not folder.leftover_segments()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_run_in_which_anything_dies_ends_with_every_attempt_once(tmp_path: Path, seed: int) -> None:
+    start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+    simulation = Simulation(tmp_path, random.Random(seed))
+    for _ in range(20_000):
+        simulation.step()
+        if simulation.is_done():
+            break
+    assert simulation.is_done()
+    while simulation.late:
+        simulation.coordinator.engine_report(simulation.late.pop())
+    assert simulation.is_done(), "a late report undoes the end"
+    simulation.commit()
+    _check_end(tmp_path, simulation.coordinator.progress(0).counts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_whose_every_start_is_killed_goes_on_and_loses_nothing(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(f"starts/{seed}")
+    start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+    seen: dict[tuple[str, int], object] = {}
+    for _ in range(40):
+        simulation = Simulation(tmp_path, chance)
+        for _ in range(chance.randint(1, 60)):
+            simulation.step()
+            if simulation.is_done():
+                simulation.commit()
+                break
+        else:
+            for engine in simulation.engines:
+                engine.die()
+            on_disk = traces_on_disk(tmp_path)
+            assert seen.keys() <= on_disk.keys(), "a trace that was on disk is gone"
+            assert all(on_disk[key] == trace for key, trace in seen.items()), "a trace was replaced by another"
+            seen = dict(on_disk)
+            stale = simulation.committer
+            Committer(tmp_path, verifiers="v1")
+            with pytest.raises(FencedError):
+                stale._write(note="committed")
+            continue
+        break
+    assert simulation.is_done()
+    _check_end(tmp_path, simulation.coordinator.progress(0).counts)
+    final = {(trace.problem_id, trace.sample_index): trace for trace in committed_traces(tmp_path)}
+    assert all(final[key] == trace for key, trace in seen.items())
+
+
+# One part at a time
+
+
+def _coordinator(num_problems: int = 1, max_tries: int = 3) -> Coordinator:
+    problems = PROBLEMS[:num_problems]
+    keys = [Key(place, 0) for place in range(num_problems)]
+    return Coordinator(
+        fingerprint=FINGERPRINT,
+        prompts=[make_prompt(problem) for problem in problems],
+        references={problem.problem_id: problem.reference_hash for problem in problems},
+        dispatch=Dispatch(keys, max_deaths=3),
+        base=Counts(requested=num_problems, pending=num_problems),
+        base_outcomes=Counter(),
+        base_reasons=Counter(),
+        max_tries=max_tries,
+    )
+
+
+def _report(engine_id: str = "e1", **fields: object) -> Report:
+    return Report(**{"engine_id": engine_id, "capacity": 8, "in_flight": 0, "num_tokens_out": 0, **fields})
+
+
+def _finished(number: int) -> Finished:
+    return Finished(key=Key(number, 0), position=Position("e1-000001.seg", number), num_tokens=1)
+
+
+def _verdict(item: JudgeItem, outcome: Outcome) -> JudgedTrace:
+    trace = make_trace(item.problem_id, 0)
+    assert trace.trace_id == item.trace_id
+    return make_verdict(trace, BY_ID[item.problem_id], outcome)
+
+
+@pytest.mark.parametrize("max_tries", [1, 2, 3])
+def test_what_stays_unjudged_ends_as_such_after_max_tries(max_tries: int) -> None:
+    coordinator = _coordinator(max_tries=max_tries)
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(finished=(_finished(0),), closed=("e1-000001.seg",)))
+    judged: list[JudgedTrace] = []
+    for _ in range(max_tries):
+        assert coordinator.take_commit().is_empty, "offered for commit before its last try"
+        coordinator.judge_report("v", judged)
+        batch = coordinator.take_batch("v", 8)
+        assert len(batch) == 1
+        judged = [_verdict(batch[0], Outcome.UNJUDGED)]
+    coordinator.judge_report("v", judged)
+    assert coordinator.take_batch("v", 8) == []
+    batch = coordinator.take_commit()
+    assert batch.segments == ("e1-000001.seg",)
+    assert [item.verdict.outcome for item in batch.judged] == [Outcome.UNJUDGED]
+    counts = coordinator.progress(0).counts
+    assert (counts.judged, counts.unjudged, counts.pending) == (0, 1, 0)
+
+
+def test_a_trace_that_kills_its_verifier_ends_as_unjudged_and_takes_no_other_with_it() -> None:
+    coordinator = _coordinator(num_problems=8)
+    coordinator.engine_report(_report())
+    finished = tuple(_finished(number) for number in range(8))
+    coordinator.engine_report(_report(finished=finished, closed=("e1-000001.seg",)))
+    killer = make_trace(PROBLEMS[3].problem_id, 0).trace_id
+    judged: list[JudgedTrace] = []
+    deaths = 0
+    for _ in range(100):
+        worker = f"v{deaths}"
+        coordinator.judge_report(worker, judged)
+        batch = coordinator.take_batch(worker, 8)
+        judged = []
+        if not batch:
+            break
+        if killer in {item.trace_id for item in batch}:
+            coordinator.verifier_died(worker)
+            deaths += 1
+        else:
+            judged = [_verdict(item, Outcome.CORRECT) for item in batch]
+    assert coordinator.is_judged
+    assert deaths == 3
+    outcomes = {item.trace_id: item.verdict for item in coordinator.take_commit().judged}
+    assert len(outcomes) == 8
+    assert outcomes[killer].reason is Reason.WORKER_DIED
+    assert outcomes[killer].reference_hash == PROBLEMS[3].reference_hash
+    assert Counter(verdict.outcome for verdict in outcomes.values()) == {Outcome.CORRECT: 7, Outcome.UNJUDGED: 1}
+
+
+def test_a_segment_waits_for_its_last_verdict_and_its_close() -> None:
+    coordinator = _coordinator(num_problems=2)
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(finished=(_finished(0), _finished(1))))
+    coordinator.judge_report("v", [])
+    first, second = coordinator.take_batch("v", 8)
+    coordinator.judge_report("v", [_verdict(first, Outcome.CORRECT)])
+    assert coordinator.take_commit().is_empty
+    coordinator.engine_report(_report(closed=("e1-000001.seg",)))
+    assert coordinator.take_commit().is_empty
+    assert coordinator.take_batch("v", 8) == [second]
+    coordinator.judge_report("v", [_verdict(second, Outcome.WRONG_ANSWER)])
+    assert len(coordinator.take_commit().judged) == 2
+    assert coordinator.take_commit().is_empty
+
+
+def test_a_verdict_of_a_worker_that_was_declared_dead_is_ignored() -> None:
+    coordinator = _coordinator()
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(finished=(_finished(0),)))
+    (item,) = coordinator.take_batch("v1", 8)
+    coordinator.verifier_died("v1")
+    assert coordinator.take_batch("v2", 8) == [item]
+    coordinator.judge_report("v1", [_verdict(item, Outcome.CORRECT)])
+    assert coordinator.progress(1).counts.judged == 0
+    coordinator.judge_report("v2", [_verdict(item, Outcome.WRONG_ANSWER)])
+    assert coordinator.progress(1).outcomes == {Outcome.WRONG_ANSWER: 1}
+
+
+def test_a_prompt_that_fills_the_context_fails_with_the_numbers_and_costs_no_lease() -> None:
+    coordinator = _coordinator(num_problems=2)
+    length = len(coordinator.prompts[0].token_ids)
+    coordinator.fail_too_long(length)
+    assert coordinator.engine_report(_report()).stop
+    batch = coordinator.take_commit()
+    assert [item.reason for item in batch.untraced] == ["prompt_too_long"] * 2
+    assert str(length) in batch.untraced[0].detail
+    assert coordinator.progress(0).counts == Counts(requested=2, failed=2)
+    assert coordinator.progress(0).is_done
+
+
+def test_an_interrupted_run_leases_nothing_more() -> None:
+    coordinator = _coordinator(num_problems=2)
+    coordinator.is_draining = True
+    orders = coordinator.engine_report(_report())
+    assert orders.stop
+    assert orders.leases == ()
+
+
+def test_seeds_differ_by_attempt_and_agree_between_starts() -> None:
+    def seeds() -> list[int | None]:
+        coordinator = _coordinator(num_problems=8)
+        coordinator.base_seed = 7
+        return [lease.seed for lease in coordinator.engine_report(_report()).leases]
+
+    assert seeds() == seeds()
+    assert len(set(seeds())) == 8
+    assert all(seed is not None and 0 <= seed < 2**63 for seed in seeds())

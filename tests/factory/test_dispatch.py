@@ -1,0 +1,197 @@
+"""Dispatch: whatever engines do, every attempt is in one place, ends once, and all end."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from factory.dispatch import MAX_SUSPECTS, SUSPECT_DEATHS, Dispatch, FailReason, Key
+
+MAX_DEATHS = 3
+MAX_ERRORS = 2
+NUM_ENGINES = 3
+
+
+class Engines(RuleBasedStateMachine):
+    """Engines that lease, finish, refuse and die at random; a model beside it knows where every attempt has to be."""
+
+    @initialize(num_problems=st.integers(0, 30), num_samples=st.integers(1, 2))
+    def start(self, num_problems: int, num_samples: int) -> None:
+        self.keys = [Key(place, index) for place in range(num_problems) for index in range(num_samples)]
+        self.dispatch = Dispatch(self.keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
+        self.engines: dict[str, set[Key]] = {f"e{number}": set() for number in range(NUM_ENGINES)}
+        self.dead: dict[str, set[Key]] = {}  # what each had in flight when it died
+        self.ended: set[Key] = set()
+        self.deaths: Counter[Key] = Counter()
+        self.refusals: Counter[Key] = Counter()
+        self.incarnations = NUM_ENGINES
+
+    def _leased(self) -> set[Key]:
+        return set().union(*self.engines.values())
+
+    def _suspects(self, keys: set[Key]) -> set[Key]:
+        return {key for key in keys if self.deaths[key] >= SUSPECT_DEATHS}
+
+    def _lease(self, engine_id: str, capacity: int) -> list[Key]:
+        before = self._leased()
+        keys = self.dispatch.lease(engine_id, capacity)
+        assert len(keys) == len(set(keys)) <= max(0, capacity)
+        assert not set(keys) & (before | self.ended), "leased twice, or again after its end"
+        self.engines[engine_id] |= set(keys)
+        assert len(self._suspects(self.engines[engine_id])) <= MAX_SUSPECTS
+        return keys
+
+    def _end(self, keys: set[Key]) -> None:
+        assert not keys & self.ended, "ended twice"
+        self.ended |= keys
+        for held in self.engines.values():
+            held -= keys
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), capacity=st.integers(0, 12))
+    def lease(self, number: int, capacity: int) -> None:
+        self._lease(sorted(self.engines)[number], capacity)
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
+    def finish(self, number: int, data: st.DataObject) -> None:
+        engine_id = sorted(self.engines)[number]
+        if not self.keys:
+            return
+        # Its own attempts, mostly; but also those of others, and those that have ended.
+        own = sorted(self.engines[engine_id])
+        keys = data.draw(st.lists(st.sampled_from(own or self.keys) | st.sampled_from(self.keys), max_size=6))
+        ended = self.dispatch.finish(engine_id, keys)
+        assert len(ended) == len(set(ended)), "one report ends an attempt twice"
+        assert set(ended) == set(keys) & self.engines[engine_id]
+        self._end(set(ended))
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
+    def refuse(self, number: int, data: st.DataObject) -> None:
+        engine_id = sorted(self.engines)[number]
+        if not self.keys:
+            return
+        own = sorted(self.engines[engine_id])
+        key = data.draw(st.sampled_from(own or self.keys) | st.sampled_from(self.keys))
+        is_own = key in self.engines[engine_id]
+        failure = self.dispatch.refuse(engine_id, key, "no")
+        if not is_own:
+            assert failure is None
+            return
+        self.refusals[key] += 1
+        self.engines[engine_id].discard(key)
+        if self.refusals[key] == MAX_ERRORS:
+            assert failure is not None
+            assert (failure.key, failure.reason) == (key, FailReason.ENGINE_ERROR)
+            self._end({key})
+        else:
+            assert failure is None
+
+    def _die(self, engine_id: str) -> None:
+        held = self.engines.pop(engine_id)
+        suspects = self._suspects(held)
+        for key in held:
+            self.deaths[key] += key not in suspects or len(suspects) == 1  # among several nobody is blamed
+        failures = self.dispatch.engine_died(engine_id)
+        assert {failure.key for failure in failures} == {key for key in held if self.deaths[key] >= MAX_DEATHS}
+        assert all(failure.reason is FailReason.ENGINE_DIED for failure in failures)
+        assert len(failures) <= 1, "one death, one culprit at most"
+        self._end({failure.key for failure in failures})
+        self.dead[engine_id] = held
+        self.incarnations += 1
+        self.engines[f"e{self.incarnations}"] = set()
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1))
+    def die(self, number: int) -> None:
+        self._die(sorted(self.engines)[number])
+
+    @precondition(lambda self: self.dead)
+    @rule(data=st.data(), capacity=st.integers(0, 8))
+    def late_report(self, data: st.DataObject, capacity: int) -> None:
+        engine_id = data.draw(st.sampled_from(sorted(self.dead)))
+        held = sorted(self.dead[engine_id])
+        assert self.dispatch.is_dead(engine_id)
+        assert self.dispatch.finish(engine_id, held) == []
+        assert all(self.dispatch.refuse(engine_id, key, "late") is None for key in held)
+        assert self.dispatch.lease(engine_id, capacity) == [], "work for the dead never comes back"
+        assert self.dispatch.engine_died(engine_id) == []
+
+    @invariant()
+    def every_attempt_is_in_one_place(self) -> None:
+        leased = self._leased()
+        assert self.dispatch.num_leased == len(leased)
+        assert self.dispatch.num_queued == len(self.keys) - len(leased) - len(self.ended)
+        assert self.dispatch.is_done == (len(self.ended) == len(self.keys))
+        for engine_id, held in self.engines.items():
+            assert self.dispatch.has_leases(engine_id) == bool(held)
+
+    def teardown(self) -> None:
+        """Whatever happened before, engines that only finish what they lease end every attempt."""
+        if not hasattr(self, "dispatch"):
+            return
+        for _ in range(10 * len(self.keys) + 10):
+            if self.dispatch.is_done:
+                break
+            for engine_id, held in self.engines.items():
+                self._lease(engine_id, 4)
+                self._end(set(self.dispatch.finish(engine_id, sorted(held))))
+        assert self.dispatch.is_done
+
+
+TestEngines = Engines.TestCase
+TestEngines.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@given(st.lists(st.integers(0, 199), unique=True, min_size=1, max_size=4), st.integers(1, 3), st.integers(4, 40))
+def test_prompts_that_kill_engines_fail_and_take_no_innocent_attempt_with_them(
+    places: list[int], num_engines: int, capacity: int
+) -> None:
+    keys = [Key(place, 0) for place in range(200)]
+    killers = {Key(place, 0) for place in places}
+    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS)
+    engines: dict[int, tuple[str, set[Key]]] = {slot: (f"{slot}-0", set()) for slot in range(num_engines)}
+    failed: list[Key] = []
+    for turn in range(1, 5_000):
+        if dispatch.is_done:
+            break
+        for slot, (engine_id, held) in engines.items():
+            held |= set(dispatch.lease(engine_id, capacity - len(held)))
+            if held & killers:
+                failed += [failure.key for failure in dispatch.engine_died(engine_id)]
+                engines[slot] = (f"{slot}-{turn}", set())
+            else:
+                done = set(sorted(held)[: capacity // 2])
+                dispatch.finish(engine_id, sorted(done))
+                held -= done
+    assert dispatch.is_done
+    assert sorted(failed) == sorted(killers)
+
+
+def test_attempts_of_a_dead_engine_come_back_first_and_in_their_order() -> None:
+    keys = [Key(place, 0) for place in range(6)]
+    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS)
+    assert dispatch.lease("a", 3) == keys[:3]
+    assert dispatch.engine_died("a") == []
+    assert dispatch.lease("b", 6) == keys
+
+
+def test_what_is_taken_out_has_ended_and_is_never_leased() -> None:
+    keys = [Key(place, index) for place in range(4) for index in range(2)]
+    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS)
+    assert dispatch.take_out(lambda key: key.problem == 2) == [Key(2, 0), Key(2, 1)]
+    leased = dispatch.lease("a", 100)
+    assert leased == [key for key in keys if key.problem != 2]
+    dispatch.finish("a", leased)
+    assert dispatch.is_done
+
+
+@pytest.mark.parametrize("max_deaths", [3, 4, 6])
+def test_an_attempt_fails_after_as_many_deaths_as_allowed(max_deaths: int) -> None:
+    dispatch = Dispatch([Key(0, 0)], max_deaths=max_deaths)
+    for death in range(1, max_deaths + 1):
+        assert dispatch.lease(f"e{death}", 1) == [Key(0, 0)]
+        failures = dispatch.engine_died(f"e{death}")
+        assert [failure.key for failure in failures] == ([Key(0, 0)] if death == max_deaths else [])
+    assert dispatch.is_done

@@ -1,0 +1,224 @@
+"""The journal: whatever happens to its bytes, it gives back what was synced, or less; never anything else."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from factory import journal, shards, store
+from factory.journal import (
+    FRAME,
+    MAGIC,
+    Position,
+    SegmentHeader,
+    SegmentWriter,
+    decode_trace,
+    encode_trace,
+    read_trace,
+    scan_segment,
+    wait_for_writer,
+)
+from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
+from schemas.trace import Trace
+from tests.runs import make_trace, write_segment
+from tests.strategies import traces
+
+HEADER = SegmentHeader(fingerprint="f" * 32, engine_id="engine-0-e1-1", sequence=1)
+# Texts of many shapes; zero tokens look like an empty frame to a careless reader.
+SAMPLES = [
+    make_trace("a" * 32, 0),
+    make_trace("a" * 32, 1, text="\0" * 40),
+    make_trace("b" * 32, 0, text="è 中文 \U0001f600\n"),
+    make_trace("b" * 32, 2, text="x" * 300),
+]
+
+
+def _segment_bytes() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return (Path(folder) / write_segment(Path(folder), SAMPLES, sequence=1)).read_bytes()
+
+
+SEGMENT = _segment_bytes()
+
+
+def _scanned(data: bytes) -> list[Trace]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "engine-0-e1-1-000001.seg"
+        path.write_bytes(data)
+        return [trace for _, trace in scan_segment(path).traces]
+
+
+@given(traces())
+def test_a_trace_survives_its_frame(trace: Trace) -> None:
+    assert decode_trace(encode_trace(trace)) == trace
+
+
+@settings(max_examples=25)
+@given(st.lists(traces(), max_size=5))
+def test_a_segment_gives_back_its_traces_in_order_and_each_at_its_position(written: list[Trace]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        writer = SegmentWriter(folder, HEADER)
+        positions = [writer.append(trace) for trace in written]
+        writer.close()
+        scan = scan_segment(writer.path)
+        assert scan.header == HEADER
+        assert scan.torn_bytes == 0
+        assert scan.traces == list(zip(positions, written, strict=True))
+        assert [read_trace(folder, position) for position in positions] == written
+
+
+@given(st.integers(0, len(SEGMENT)))
+def test_a_segment_cut_anywhere_gives_a_prefix(cut: int) -> None:
+    found = _scanned(SEGMENT[:cut])
+    assert found == SAMPLES[: len(found)]
+    assert len(found) == len(SAMPLES) or cut < len(SEGMENT)
+
+
+@given(st.integers(0, len(SEGMENT) - 1), st.integers(1, 255))
+def test_a_flipped_byte_never_gives_another_trace(place: int, mask: int) -> None:
+    damaged = bytearray(SEGMENT)
+    damaged[place] ^= mask
+    found = _scanned(bytes(damaged))
+    assert found == SAMPLES[: len(found)]
+    assert len(found) < len(SAMPLES)
+
+
+@given(st.binary(max_size=64) | st.integers(0, 64).map(bytes))
+@example(bytes(8))  # a power loss leaves zeros behind the last write: an empty payload has the checksum 0
+@example(bytes(4096))
+@example(FRAME.pack(0, 0))
+@example(FRAME.pack(4, zlib.crc32(b"none")) + b"none")
+def test_garbage_behind_the_last_frame_costs_nothing(tail: bytes) -> None:
+    assert _scanned(SEGMENT + tail) == SAMPLES
+
+
+@given(st.integers(0, len(SEGMENT) + 8))
+def test_no_position_gives_another_trace(offset: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "s.seg").write_bytes(SEGMENT)
+        starts = {position.offset: trace for position, trace in scan_segment(folder / "s.seg").traces}
+        if offset in starts:
+            assert read_trace(folder, Position("s.seg", offset)) == starts[offset]
+        elif offset != len(MAGIC):  # the header's own frame
+            with pytest.raises(CorruptRunError):
+                read_trace(folder, Position("s.seg", offset))
+
+
+def test_what_was_appended_is_on_disk_once_sync_has_returned(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, HEADER)
+    for number, trace in enumerate(SAMPLES, start=1):
+        writer.append(trace)
+        assert len(scan_segment(writer.path).traces) == number - 1
+        writer.sync()
+        assert len(scan_segment(writer.path).traces) == number
+    writer.close()
+
+
+def test_two_writers_never_share_a_segment(tmp_path: Path) -> None:
+    SegmentWriter(tmp_path, HEADER).close()
+    with pytest.raises(FileExistsError):
+        SegmentWriter(tmp_path, HEADER)
+
+
+@pytest.mark.parametrize("extra", [{}, {"compression": "zstd"}])
+def test_a_segment_of_another_version_is_refused_with_the_reason(tmp_path: Path, extra: dict[str, str]) -> None:
+    header = {"fingerprint": "f", "engine_id": "e", "sequence": 1, "schema": "trace-frame/2"} | extra
+    payload = json.dumps(header).encode()
+    path = tmp_path / "e-000001.seg"
+    path.write_bytes(MAGIC + FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+    with pytest.raises(SchemaVersionError, match="trace-frame/2"):
+        scan_segment(path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from factory.journal import SegmentHeader, SegmentWriter
+from tests.runs import make_trace
+writer = SegmentWriter(Path(sys.argv[1]), SegmentHeader(fingerprint="f", engine_id="engine-0-e1-1", sequence=1))
+writer.append(make_trace("a" * 32, 0))
+writer.sync()
+writer.append(make_trace("a" * 32, 1))  # never synced
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_living_writer_is_waited_for_and_a_killed_one_is_not(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        path = tmp_path / "engine-0-e1-1-000001.seg"
+        with pytest.raises(RunLockedError, match=r"engine-0-e1-1-000001\.seg"):
+            wait_for_writer(path, 0.3)
+        os.kill(child.pid, signal.SIGKILL)
+        wait_for_writer(path, 30)
+        assert [trace.sample_index for _, trace in scan_segment(path).traces] == [0]
+    finally:
+        child.kill()
+        child.communicate()
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from factory.journal import SegmentHeader, SegmentWriter
+from tests.runs import make_trace
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+writer = SegmentWriter(Path(sys.argv[1]), SegmentHeader(fingerprint="f", engine_id="engine-0-e1-1", sequence=1))
+number = 0
+try:
+    while number < 1000:
+        writer.append(make_trace("a" * 32, number, text="x" * 500))
+        number += 1
+        writer.sync()
+        print("synced", number, flush=True)
+except OSError as error:
+    print("refused", number, flush=True)
+    if sys.argv[3] == "more":  # somebody made room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        writer.close()
+"""
+
+
+@pytest.mark.parametrize("then", ["die", "more"])
+def test_a_full_disk_raises_and_loses_nothing_that_was_synced(tmp_path: Path, then: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", FILL, str(tmp_path), "20000", then], stdout=subprocess.PIPE, text=True, check=True
+    )
+    lines = child.stdout.split()
+    synced, refused = int(lines[-3]), int(lines[-1])
+    assert lines[-2] == "refused"
+    assert refused == synced + 1
+    found = [trace.sample_index for _, trace in scan_segment(tmp_path / "engine-0-e1-1-000001.seg").traces]
+    assert found == list(range(synced if then == "die" else refused))
+
+
+@pytest.mark.parametrize("module", [journal, store, shards])
+def test_what_lies_on_disk_is_never_pickled(module: ModuleType) -> None:
+    names = {
+        name.name.partition(".")[0]
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
+    }
+    assert not names & {"pickle", "marshal", "shelve", "multiprocessing"}

@@ -1,0 +1,255 @@
+"""Small runs on disk and real child processes, for tests of the store, the coordinator and the drills.
+
+Nothing here stands in for product code: records are built by their classes, segments by ``SegmentWriter``, manifests by
+``Committer``, and child processes are the installed ``factory`` command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from factory.journal import SegmentHeader, SegmentWriter, scan_segment
+from factory.store import Committer, FrozenJob, RunFolder, write_atomically
+from schemas.arrow import traces_from_table
+from schemas.manifest import Manifest
+from schemas.problem import Answer, Domain, Message, Problem, Prompt
+from schemas.trace import FinishReason, Trace, TraceFormat
+from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
+
+FINGERPRINT = "f" * 32
+MARK = "FACTORY_TEST_RUN"  # environment variable by which a test finds every process that its run started
+Key = tuple[str, int]  # problem id, sample index
+
+
+def make_problem(number: int, answer: str | None = None) -> Problem:
+    """Return the problem of that number; another ``answer`` is another reference of the same problem."""
+    return Problem(
+        domain=Domain.MATH,
+        messages=(Message(role="user", content=f"What is {number} + 1?"),),
+        source="tests",
+        source_row_id=str(number),
+        reference=Answer(text=answer or str(number + 1)),
+    )
+
+
+def make_prompt(problem: Problem) -> Prompt:
+    """Return the prompt that the scripted teacher would be given: bytes as tokens."""
+    text = problem.question
+    return Prompt(
+        problem_id=problem.problem_id,
+        text=text,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        token_ids=tuple(text.encode()),
+    )
+
+
+def make_trace(problem_id: str, sample_index: int, *, text: str = "", engine_id: str = "engine-0-e1-1") -> Trace:
+    """Return a trace of the run with ``FINGERPRINT``."""
+    text = text or f"<think>\nabout {problem_id} {sample_index}\n</think>\n\n\\boxed{{{sample_index}}}"
+    return Trace(
+        fingerprint=FINGERPRINT,
+        problem_id=problem_id,
+        sample_index=sample_index,
+        format=TraceFormat.R1,
+        text=text,
+        token_ids=tuple(text.encode()),
+        finish_reason=FinishReason.STOP,
+        num_prompt_tokens=3,
+        num_completion_tokens=len(text.encode()),
+        teacher="scripted",
+        teacher_revision="1",
+        engine="scripted",
+        engine_version="1",
+        engine_id=engine_id,
+        submitted_at_us=1_000_000,
+        finished_at_us=2_000_000 + sample_index,
+    )
+
+
+def make_verdict(trace: Trace, problem: Problem, outcome: Outcome = Outcome.CORRECT) -> JudgedTrace:
+    """Return a verdict of one check against the problem's reference."""
+    reason = {Outcome.UNJUDGED: Reason.WORKER_DIED, Outcome.WRONG_ANSWER: Reason.VALUE_DIFFERS}.get(outcome)
+    check = Check(name="math", version="1", outcome=outcome, reason=reason)
+    verdict = Verdict(reference_hash=problem.reference_hash, checks=(check,))
+    return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)
+
+
+def write_segment(journal: Path, traces: Iterable[Trace], *, engine_id: str = "engine-0-e1-1", sequence: int) -> str:
+    """Write a closed segment; return its name."""
+    writer = SegmentWriter(journal, SegmentHeader(fingerprint=FINGERPRINT, engine_id=engine_id, sequence=sequence))
+    for trace in traces:
+        writer.append(trace)
+    writer.close()
+    return writer.name
+
+
+def start_run(path: Path, problems: Sequence[Problem], *, num_samples: int, verifiers: str = "v1") -> Committer:
+    """Return the committer of a run that holds these problems; call it again to extend or to resume the run."""
+    committer = Committer(path, verifiers=verifiers)
+    body = {"fingerprint": FINGERPRINT, "fingerprint_parts": {"teacher": {"name": "scripted", "revision": "1"}}}
+    write_atomically(path / "run.yaml", yaml.safe_dump(body).encode())
+    freeze(committer, problems, num_samples=num_samples)
+    return committer
+
+
+def freeze(committer: Committer, problems: Sequence[Problem], *, num_samples: int) -> int:
+    """Freeze these problems; return how many are new, or have a repaired reference."""
+    job = FrozenJob(
+        fingerprint=FINGERPRINT, config={"name": "tests"}, sources_state="unchanged", num_samples=num_samples
+    )
+    return committer.freeze(job, [(problem, make_prompt(problem)) for problem in problems], [])
+
+
+def committed_traces(path: Path, manifest: Manifest | None = None) -> list[Trace]:
+    """Return the traces that the newest manifest names, doubles and all."""
+    folder = RunFolder(path)
+    manifest = manifest or folder.manifest()
+    return [trace for table in folder.tables_of("traces", manifest.traces) for trace in traces_from_table(table)]
+
+
+def traces_on_disk(path: Path) -> dict[Key, Trace]:
+    """Return every trace that the journal or the newest manifest holds; a committed one wins over a journaled one.
+
+    The journal is read first: a trace moves from there to a manifest, never back.
+    """
+    found: dict[Key, Trace] = {}
+    folder = RunFolder(path)
+    for segment in folder.leftover_segments():
+        try:
+            scan = scan_segment(segment)
+        except FileNotFoundError:  # committed since the listing
+            continue
+        for _, trace in scan.traces:
+            found.setdefault((trace.problem_id, trace.sample_index), trace)
+    manifest = folder.find_manifest()
+    if manifest is not None:
+        found |= {(trace.problem_id, trace.sample_index): trace for trace in committed_traces(path, manifest)}
+    return found
+
+
+# Child processes
+
+
+def wait_until(is_so: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Return once ``is_so`` is true; fail with ``what`` after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process with that id runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the ids of all living descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found: set[int] = set()
+    fresh = {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return {child for child in found if is_alive(child)}
+
+
+def processes_of(path: Path) -> dict[int, str]:
+    """Return the living processes that carry ``MARK`` with this path, with their command lines; not this one."""
+    wanted = f"{MARK}={path}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0") and is_alive(int(entry.name)):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+class FactoryProcess:
+    """A ``factory`` command in a child process; what it printed lies in ``out`` and ``err``."""
+
+    def __init__(self, arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}) -> None:
+        self.mark = mark
+        self.out, self.err = mark.with_suffix(".out"), mark.with_suffix(".err")
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jobs", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **environment, MARK: str(mark), "COLUMNS": "200", "NO_COLOR": "1"},
+            )
+
+    def wait(self, timeout_s: float = 300) -> int:
+        """Return the exit code."""
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Kill the command itself with -9, nothing else."""
+        self.process.kill()
+        self.process.wait()
+
+    def said(self) -> str:
+        """Return what it printed so far on stderr."""
+        return self.err.read_text(encoding="utf-8")
+
+
+def wait_for_no_process(mark: Path, timeout_s: float = 60) -> None:
+    """Return once no process of a run is left; fail, naming them, if some stay."""
+    deadline = time.monotonic() + timeout_s
+    while left := processes_of(mark):
+        assert time.monotonic() < deadline, f"still alive after {timeout_s:g} s: {left}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def factory_process(
+    arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}
+) -> Iterator[FactoryProcess]:
+    """Start a ``factory`` command; at the end kill whatever is left of it, by process id."""
+    child = FactoryProcess(arguments, mark, environment=environment)
+    try:
+        yield child
+    finally:
+        if child.process.poll() is None:
+            child.kill()
+        for pid in processes_of(mark):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def write_job(folder: Path, *, num_problems: int, **parts: object) -> Path:
+    """Write a job file with additions as problems and the scripted teacher; return its path."""
+    lines = "".join(f'{{"q": "What is {n} + {7 * n}?", "a": "{8 * n}"}}\n' for n in range(num_problems))
+    (folder / "problems.jsonl").write_text(lines, encoding="utf-8")
+    source = {"kind": "jsonl", "path": str(folder / "problems.jsonl"), "columns": {"problem": "q", "answer": "a"}}
+    body = {"name": "drill", "sources": [source], "teacher": {"kind": "scripted"}, **parts}
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(body), encoding="utf-8")
+    return path
