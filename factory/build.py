@@ -27,7 +27,7 @@ def build_tables(path: Path, config: SelectConfig | None = None) -> WrittenTable
     """Write a selection (default: the job's own) from the committed part of a run; return what was written.
 
     Raises:
-        StoreError: If the folder holds no run.
+        ConfigError: If the folder holds no run.
     """
     folder = RunFolder(path)
     manifest = folder.manifest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Orders, Report
@@ -20,7 +20,8 @@ from schemas.problem import Prompt, digest
 from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
-SEED_BITS = 63  # seeds fill a signed 64-bit column
+MAX_SEGMENTS_PER_COMMIT: Final = 8  # of up to store.segment_mb each: what the committer holds in memory
+SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
 
 class JudgeItem(NamedTuple):
@@ -214,6 +215,7 @@ class Coordinator:
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
         ready = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
+        ready = ready[:MAX_SEGMENTS_PER_COMMIT]
         self._handed_over.update(ready)
         judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
         older, self._older = self._older, []

@@ -22,7 +22,7 @@ from factory.selection import diff_selections
 from factory.store import RunFolder, RunState
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
-from schemas.errors import StoreError
+from schemas.errors import ConfigError
 from schemas.manifest import Counts, Manifest
 from schemas.problem import Problem
 
@@ -54,7 +54,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     """Return the status of a run, whether it is going on or not, with the counts of a selection (default: the job's).
 
     Raises:
-        StoreError: If the folder holds no run.
+        ConfigError: If the folder holds no run.
     """
     folder = RunFolder(path)
     manifest = folder.manifest()
@@ -164,18 +164,18 @@ def explain_item(path: Path, item_id: str) -> dict[str, Any]:
     """Return all that a run knows of a trace or a problem, found by the beginning of its id.
 
     Raises:
-        StoreError: If no id, or more than one, begins so.
+        ConfigError: If no id, or more than one, begins so.
     """
     folder = RunFolder(path)
     manifest = folder.manifest()
     if len(item_id) < MIN_ID_CHARACTERS:
-        raise StoreError(f"id {item_id!r} is too short; give at least {MIN_ID_CHARACTERS} characters")
+        raise ConfigError(f"id {item_id!r} is too short; give at least {MIN_ID_CHARACTERS} characters")
     traces = list(_matching(folder, manifest, item_id))
     problem_ids = {key for key in folder.references(manifest) if key.startswith(item_id)}
     found = {row["trace_id"] for row in traces if row["trace_id"].startswith(item_id)} | problem_ids
     if len(found) != 1:
         many = f"{len(found)} ids begin so: {', '.join(sorted(found)[:5])}" if found else "no trace or problem has it"
-        raise StoreError(
+        raise ConfigError(
             f"{path}: {item_id!r}: {many}; `factory status` says what the run holds, tables/*/candidates ids"
         )
     problem_id = next(iter(problem_ids), None) or traces[0]["problem_id"]
@@ -223,7 +223,7 @@ def compare_selections(a: Path, b: Path) -> dict[str, Any]:
     """Return which traces entered from ``a`` to ``b``, which left, and why.
 
     Raises:
-        StoreError: If a folder holds no selection.
+        ConfigError: If a folder holds no selection.
     """
     found: dict[str, Any] = asdict(diff_selections(read_decisions(a), read_decisions(b)))
     return found

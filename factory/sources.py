@@ -65,7 +65,7 @@ def load_problems(sources: Sequence[Source], *, max_problems: int | None) -> Loa
         position = next_source(taken.problems, weights, live)
         live[position] = taken.take_from(readers[position])
     if not taken.kept:
-        raise SourceError(_nothing_left(taken))
+        raise SourceError(_nothing_left(taken, sources))
     return taken.loaded()
 
 
@@ -226,9 +226,10 @@ def _shown_reference(problem: Problem) -> str:
             return shown(json.dumps(reference_to_json(other), ensure_ascii=False))
 
 
-def _nothing_left(taken: _Taken) -> str:
+def _nothing_left(taken: _Taken, sources: Sequence[Source]) -> str:
     lines = ["no problems are left of all sources"]
-    for name, rows, reasons in zip(taken.names, taken.rows, taken.reasons, strict=True):
+    for source, rows, reasons in zip(sources, taken.rows, taken.reasons, strict=True):
+        name = source.task if isinstance(source, GymSource) else source.path
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         lines.append(f"  {name}: {rows} rows" + (f", {counts}" if counts else ""))
     if taken.quarantined:

@@ -94,11 +94,11 @@ class RunFolder:
         """Return the newest manifest.
 
         Raises:
-            StoreError: If the folder holds no run.
+            ConfigError: If the folder holds no run.
         """
         found = self.find_manifest()
         if found is None:
-            raise StoreError(
+            raise ConfigError(
                 f"{self.path}: holds no run (no manifest); start one with `factory run JOB.yaml --run DIR`"
             )
         return found

@@ -26,7 +26,7 @@ from factory.selection import Candidate, Decision, Sums, select, selection_diges
 from factory.shards import SPILL_BYTES, ShardWriter, SortedRows
 from schemas.arrow import PROBLEMS, TRACES, VERDICTS
 from schemas.config import SelectConfig
-from schemas.errors import CorruptRunError, StoreError
+from schemas.errors import ConfigError, CorruptRunError, StoreError
 from schemas.manifest import Shard
 from schemas.problem import Answer, Choice, reference_from_json
 from schemas.tables import CANDIDATES, RUNS, SFT, TABLES_VERSION, RunRow, run_to_row
@@ -350,11 +350,12 @@ def read_decisions(folder: Path) -> dict[str, Decision]:
     """Return the decisions of a selection's folder by trace_id; traces that were not judged have none.
 
     Raises:
-        StoreError: If the folder holds no readable table of candidates.
+        ConfigError: If the folder holds no selection.
+        StoreError: If its table of candidates cannot be read.
     """
     files = sorted((folder / "candidates").glob("train-*.parquet"))
     if not files:
-        raise StoreError(
+        raise ConfigError(
             f"{folder}: holds no candidates/train-*.parquet; give the folder of a selection, such as "
             "runs/demo/tables/default"
         )

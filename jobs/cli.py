@@ -84,7 +84,7 @@ def run(
     from factory.build import build_tables
     from jobs.driver import run_job
 
-    with show.LiveProgress() as live:
+    with show.LiveProgress(job.select) as live:
         run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         build_tables(path)
@@ -104,7 +104,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     _finish(run_path, as_json=as_json)
 
 
-@app.command(epilog="Example: factory select runs/demo --set select.name=short --set select.rule=shortest_correct")
+@app.command(epilog="Example: factory select runs/demo --set select.rule=shortest_correct")
 def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Build the tables again, perhaps by another rule (keys under `select`). Nothing is generated or judged."""
     from factory.build import build_tables
@@ -130,9 +130,9 @@ def status(run_path: RunPath, as_json: AsJson = False) -> None:
     show.json_line(asdict(found)) if as_json else show.status(found)
 
 
-@app.command(epilog="Example: factory explain runs/demo 4f2a  (the beginning of a trace or problem id is enough)")
+@app.command(epilog="Example: factory explain runs/demo 4f2a")
 def explain(run_path: RunPath, item_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show all that is known of one trace or problem: prompt, text, every check, and what the selections made of it."""
+    """Show all of one trace or problem, by the beginning of its id: prompt, text, every check, every selection."""
     from factory.report import explain_item
 
     found = explain_item(run_path, item_id)

@@ -44,8 +44,8 @@ class InterruptedRun(FactoryError):
     """The user interrupted a run; what was finished is safe, and the same command goes on."""
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Callable[[str], None]) -> Progress:
-    """Do or resume a run up to its last verdict; return how it ended.
+def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Callable[[str], None]) -> None:
+    """Do or resume a run up to its last verdict; a run that has it already starts nothing.
 
     ``watch`` is called a few times a second; ``warn`` with what the user should know, though the run goes on.
 
@@ -56,13 +56,11 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     path = path.resolve()  # actors have other working directories
     with RunLock(path):
         freeze(plan, path, warn)
-        spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
-        with _ray(address):
-            return _Supervisor(spec, plan, watch).supervise()
+        _supervise(RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint), plan, address, watch)
 
 
-def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
-    """Judge the stored traces that the verifiers of today have not judged; return how it ended.
+def verify_run(path: Path, *, address: str | None, watch: Watch) -> None:
+    """Judge the stored traces that the verifiers of today have not judged.
 
     Raises:
         FactoryError: As ``run_job``.
@@ -74,8 +72,15 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> Progress:
     with RunLock(path):
         Committer(path, verifiers=verifiers.versions_digest())
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
+        _supervise(spec, None, address, watch)
+
+
+def _supervise(spec: RunSpec, plan: Plan | None, address: str | None, watch: Watch) -> None:
+    """Start the roles, unless nothing is left to do: the committer has just counted."""
+    folder = RunFolder(spec.path)
+    if folder.manifest().counts.pending or folder.leftover_segments():
         with _ray(address):
-            return _Supervisor(spec, None, watch).supervise()
+            _Supervisor(spec, plan, watch).supervise()
 
 
 def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
@@ -230,7 +235,7 @@ class _Supervisor:
         self._committed_at = time.monotonic()
         self._note = "starting"
 
-    def supervise(self) -> Progress:
+    def supervise(self) -> None:
         """Run until every attempt is judged and committed."""
         try:
             if self._get(self._coordinator.num_to_make.remote()):
@@ -242,7 +247,8 @@ class _Supervisor:
                 self._step()
                 progress = self._progress()
                 if progress.is_done and self._commit_all():
-                    return self._progress()
+                    self._progress()
+                    return
         except KeyboardInterrupt:
             self._drain()
             raise InterruptedRun(

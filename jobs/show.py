@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from schemas.config import SelectConfig
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def json_line(value: Any) -> None:
 class LiveProgress:
     """A progress bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, select: SelectConfig | None = None) -> None:
+        """Show progress; where every correct trace is accepted, correct ones are shown as accepted."""
+        is_same = select is not None and select.rule == "all_correct" and select.max_per_problem is None
+        self._good_word = "accepted" if is_same else "correct"
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=30),
@@ -83,12 +87,12 @@ class LiveProgress:
         rate = (progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0
         speed = (ended - ended_then) / (now - then) if now > then else 0.0
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
-        accepted = progress.outcomes.get(Outcome.CORRECT, 0)
+        correct = progress.outcomes.get(Outcome.CORRECT, 0)
         parts = [
             f"{progress.num_problems} problems",
             f"{counts.generated}/{counts.requested} samples",
             f"{counts.judged} judged",
-            f"{accepted} correct",
+            f"{correct} {self._good_word}",
             f"{rate:,.0f} tokens/s",
             f"{left} left",
         ]

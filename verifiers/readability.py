@@ -218,12 +218,14 @@ def check_format(view: View) -> Check:
 
 
 def find_truncation(view: View) -> Finding | None:
-    """A limit ended it, or a part that must be closed is not."""
+    """A limit ended it; or, where the engine's word is not known, a part that must be closed is not."""
     end = len(view.text)
     if view.finish_reason is FinishReason.REPETITION:
         return Finding(Reason.REPETITION_LOOP, None, end)
     if view.finish_reason in (FinishReason.LENGTH, FinishReason.ABORT):
         return Finding(Reason.TRUNCATED, end, end)
+    if view.finish_reason is FinishReason.STOP:
+        return None  # the engine says that it ended by itself: a part left open is malformed, not cut
     answers = [tag for tag in view.tags if tag.name == "answer"]
     if view.think is not None and view.think.end is None:
         return None if answers else Finding(Reason.TRUNCATED, view.think.start, end)
@@ -232,7 +234,7 @@ def find_truncation(view: View) -> Finding | None:
     boxes = find_boxes(view.text, view.response.start)
     if boxes and boxes[-1].outer.end is None:
         return Finding(Reason.TRUNCATED, boxes[-1].outer.start, end)
-    return _find_cut_sentence(view) if view.finish_reason is None else None
+    return _find_cut_sentence(view)
 
 
 def _find_cut_sentence(view: View) -> Finding | None:

@@ -402,7 +402,7 @@ def test_no_problems_left_is_an_error_with_the_counts_by_reason(tmp_path):
     source = jsonl(tmp_path / "a.jsonl", b"bad", {"question": "", "answer": 1}, {"question": "Q", "answer": True})
     with pytest.raises(SourceError) as caught:
         load(source)
-    assert "a: 3 rows, 2 bad_value, 1 unreadable_row" in str(caught.value)
+    assert "a.jsonl: 3 rows, 2 bad_value, 1 unreadable_row" in str(caught.value)
     assert "the first: a.jsonl line 1: is not JSON" in str(caught.value)
 
 

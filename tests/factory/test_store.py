@@ -380,7 +380,7 @@ def test_a_stray_file_beside_the_manifests_is_no_manifest(tmp_path: Path, name: 
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="holds no run"):
+    with pytest.raises(ConfigError, match="holds no run"):
         RunFolder(tmp_path).manifest()
     assert RunFolder(tmp_path / "nowhere").find_manifest() is None
 

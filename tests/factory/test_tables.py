@@ -20,7 +20,7 @@ from factory.shards import ShardWriter, SortedRows
 from factory.tables import RunContent, assistant_content, read_decisions, reference_text, write_tables
 from schemas.arrow import problems_to_table, traces_to_table, verdicts_to_table
 from schemas.config import PromptConfig, SamplingConfig, SelectConfig
-from schemas.errors import CorruptRunError, StoreError
+from schemas.errors import ConfigError, CorruptRunError, StoreError
 from schemas.problem import Answer, Choice, Domain, Message, Problem, Scorer, reference_to_json
 from schemas.tables import CANDIDATES, CONFIGS, RUNS, SCHEMAS, SFT, RunRow
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason, Trace, TraceFormat
@@ -364,7 +364,7 @@ def test_a_failure_leaves_the_old_selection_and_no_rest(tmp_path):
 
 
 def test_a_folder_without_candidates_says_what_to_give(tmp_path):
-    with pytest.raises(StoreError, match="give the folder of a selection"):
+    with pytest.raises(ConfigError, match="give the folder of a selection"):
         read_decisions(tmp_path)
 
 

@@ -1,0 +1,165 @@
+"""Engines that die, stall or never start, a second process, an interrupt, a full disk: the run ends or goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factory.store import RunFolder
+from tests.runs import (
+    MARK,
+    FactoryProcess,
+    committed_traces,
+    factory_process,
+    traces_on_disk,
+    wait_for_no_process,
+    wait_until,
+    write_job,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STORE = {"segment_s": 1, "commit_interval_s": 1, "fsync_interval_s": 0.2}
+
+
+def _job(folder: Path, *, num_problems: int = 60, schedule: dict[str, Any] | None = None, **teacher: object) -> Path:
+    return write_job(
+        folder,
+        num_problems=num_problems,
+        teacher={"kind": "scripted", "max_num_seqs": 8, "tokens_per_s": 5000, **teacher},
+        sampling={"num_samples": 2, "max_tokens": 400},
+        schedule=schedule or {},
+        store=STORE,
+    )
+
+
+def _check_complete(path: Path, num_problems: int) -> None:
+    counts = RunFolder(path).manifest().counts
+    assert counts.requested == counts.judged == 2 * num_problems
+    times = Counter((trace.problem_id, trace.sample_index) for trace in committed_traces(path))
+    assert len(times) == 2 * num_problems
+    assert set(times.values()) == {1}
+    assert not RunFolder(path).leftover_segments()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "schedule"),
+    [
+        ({"dies_after": 25}, {}),
+        ({"dies_after": 25, "num_engines": 2}, {}),
+        ({"stalls_after": 25}, {"stall_s": 3}),
+    ],
+    ids=["dies", "one of two dies", "stalls"],
+)
+def test_an_engine_that_dies_or_stalls_is_replaced_and_the_run_ends_complete(
+    tmp_path: Path, teacher: dict[str, int], schedule: dict[str, int]
+) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule=schedule, **teacher)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        assert child.wait() == 0, child.said()
+        wait_for_no_process(child.mark)
+    _check_complete(path, 60)
+    assert len({trace.engine_id for trace in committed_traces(path)}) > 1
+
+
+def test_a_teacher_that_never_starts_ends_the_run_with_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule={"max_engine_restarts": 1}, start_s=600, start_timeout_s=2)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        assert child.wait() == 1, child.said()
+        wait_for_no_process(child.mark)
+    assert "did not start in 2 s" in child.said()
+    assert str(path / "logs") in child.said()
+    assert "Traceback" not in child.said()
+    assert RunFolder(path).manifest().counts.pending == 120
+
+
+def test_a_second_process_on_a_run_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path)
+    with factory_process(["run", job, "--run", path], tmp_path / "first") as first:
+        wait_until(lambda: (path / "lock").exists() and (path / "lock").read_text(), 60, "the lock is taken")
+        for command in (["run", job, "--run", path], ["verify", path]):
+            with factory_process(command, tmp_path / "second") as second:
+                assert second.wait() == 2, second.said()
+            assert f"process {first.process.pid} on" in second.said() or "holds no run" in second.said()
+        assert first.wait() == 0, first.said()
+    _check_complete(path, 60)
+
+
+def _interrupt(child: FactoryProcess, path: Path) -> None:
+    wait_until(lambda: RunFolder(path).leftover_segments() or child.process.poll() is not None, 120, "a segment")
+    child.process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupted_run_exits_with_130_and_goes_on(tmp_path: Path, presses: int) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, num_problems=300)
+    with factory_process(["run", job, "--run", path], tmp_path / "first") as first:
+        _interrupt(first, path)
+        if presses == 2:
+            first.process.send_signal(signal.SIGINT)
+        assert first.wait() == 130, first.said()
+        assert "Traceback" not in first.said()
+        wait_for_no_process(first.mark)
+    if presses == 1:
+        assert "run the same command again" in first.said()
+    seen = traces_on_disk(path)
+    counts = RunFolder(path).manifest().counts
+    assert counts.generated == counts.judged + counts.unjudged, "a trace was committed that nobody judged"
+    assert counts.pending
+    with factory_process(["run", job, "--run", path], tmp_path / "again") as again:
+        assert again.wait() == 0, again.said()
+    _check_complete(path, 300)
+    final = {(trace.problem_id, trace.sample_index): trace for trace in committed_traces(path)}
+    assert all(final[key] == trace for key, trace in seen.items())
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv = ["factory", *sys.argv[2:]]
+runpy.run_module("jobs", run_name="__main__")
+"""
+
+
+def test_a_full_disk_ends_the_run_with_a_clear_message_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[1] != resource.RLIM_INFINITY:
+        pytest.fail("this test needs files of any size")
+    path = tmp_path / "run"
+    job = _job(tmp_path, num_problems=150)
+    body = job.read_text().replace("segment_s: 1", "segment_s: 600")
+    job.write_text(body)  # one segment, which meets the limit
+    mark = tmp_path / "full"
+    # Ray's own files are far below the limit but for its object store, which is no file that grows.
+    limited = subprocess.run(
+        [sys.executable, "-c", LIMITED, "60000", "run", str(job), "--run", str(path)],
+        env={**os.environ, MARK: str(mark), "COLUMNS": "200", "RAY_object_store_memory": "80000000"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    wait_for_no_process(mark)
+    assert limited.returncode == 1, limited.stderr
+    assert "File too large" in limited.stderr
+    assert "Traceback" not in limited.stderr
+    seen = traces_on_disk(path)
+    assert seen
+    with factory_process(["run", job, "--run", path, "--json"], tmp_path / "again") as again:
+        assert again.wait() == 0, again.said()
+    _check_complete(path, 150)
+    final = {(trace.problem_id, trace.sample_index): trace for trace in committed_traces(path)}
+    assert all(final[key] == trace for key, trace in seen.items())
+    assert json.loads(again.out.read_text())["counts"]["judged"] == 300

@@ -1,0 +1,79 @@
+"""The demo on real vLLM and real Ray, with its engine core killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.runs import (
+    committed_traces,
+    factory_process,
+    processes_of,
+    traces_on_disk,
+    wait_for_no_process,
+    wait_until,
+)
+
+pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.slow]
+
+DEMO = Path(__file__).parents[2] / "jobs" / "configs" / "demo.yaml"
+NUM_PROBLEMS, NUM_SAMPLES = 60, 4
+
+
+def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["run", DEMO, "--run", run, "--json", "--set", f"schedule.max_problems={NUM_PROBLEMS}"]
+    with factory_process(arguments, tmp_path / "mark") as child:
+        wait_until(lambda: child.process.poll() is not None or len(traces_on_disk(run)) >= 10, 300, "ten traces")
+        assert child.process.poll() is None, child.said()
+        core = [pid for pid, line in processes_of(child.mark).items() if "EngineCore" in line]
+        assert len(core) == 1
+        os.kill(core[0], signal.SIGKILL)
+        before = traces_on_disk(run)
+        assert child.wait(400) == 0, child.said()
+        status = json.loads(child.out.read_text())
+        wait_for_no_process(child.mark)
+    _check_complete(run, status, before=before)
+    _check_tables(run, status, tmp_path / "hf")
+
+
+def _check_complete(run: Path, status: dict[str, object], *, before: dict[tuple[str, int], object]) -> None:
+    counts = status["counts"]
+    assert isinstance(counts, dict)
+    assert counts["requested"] == counts["generated"] == counts["judged"] == NUM_PROBLEMS * NUM_SAMPLES
+    traces = committed_traces(run)
+    times = Counter((trace.problem_id, trace.sample_index) for trace in traces)
+    assert set(times.values()) == {1}
+    assert len({trace.engine_id for trace in traces}) == 2  # the second went on where the first had died
+    after = {(trace.problem_id, trace.sample_index): trace for trace in traces}
+    assert {key: after[key] for key in before} == before
+
+
+def _check_tables(run: Path, status: dict[str, object], cache: Path) -> None:
+    """Check that `load_dataset` gives the accepted rows, in a process of its own with an empty cache."""
+    accepted = status["accepted"]
+    assert isinstance(accepted, int)
+    assert accepted > NUM_PROBLEMS // 2  # the demo teacher passes more than a third of its attempts
+    script = (
+        "import sys, datasets\n"
+        "rows = datasets.load_dataset('parquet', data_files=sys.argv[1], split='train')\n"
+        "assert all(row['messages'][-1]['content'].count('</think>') == 1 for row in rows)\n"
+        "print(len(rows), sorted(rows.column_names))\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script, str(run / "tables" / "default" / "sft" / "train-*.parquet")],
+        env={**os.environ, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert shown.startswith(f"{accepted} ")
+    assert "'messages'" in shown

@@ -1,0 +1,217 @@
+"""The feeder: keeps its engine full, and says of nothing that it is safe before it is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from factory.dispatch import Key
+from factory.feeder import MIN_BACKLOG, Feeder, Lease, Orders, Report, TraceStamp
+from factory.journal import read_trace, scan_segment
+from factory.teachers import Completion, Request
+from factory.teachers.scripted import ScriptedEngine
+from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
+from schemas.errors import EngineDeadError
+from schemas.trace import FinishReason, TraceFormat
+
+STAMP = TraceStamp(
+    fingerprint="f" * 32, format=TraceFormat.R1, teacher="scripted", teacher_revision="1", engine_id="engine-0-e1-1"
+)
+
+
+@dataclass(slots=True)
+class Desk:
+    """The coordinator's side: a list of leases to give, and what was reported, checked at the moment of the report."""
+
+    journal: Path
+    num_leases: int
+    stop_after: int | None = None  # finished attempts; default: all
+    prompt: bytes = b"What is 2 + 3?"
+    reports: list[Report] = field(default_factory=list)
+    finished: list[Key] = field(default_factory=list)
+    refused: list[Key] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    num_given: int = 0
+
+    async def pull(self, report: Report) -> Orders:
+        """Check that what is reported can be read back, then give what there is room for."""
+        self.reports.append(report)
+        for item in report.finished:
+            trace = read_trace(self.journal, item.position)
+            assert (trace.problem_id, trace.sample_index) == (f"p{item.key.problem}", item.key.sample_index)
+            assert trace.num_completion_tokens == item.num_tokens
+            self.finished.append(item.key)
+        self.refused += [key for key, _ in report.refused]
+        self.closed += report.closed
+        ended = len(self.finished) + len(self.refused)
+        if ended >= (self.num_leases if self.stop_after is None else self.stop_after):
+            return Orders(stop=True)
+        fresh = range(self.num_given, min(self.num_given + report.capacity, self.num_leases))
+        self.num_given += len(fresh)
+        return Orders(leases=tuple(map(self._lease, fresh)))
+
+    def _lease(self, number: int) -> Lease:
+        return Lease(key=Key(number, 0), problem_id=f"p{number}", prompt_token_ids=tuple(self.prompt), seed=None)
+
+    def on_disk(self) -> list[Key]:
+        """Return the attempts that lie in the journal."""
+        return [
+            Key(int(trace.problem_id[1:]), trace.sample_index)
+            for path in sorted(self.journal.glob("*.seg"))
+            for _, trace in scan_segment(path).traces
+        ]
+
+
+async def _feed(
+    desk: Desk,
+    *,
+    engine: DyingEngine | None = None,
+    store: StoreConfig | None = None,
+    max_num_seqs: int = 8,
+    **teacher: float,
+) -> Feeder:
+    config = ScriptedTeacher(
+        kind="scripted", max_num_seqs=max_num_seqs, **{"tokens_per_s": 50_000, "mean_tokens": 20, **teacher}
+    )
+    scripted = ScriptedEngine(config, SamplingConfig(max_tokens=400), engine_id="engine-0-e1-1", incarnation=2)
+    info = await scripted.start()
+    feeder = Feeder(
+        engine=engine or scripted,
+        info=info,
+        stamp=STAMP,
+        store=store or StoreConfig(fsync_interval_s=0.05, segment_s=600),
+        journal=desk.journal,
+        oversubscribe=0.1,
+        pull=desk.pull,
+    )
+    try:
+        await asyncio.wait_for(feeder.run(), 60)
+    finally:
+        await scripted.close()
+    return feeder
+
+
+def test_everything_leased_is_reported_once_and_only_when_it_is_on_disk(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=100)
+    asyncio.run(_feed(desk))
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(100)]
+    assert sorted(desk.on_disk()) == sorted(desk.finished)
+    assert desk.closed == [path.name for path in sorted(tmp_path.glob("*.seg"))]
+
+
+def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=150)
+    feeder = asyncio.run(_feed(desk, max_num_seqs=16, tokens_per_s=5000))  # slow beside the feeder's own tick
+    assert feeder.target == 16 + MIN_BACKLOG
+    assert all(report.in_flight + report.capacity == feeder.target for report in desk.reports)
+    assert max(report.in_flight for report in desk.reports) > 16
+    assert desk.reports[-1].num_tokens_out > 0
+
+
+@pytest.mark.parametrize("fsync_interval_s", [0.001, 0.02, 60])
+def test_a_feeder_that_is_stopped_reports_all_that_is_in_its_closed_journal(
+    tmp_path: Path, fsync_interval_s: float
+) -> None:
+    # With a short interval a sync is nearly always under way when the order to stop comes.
+    for turn in range(5):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        desk = Desk(folder, num_leases=10_000, stop_after=20 * turn if fsync_interval_s < 60 else 0)
+        store = StoreConfig(fsync_interval_s=fsync_interval_s, segment_s=0.05 if turn % 2 else 600)
+        asyncio.run(_feed(desk, store=store, tokens_per_s=200_000))
+        assert sorted(desk.finished) == sorted(desk.on_disk())
+        assert sorted(desk.closed) == sorted(path.name for path in folder.glob("*.seg"))
+
+
+def test_segments_are_closed_by_age_and_each_name_is_reported_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=200)
+    asyncio.run(_feed(desk, store=StoreConfig(fsync_interval_s=0.02, segment_s=0.05), tokens_per_s=10_000))
+    assert len(desk.closed) > 2
+    assert sorted(desk.closed) == sorted(path.name for path in tmp_path.glob("*.seg"))
+    assert sorted(desk.on_disk()) == sorted(desk.finished)
+
+
+def test_a_prompt_that_is_refused_is_reported_and_others_go_on(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=20, prompt=b"x" * 200)
+    asyncio.run(_feed(desk, max_model_len=100))
+    assert sorted(desk.refused) == [Key(number, 0) for number in range(20)]
+    assert desk.on_disk() == []
+
+
+class DyingEngine:
+    """An engine of the protocol that serves a few requests and then is dead."""
+
+    num_tokens_out = 0
+
+    def __init__(self, num_served: int) -> None:
+        self._left = itertools.count(num_served, -1)
+
+    async def start(self) -> None:
+        """Be there."""
+
+    async def generate(self, request: Request) -> Completion:
+        """Serve, or die."""
+        await asyncio.sleep(0.01)
+        if next(self._left) <= 0:
+            raise EngineDeadError("the core is gone")
+        return Completion(
+            text="x",
+            token_ids=(1,),
+            finish_reason=FinishReason.STOP,
+            stop_token=None,
+            num_reasoning_tokens=None,
+            submitted_at_us=1,
+            first_token_at_us=None,
+            finished_at_us=2,
+        )
+
+    async def abort(self, request_id: str) -> None:
+        """Nothing to abort."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_dead_engine_ends_the_feeder_and_what_had_finished_is_on_disk(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=100)
+    with pytest.raises(EngineDeadError, match="the core is gone"):
+        asyncio.run(_feed(desk, engine=DyingEngine(num_served=30)))
+    assert len(desk.on_disk()) == 30
+    assert set(desk.finished) <= set(desk.on_disk())
+
+
+def test_a_full_disk_ends_the_feeder_and_nothing_unsaved_was_reported(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    desk = Desk(tmp_path, num_leases=1000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            asyncio.run(_feed(desk))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert desk.finished
+    assert set(desk.finished) <= set(desk.on_disk())
+
+
+class LostDesk(Desk):
+    """A coordinator that goes away in the middle."""
+
+    async def pull(self, report: Report) -> Orders:
+        """Answer for a while."""
+        if len(self.finished) > 30:
+            raise ConnectionError("the coordinator is gone")
+        return await Desk.pull(self, report)
+
+
+def test_a_pull_that_fails_ends_the_feeder_and_closes_the_journal(tmp_path: Path) -> None:
+    desk = LostDesk(tmp_path, num_leases=1000)
+    with pytest.raises(ConnectionError):
+        asyncio.run(_feed(desk))
+    assert set(desk.finished) <= set(desk.on_disk())
