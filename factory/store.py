@@ -196,7 +196,10 @@ class RunLock:
         """
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--run {folder}: is a file; give a folder, or a name that is not there yet")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--run {folder}: cannot be made: {error.strerror}; give another folder") from error
         self._path = folder / "lock"
         self._file: IO[str] = self._path.open("a+", encoding="utf-8")
         try:

@@ -7,6 +7,7 @@ config, nothing started; 130: interrupted, the same command goes on.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,15 @@ app = typer.Typer(
     add_completion=False,
 )
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+def _folder(text: str) -> Path:
+    """Return a path; an empty one, as of a shell variable that is not set, would mean the current folder."""
+    if not text:
+        raise typer.BadParameter("is empty; give the folder of a run")
+    return Path(text)
+
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", parser=_folder)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="a.b=c", help="Override a key of the job file; may be repeated.")
@@ -52,6 +61,9 @@ def main() -> None:
     except KeyboardInterrupt:
         show.message("interrupted")
         sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         show.message(f"{error}; what was finished before is safe, run the same command again once this is mended")
         sys.exit(1)
@@ -61,7 +73,8 @@ def main() -> None:
 def run(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
     run_path: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run.  [default: runs/<job name>]")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Folder of the run.  [default: runs/<job name>]", parser=_folder),
     ] = None,
     overrides: Overrides = [],  # noqa: B006  typer reads it once
     address: Address = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,12 +29,13 @@ from factory.sources import load_problems, sources_state
 from factory.store import Committer, FrozenJob, RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from schemas.config import parse_config
-from schemas.errors import FactoryError, SourceError, StoreError, TeacherError, VerifierError
+from schemas.errors import ConfigError, FactoryError, SourceError, StoreError, TeacherError, VerifierError
 from schemas.manifest import Manifest
 from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
 
 POLL_S: Final = 0.25  # of the supervising loop
 LOG_TAIL_LINES: Final = 30  # of an engine's log, shown when it is given up
+PROBE_S: Final = 5.0  # to connect to a cluster's address
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
 
@@ -183,7 +185,9 @@ def _ray(address: str | None) -> Iterator[None]:
             "num_cpus": os.cpu_count(),
         }
     else:
+        _probe(address)
         options["address"] = address
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray of ours reports to nobody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about future defaults
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of actors that end with this process, as they should
     try:
@@ -195,6 +199,23 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Check that something listens at a Ray address: Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: If nothing does. Addresses without a port, such as ``auto``, are left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"Ray address {address}: nothing answers there: {error}; start Ray, or leave it out"
+        ) from error
 
 
 @dataclass(slots=True)

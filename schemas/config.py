@@ -338,6 +338,7 @@ _PLAIN_WORDS = {
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
+    "string_pattern_mismatch": "must be letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
 }
 _UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "scripted"}
 

@@ -102,4 +102,6 @@ def manifest_from_json(body: Any, *, where: str) -> Manifest:
         verdicts = {key: tuple(Shard(**shard) for shard in value) for key, value in body["verdicts"].items()}
         return Manifest(**{**body, **shards, "verdicts": verdicts, "counts": Counts(**body["counts"])})
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptRunError(f"{where}: is no manifest: {error}") from error
+        odd = sorted(body.keys() ^ Manifest.__dataclass_fields__.keys())
+        detail = f"missing or unknown: {', '.join(odd)}" if odd else str(error)
+        raise CorruptRunError(f"{where}: is no manifest ({detail}); restore it from a copy") from error

@@ -62,9 +62,9 @@ class VllmEngine:
 
     async def generate(self, request: Request) -> Completion:
         """Return one completion; see the protocol for errors."""
+        from vllm.exceptions import VLLMError
         from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDead
-        from vllm.v1.engine.exceptions import EngineGenerateError
 
         room = self._max_model_len - len(request.prompt_token_ids)
         if room < 1:
@@ -82,7 +82,7 @@ class VllmEngine:
                 final = output
         except VllmEngineDead as error:
             raise EngineDeadError(f"the vLLM engine died: {error}") from error
-        except (EngineGenerateError, ValueError) as error:
+        except (VLLMError, ValueError) as error:
             raise RequestError(f"vLLM refused the request: {error}") from error
         if final is None or not final.finished:
             raise RequestError("vLLM ended the request without an output")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ import pytest
 
 from factory.store import RunFolder
 from tests.runs import (
-    MARK,
     FactoryProcess,
     committed_traces,
     factory_process,
+    processes_of,
     traces_on_disk,
     wait_for_no_process,
     wait_until,
@@ -126,37 +125,26 @@ def test_an_interrupted_run_exits_with_130_and_goes_on(tmp_path: Path, presses: 
     assert all(final[key] == trace for key, trace in seen.items())
 
 
-LIMITED = """
-import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.argv = ["factory", *sys.argv[2:]]
-runpy.run_module("jobs", run_name="__main__")
-"""
-
-
-def test_a_full_disk_ends_the_run_with_a_clear_message_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    if resource.getrlimit(resource.RLIMIT_FSIZE)[1] != resource.RLIM_INFINITY:
-        pytest.fail("this test needs files of any size")
+@pytest.mark.parametrize("role", ["EngineActor", "CommitterActor"])
+def test_a_full_disk_ends_the_run_with_a_clear_message_and_it_goes_on_when_there_is_room(
+    tmp_path: Path, role: str
+) -> None:
     path = tmp_path / "run"
     job = _job(tmp_path, num_problems=150)
-    body = job.read_text().replace("segment_s: 1", "segment_s: 600")
-    job.write_text(body)  # one segment, which meets the limit
-    mark = tmp_path / "full"
-    # Ray's own files are far below the limit but for its object store, which is no file that grows.
-    limited = subprocess.run(
-        [sys.executable, "-c", LIMITED, "60000", "run", str(job), "--run", str(path)],
-        env={**os.environ, MARK: str(mark), "COLUMNS": "200", "RAY_object_store_memory": "80000000"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    wait_for_no_process(mark)
-    assert limited.returncode == 1, limited.stderr
-    assert "File too large" in limited.stderr
-    assert "Traceback" not in limited.stderr
+    with factory_process(["run", job, "--run", path], tmp_path / "full") as full:
+
+        def writers() -> list[int]:
+            return [pid for pid, command in processes_of(full.mark).items() if command.startswith(f"ray::{role}")]
+
+        wait_until(lambda: RunFolder(path).leftover_segments() or full.process.poll() is not None, 120, "a segment")
+        for pid in writers():  # to that process the disk is full from now on
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, 1000))
+        assert full.wait() == 1, full.said()
+        assert os.strerror(errno.EFBIG) in full.said()
+        assert str(path) in full.said()
+        assert "Traceback" not in full.said()
+        wait_for_no_process(full.mark)
     seen = traces_on_disk(path)
-    assert seen
     with factory_process(["run", job, "--run", path, "--json"], tmp_path / "again") as again:
         assert again.wait() == 0, again.said()
     _check_complete(path, 150)

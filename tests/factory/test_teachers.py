@@ -165,11 +165,10 @@ def test_more_requests_than_slots_all_return_each_to_its_own_prompt(running: Run
     completions = running.do(everything())
     assert sorted(done) == sorted(request.request_id for request in requests)
     if running.info.engine == "scripted":  # of a model, nobody knows what it will say
-        whole = [(c, n) for n, c in enumerate(completions) if c.finish_reason is FinishReason.STOP]
+        whole = [(n, c.text) for n, c in enumerate(completions) if c.finish_reason is FinishReason.STOP]
         assert whole
-        assert all(
-            2 * number + 1 <= int(c.text.split("boxed{")[1].split("}")[0]) <= 2 * number + 10 for c, number in whole
-        )
+        for number, text in whole:
+            assert 0 <= int(text.split("boxed{")[1].split("}")[0]) - (2 * number + 1) <= 9
 
 
 def test_tokens_are_counted_while_they_come(running: Running) -> None:
