@@ -17,11 +17,12 @@ from typing import Any, Final
 import ray
 
 import verifiers
+from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, keys_to_make
 from factory.dispatch import Dispatch
 from factory.feeder import Feeder, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, wait_for_writer
-from factory.store import OLD_WRITER_TIMEOUT_S, Committer, RunFolder, RunState, read_traces, unjudged_places
+from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, RunState, read_traces, unjudged_places
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
 from schemas.manifest import Counts, Manifest

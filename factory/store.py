@@ -1,24 +1,20 @@
-"""A run on disk: frozen problems, compacted traces, verdicts, and the numbered manifests that name them.
+"""A run on disk, to be read: frozen problems, compacted traces, verdicts, and the numbered manifests that name them.
 
-``RunFolder`` reads; ``Committer`` is the one writer of manifests. Invariants: a shard is written aside, fsynced and
-renamed before a manifest names it; manifests are created only if absent, so that of two committers the one with the
-lower epoch finds its number taken and stops; a trace enters at most once, by its id; a journal segment goes only after
-a manifest holds all its traces. Decides nothing about what to generate or how to judge.
+For every command, while another process may write. Invariant: what the newest manifest does not name does not exist,
+and what it names is there with as many rows as it says. Writing is the committer's (``committer``).
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -29,9 +25,7 @@ import yaml
 from factory.journal import (
     SEGMENT_SUFFIX,
     Position,
-    SegmentScan,
     read_trace,
-    scan_segment,
     sync_folder,
 )
 from schemas.arrow import (
@@ -42,23 +36,16 @@ from schemas.arrow import (
     VERDICTS,
     check_schema,
     problem_from_row,
-    problems_to_table,
     prompt_from_row,
-    quarantine_to_table,
     traces_from_table,
-    traces_to_table,
-    untraced_to_table,
-    verdicts_to_table,
 )
-from schemas.errors import ConfigError, CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
-from schemas.manifest import Counts, Manifest, Shard, manifest_from_json, manifest_to_json
-from schemas.problem import Problem, Prompt, Quarantined
-from schemas.trace import Trace, Untraced
-from schemas.verdict import JudgedTrace, Outcome
+from schemas.errors import ConfigError, CorruptRunError, FingerprintError, RunLockedError
+from schemas.manifest import Counts, Manifest, Shard, manifest_from_json
+from schemas.problem import Problem, Prompt
+from schemas.trace import Trace
+from schemas.verdict import Outcome
 
-ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
 MANIFEST_NAME: Final = re.compile(r"\d{6,}")
-MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 OLD_WRITER_TIMEOUT_S: Final = 30.0  # engines of a killed driver end within a few seconds; guess with a margin
 ShardKind = Literal["problems", "quarantine", "traces", "untraced", "verdicts"]
 _SCHEMAS: Final[dict[ShardKind, pa.Schema]] = {
@@ -372,212 +359,3 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = item
     return flat
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenJob:
-    """What a manifest keeps of the job."""
-
-    fingerprint: str
-    config: Mapping[str, Any]  # the resolved job
-    sources_state: str  # tells whether files behind the sources have changed since they were read
-    num_samples: int
-
-
-class Committer:
-    """The one writer of a run's shards and manifests. Not thread-safe."""
-
-    def __init__(self, path: Path, *, verifiers: str) -> None:
-        """Claim the run with an epoch above all before; a run without a manifest is started by ``freeze``."""
-        self.folder = RunFolder(path)
-        self.verifiers = verifiers
-        for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
-            (path / name).mkdir(parents=True, exist_ok=True)
-        self._is_broken = False
-        self.state = RunState()
-        self._manifest = self.folder.find_manifest()
-        for left in reversed(range(MAX_CLAIMS)):
-            if self._manifest is None:
-                break
-            self.state = RunState.load(self.folder, replace(self._manifest, verifiers=verifiers))
-            try:
-                self._write(note="claimed")
-                break
-            except FencedError:  # a former committer, not yet dead, was quicker; the next claim stops it
-                if not left:
-                    raise
-                self._manifest = self.folder.find_manifest()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The newest manifest that this committer wrote."""
-        assert self._manifest is not None, "freeze() comes first"
-        return self._manifest
-
-    def freeze(
-        self, job: FrozenJob, pairs: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
-    ) -> int:
-        """Start a run or extend it by a changed job, with its problems, in one manifest; return how many are new.
-
-        Problems that the run holds with another reference count as new: the verdicts against the old one become void,
-        and no token is spent.
-
-        Raises:
-            ConfigError: If the job asks for fewer attempts than the run has: a run only grows.
-        """
-        if self._manifest is None:
-            self._manifest = Manifest(
-                number=0,
-                epoch=0,
-                note="",
-                created_at="",
-                fingerprint=job.fingerprint,
-                config=job.config,
-                sources_state=job.sources_state,
-                num_samples=job.num_samples,
-                verifiers=self.verifiers,
-                counts=Counts(),
-            )
-        assert self._manifest.fingerprint == job.fingerprint, "check_fingerprint comes first"
-        if job.num_samples < self._manifest.num_samples:
-            raise ConfigError(
-                f"sampling.num_samples={job.num_samples} is below the {self._manifest.num_samples} attempts per "
-                f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
-            )
-        known = self.state.references
-        fresh = [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
-        changes = self._problem_changes(fresh, quarantined)
-        wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
-        is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
-        if self._manifest.number == 0 or changes or is_changed:
-            note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
-            self._write(note=note, **changes, **wanted)
-        return len(fresh)
-
-    def _problem_changes(
-        self, fresh: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
-    ) -> dict[str, Any]:
-        number = self.manifest.number + 1
-        changes: dict[str, Any] = {}
-        if fresh:
-            shard = self._write_shard("problems", number, problems_to_table(fresh))
-            changes["problems"] = (*self.manifest.problems, shard)
-            is_repair = any(problem.problem_id in self.state.references for problem, _ in fresh)
-            self.state.references |= {problem.problem_id: problem.reference_hash for problem, _ in fresh}
-            if is_repair:
-                self.state.load_verdicts(self.folder, self.manifest)
-        if quarantined:  # of the newest reading of the sources
-            changes["quarantine"] = (self._write_shard("quarantine", number, quarantine_to_table(quarantined)),)
-        return changes
-
-    def commit(
-        self, *, segments: Sequence[str] = (), judged: Iterable[JudgedTrace] = (), untraced: Iterable[Untraced] = ()
-    ) -> Counts:
-        """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
-
-        Traces and endings that the run already holds are dropped. The segments are deleted afterwards.
-
-        Raises:
-            StoreError: If an earlier commit failed: what this object knows may then not be on disk.
-        """
-        if self._is_broken:
-            raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
-        self._is_broken = True  # until this one is through
-        number = self.manifest.number + 1
-        scans = [scan_segment(self.folder.journal / name) for name in segments]
-        changes = self._trace_changes(number, scans) | self._untraced_changes(number, untraced)
-        changes |= self._verdict_changes(number, judged)
-        if changes:
-            self._write(note="committed", **changes)
-        for name in segments:
-            (self.folder.journal / name).unlink()
-        self._is_broken = False
-        return self.manifest.counts
-
-    def _trace_changes(self, number: int, scans: Sequence[SegmentScan]) -> dict[str, Any]:
-        fresh = [
-            trace
-            for scan in scans
-            for _, trace in scan.traces
-            if not self.state.untraced.has(trace.problem_id, trace.sample_index)
-            and self.state.traced.add(trace.problem_id, trace.sample_index)
-        ]
-        if not fresh:
-            return {}
-        assert all(trace.fingerprint == self.manifest.fingerprint for trace in fresh), "a segment of another run"
-        shard = self._write_shard("traces", number, traces_to_table(fresh).sort_by("trace_id"))
-        return {"traces": (*self.manifest.traces, shard)}
-
-    def _untraced_changes(self, number: int, untraced: Iterable[Untraced]) -> dict[str, Any]:
-        fresh = [
-            item
-            for item in untraced
-            if not self.state.traced.has(item.problem_id, item.sample_index)
-            and self.state.untraced.add(item.problem_id, item.sample_index)
-        ]
-        if not fresh:
-            return {}
-        self.state.num_cancelled += sum(item.ending == "cancelled" for item in fresh)
-        shard = self._write_shard("untraced", number, untraced_to_table(fresh).sort_by("trace_id"))
-        return {"untraced": (*self.manifest.untraced, shard)}
-
-    def _verdict_changes(self, number: int, judged: Iterable[JudgedTrace]) -> dict[str, Any]:
-        fresh = {item.trace_id: item for item in judged if item.trace_id not in self.state.judged}
-        if not fresh:
-            return {}
-        self.state.judged |= fresh.keys()
-        self.state.unjudged |= {key for key, item in fresh.items() if item.verdict.outcome is Outcome.UNJUDGED}
-        (self.folder.path / "verdicts" / self.verifiers).mkdir(exist_ok=True)
-        shard = self._write_shard("verdicts", number, verdicts_to_table(fresh.values()).sort_by("trace_id"))
-        shards = (*self.manifest.verdicts.get(self.verifiers, ()), shard)
-        return {"verdicts": {**self.manifest.verdicts, self.verifiers: shards}}
-
-    def _write_shard(self, kind: ShardKind, number: int, table: pa.Table) -> Shard:
-        """Write a table under its final name, which holds manifest number and content digest."""
-        folder = {"quarantine": "problems", "verdicts": f"verdicts/{self.verifiers}"}.get(kind, kind)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-        data = sink.getvalue().to_pybytes()
-        sha256 = hashlib.sha256(data).hexdigest()
-        prefix = "quarantine-" if kind == "quarantine" else ""
-        name = f"{folder}/{prefix}{number:06d}-{sha256[:12]}.parquet"
-        write_atomically(self.folder.path / name, data)
-        return Shard(name=name, rows=table.num_rows, num_bytes=len(data), sha256=sha256)
-
-    def _write(self, *, note: str, **changes: Any) -> None:
-        """Write the next manifest with these changes; a claim raises the epoch.
-
-        Raises:
-            FencedError: If its number is taken: another committer claimed the run.
-        """
-        is_claim = note in ("claimed", "started")
-        manifest = replace(
-            self.manifest,
-            number=self.manifest.number + 1,
-            epoch=self.manifest.epoch + is_claim,
-            note=note,
-            created_at=datetime.now(UTC).isoformat(),
-            verifiers=self.verifiers,
-            **changes,
-        )
-        manifest = replace(manifest, counts=self.state.counts(manifest.num_samples))
-        manifest.counts.check()
-        self._create(manifest)
-        self._manifest = manifest
-
-    def _create(self, manifest: Manifest) -> None:
-        path = self.folder.manifest_path(manifest.number)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with temporary.open("xb") as file:
-            file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # fails if the name is there: create-only-if-absent
-        except FileExistsError:
-            raise FencedError(
-                f"{path}: another process took this run over and wrote this manifest; this one stops, nothing is lost"
-            ) from None
-        finally:
-            temporary.unlink()
-        sync_folder(path.parent)

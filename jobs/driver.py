@@ -22,11 +22,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import verifiers
 from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
+from factory.committer import Committer, FrozenJob
 from factory.coordinator import Progress
 from factory.feeder import TraceStamp
 from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
-from factory.store import Committer, FrozenJob, RunFolder, RunLock, check_fingerprint, write_atomically
+from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from schemas.config import parse_config
 from schemas.errors import ConfigError, FactoryError, SourceError, StoreError, TeacherError, VerifierError
@@ -452,7 +453,9 @@ class _Supervisor:
         try:
             ray.get(commit)
         except RayTaskError as error:
-            raise StoreError(f"the commit failed: {_cause(error)}") from error
+            raise StoreError(
+                f"{self._path}: the commit failed: {_cause(error)}; nothing is lost: mend it and run the same command again"
+            ) from error
 
     def _commit_all(self) -> bool:
         """Commit until nothing is left."""

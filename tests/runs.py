@@ -18,8 +18,9 @@ from pathlib import Path
 
 import yaml
 
+from factory.committer import Committer, FrozenJob
 from factory.journal import SegmentHeader, SegmentWriter, scan_segment
-from factory.store import Committer, FrozenJob, RunFolder, write_atomically
+from factory.store import RunFolder, write_atomically
 from schemas.arrow import traces_from_table
 from schemas.manifest import Manifest
 from schemas.problem import Answer, Domain, Message, Problem, Prompt

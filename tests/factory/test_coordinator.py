@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from factory.actors import RunSpec, load_coordinator
+from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, Key
 from factory.feeder import Finished, Lease, Report
 from factory.journal import Position, SegmentHeader, SegmentWriter, scan_segment
-from factory.store import Committer, RunFolder, RunState, read_traces
+from factory.store import RunFolder, RunState, read_traces
 from schemas.config import parse_config
 from schemas.errors import FencedError
 from schemas.manifest import Counts

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import resource
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +105,34 @@ def test_everything_leased_is_reported_once_and_only_when_it_is_on_disk(tmp_path
     assert sorted(desk.finished) == [Key(number, 0) for number in range(100)]
     assert sorted(desk.on_disk()) == sorted(desk.finished)
     assert desk.closed == [path.name for path in sorted(tmp_path.glob("*.seg"))]
+
+
+class SlowDiskDesk(Desk):
+    """A desk that knows up to which byte each segment was made to stay, by an fsync that has returned."""
+
+    kept: dict[int, int]
+
+    async def pull(self, report: Report) -> Orders:
+        """Check every place that is reported against what is kept."""
+        for item in report.finished:
+            assert item.position.offset < self.kept[(self.journal / item.position.file).stat().st_ino]
+        return await Desk.pull(self, report)
+
+
+def test_nothing_is_reported_while_its_fsync_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = SlowDiskDesk(tmp_path, num_leases=60)
+    desk.kept = {}
+    fsync = os.fsync
+
+    def slow_fsync(handle: int) -> None:
+        before = os.fstat(handle)
+        time.sleep(0.2)  # a disk this slow: some ticks of the feeder long
+        fsync(handle)
+        desk.kept[before.st_ino] = before.st_size
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    asyncio.run(_feed(desk))
+    assert sorted(desk.finished) == sorted(desk.on_disk())
 
 
 def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.committer import Committer
 from factory.store import (
-    Committer,
     RunFolder,
     RunLock,
     RunState,
