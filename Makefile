@@ -19,10 +19,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not ray and not vllm and not slow"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not ray and not vllm and not slow"
 
 test: check
-	$(BIN)/pytest -q -m "ray or vllm or slow"
+	$(BIN)/pytest -q --durations 10 -m "ray or vllm or slow"
 
 .venv/installed: pyproject.toml constraints.txt overrides.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("Python 3.11 is needed, \

@@ -454,7 +454,7 @@ class _Supervisor:
             ray.get(commit)
         except RayTaskError as error:
             raise StoreError(
-                f"{self._path}: the commit failed: {_cause(error)}; nothing is lost: mend it and run the same command again"
+                f"{self._path}: the commit failed: {_cause(error)}; nothing is lost, run again once this is mended"
             ) from error
 
     def _commit_all(self) -> bool:
