@@ -1,0 +1,185 @@
+"""Measure the demo teacher on held-out problems with real vLLM, and write what was found beside the weights.
+
+Pass and defect rates here come from this module's own small rules, not from the factory's verifiers: they say what the
+model does, and the factory's tests may then hold the verifiers against them. No answer is ever evaluated.
+"""
+
+import json
+import math
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from jobs.demo_teacher.card import write_card
+from jobs.demo_teacher.corpus import Defect
+from jobs.demo_teacher.families import FAMILIES, MEASURE_SEED, MEASURE_SIZE, Problem, boxed_form, make_problems
+from jobs.demo_teacher.train import WEIGHTS
+
+MAX_TOKENS = 512  # of a completion; the longest right ones have some 280
+LOOP_REPEATS = 5  # equal lines in a row; no right chain has two
+NORMAL_Z = 1.959964  # two-sided 95 %
+
+
+class Interval(NamedTuple):
+    """A 95 % confidence interval of a rate."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One completion of the model, as vLLM gave it."""
+
+    problem: Problem
+    completion: str
+    num_tokens: int
+    finish_reason: str | None
+
+
+def wilson_interval(num_passed: int, num_attempts: int) -> Interval:
+    """Return the Wilson score interval of a pass rate.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
+    """
+    rate, z2 = num_passed / num_attempts, NORMAL_Z**2
+    centre = (rate + z2 / (2 * num_attempts)) / (1 + z2 / num_attempts)
+    spread = rate * (1 - rate) / num_attempts + z2 / (4 * num_attempts**2)
+    half = NORMAL_Z * math.sqrt(spread) / (1 + z2 / num_attempts)
+    return Interval(centre - half, centre + half)
+
+
+def last_box(text: str) -> str | None:
+    r"""Return the content of the last \boxed{} with balanced braces, or None."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 1, start + len("\\boxed{")
+    for end in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if depth == 0:
+            return text[begin:end]
+    return None
+
+
+def list_values(text: str) -> list[float] | None:
+    """Return the numbers of a list such as ['1.0', '-2.5'], or None if it is no such list."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    items = [item.strip().strip("'\"") for item in text[1:-1].split(",")]
+    if not all(re.fullmatch(r"-?\d+(\.\d+)?", item) for item in items):
+        return None
+    return [float(item) for item in items]
+
+
+def is_passed(attempt: Attempt) -> bool:
+    """Return whether the last box after the thinking holds the reference."""
+    _, closed, response = attempt.completion.partition("</think>")
+    answer = last_box(response) if closed else None
+    if answer is None:
+        return False
+    answer, reference = "".join(boxed_form(answer).split()), "".join(boxed_form(attempt.problem.reference).split())
+    values = list_values(reference)
+    return answer == reference or (values is not None and list_values(answer) == values)
+
+
+def defects_of(attempt: Attempt) -> set[Defect]:
+    """Return the defects that simple rules see in a completion."""
+    found = set()
+    reasoning, closed, response = attempt.completion.partition("</think>")
+    letters = (character for character in attempt.completion if character.isalpha())
+    if any(not unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
+        found.add(Defect.LANGUAGE_MIX)
+    lines = attempt.completion.split("\n")
+    runs = zip(*(lines[i:] for i in range(LOOP_REPEATS)), strict=False)
+    is_cut = attempt.finish_reason == "length"
+    if is_cut and any(len(set(run)) == 1 for run in runs):
+        found.add(Defect.LOOP)
+    if not closed and not is_cut:
+        found.add(Defect.OPEN_TAG)
+    if closed and last_box(reasoning) is not None and last_box(response) is None:
+        found.add(Defect.BOX_IN_THINKING)
+    return found
+
+
+def generate(weights: Path, problems: Sequence[Problem], seed: int) -> list[Attempt]:
+    """Return one completion for each problem, sampled by vLLM at temperature 1."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; read at import
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM, SamplingParams  # late: takes seconds, and is an extra
+
+    llm = LLM(str(weights), enforce_eager=True, dtype="bfloat16", max_model_len=4096, max_num_seqs=256, seed=seed)
+    try:
+        outputs = llm.chat(
+            [[{"role": "user", "content": problem.user_message}] for problem in problems],
+            SamplingParams(temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS),
+        )
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+    return [
+        Attempt(
+            problem=problem,
+            completion=output.outputs[0].text,
+            num_tokens=len(output.outputs[0].token_ids),
+            finish_reason=output.outputs[0].finish_reason,
+        )
+        for problem, output in zip(problems, outputs, strict=True)
+    ]
+
+
+def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Return the counts and rates of some attempts."""
+    num_attempts = len(attempts)
+    num_passed = sum(map(is_passed, attempts))
+    defects = Counter(defect for attempt in attempts for defect in defects_of(attempt))
+    return {
+        "num_problems": num_attempts,
+        "num_passed": num_passed,
+        "pass_rate": num_passed / num_attempts,
+        "pass_rate_95": wilson_interval(num_passed, num_attempts),
+        "mean_tokens": sum(attempt.num_tokens for attempt in attempts) / num_attempts,
+        "at_token_limit": sum(attempt.finish_reason == "length" for attempt in attempts) / num_attempts,
+        "defects": {defect.value: defects[defect] / num_attempts for defect in Defect},
+    }
+
+
+def main(
+    weights: Annotated[Path, typer.Option(help="Model directory.")] = WEIGHTS,
+    size: Annotated[int, typer.Option(min=1, help="Problems per family, from the first held-out one.")] = MEASURE_SIZE,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling; the problems' seed is fixed.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Failed completions per family to print.")] = 0,
+) -> None:
+    """Measure pass and defect rates by family; write measured.json and the model card's table.
+
+    Example: python -m jobs.demo_teacher.measure --size 250
+    """
+    problems = [
+        problem
+        for family in FAMILIES.values()
+        for problem in make_problems(family, seed=MEASURE_SEED, size=MEASURE_SIZE)[:size]
+    ]
+    attempts = generate(weights, problems, seed)
+    by_family = {name: [item for item in attempts if item.problem.family == name] for name in FAMILIES}
+    measured = {
+        "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": MAX_TOKENS, "seed": seed, "dtype": "bfloat16"},
+        "problems": {"seed": MEASURE_SEED, "size": MEASURE_SIZE},
+        "families": {name: {"config": FAMILIES[name].config, **summarize(items)} for name, items in by_family.items()},
+        "overall": summarize(attempts),
+    }
+    (weights / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
+    table = write_card(weights, measured)
+    typer.echo(table)
+    for items in by_family.values():
+        for item in [item for item in items if not is_passed(item)][:show]:
+            typer.echo(f"\n--- {item.problem.question}\n{item.completion}\n=> {item.problem.reference}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

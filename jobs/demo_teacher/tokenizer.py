@@ -1,0 +1,66 @@
+"""The demo teacher's tokenizer: byte-level BPE in which every digit is a token of its own, with a ChatML template.
+
+Single digits let a small model line numbers up; bytes let it read any text. `<think>` and `</think>` are tokens but not
+special ones, so they survive `skip_special_tokens`.
+"""
+
+import tempfile
+from collections.abc import Iterable
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+END, PAD = "<|im_end|>", "<|endoftext|>"
+SPECIAL_TOKENS = [PAD, "<|im_start|>", END]
+THINK_TOKENS = ["<think>", "</think>"]
+VOCABULARY_SIZE = 1280  # 256 bytes, 5 tokens above, the rest merges: the corpus is mostly boilerplate and digits
+CONTEXT = 4096  # tokens
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}\n"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}\n"
+    "{{- '<|im_start|>assistant\\n' -}}\n"
+    "{%- endif -%}\n"
+)
+
+
+def train_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
+    """Return a tokenizer whose merges come from the texts.
+
+    transformers 5 loads the tokenizer of any `qwen2` model as `Qwen2Tokenizer`, whatever the folder says, and that
+    class brings its own pre-tokenizer and NFC. So the merges are learned with just these, and the result is read back
+    by that class: what training sees is what `AutoTokenizer` and vLLM will see.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE - len(THINK_TOKENS),
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=16,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in THINK_TOKENS])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        wrapped.save_pretrained(folder)
+        return Qwen2Tokenizer.from_pretrained(folder)
