@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,9 @@ from schemas.manifest import Manifest
 from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
 
 POLL_S: Final = 0.25  # of the supervising loop
-LOG_TAIL_LINES: Final = 30  # of an engine's log, shown when it is given up
+LOG_TAIL_LINES: Final = 12  # of an engine's log, shown when it is given up
+LOG_ERROR_LINES: Final = 6  # distinct lines of it that name an error, from the first
+ERROR_LINE: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .*")
 PROBE_S: Final = 5.0  # to connect to a cluster's address
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
@@ -375,13 +378,15 @@ class _Supervisor:
         self._note = f"engine {engine.slot} died ({why[:80]}), restarted"
 
     def _log_tail(self, engine: _Engine) -> str:
-        """Return the last lines of an engine's log: what vLLM said before it went."""
+        """Return the errors in an engine's log, and its last lines: the root cause often lies far above the end."""
         log = engine_log(self._path, engine.engine_id)
         try:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return f"it wrote no log ({log})"
-        return f"the last lines of {log}:\n" + "\n".join(lines)
+        errors = dict.fromkeys(found.group() for line in lines if (found := ERROR_LINE.search(line)))
+        shown = [*list(errors)[:LOG_ERROR_LINES], "...", *lines[-LOG_TAIL_LINES:]]
+        return f"errors and last lines of {log}:\n" + "\n".join(shown)
 
     def _kill_stalled(self) -> None:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""

@@ -251,7 +251,9 @@ def main(
     runs: list[dict[str, Any]] = json.loads((start / "training.json").read_text()) if start else []
     run = {
         "started from": "the weights of the row above" if start else "nothing",
-        "arguments": f"`--minutes {minutes:g} --steps {steps} --tokens-per-step {tokens_per_step} --seed {seed} --peak {peak:g}`",
+        "arguments": (
+            f"`--minutes {minutes:g} --steps {steps} --tokens-per-step {tokens_per_step} --seed {seed} --peak {peak:g}`"
+        ),
         "steps": steps,
         "samples": len(samples),
         "tokens of samples": sum(len(item.token_ids) for item in encoded),
