@@ -190,6 +190,11 @@ def processes_of(path: Path) -> dict[int, str]:
     return found
 
 
+def _heed_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background: SIGINT ignored, by all its children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class FactoryProcess:
     """A ``factory`` command in a child process; what it printed lies in ``out`` and ``err``."""
 
@@ -203,6 +208,7 @@ class FactoryProcess:
                 stdout=out,
                 stderr=err,
                 env={**os.environ, **environment, MARK: str(mark), "COLUMNS": "200", "NO_COLOR": "1"},
+                preexec_fn=_heed_interrupts,
             )
 
     def wait(self, timeout_s: float = 300) -> int:
