@@ -7,7 +7,7 @@ BIN := .venv/bin
 # uv does not read pip's configuration: hand it the folders in which pip looks for wheels (torch's CPU build may lie there).
 FIND_LINKS = $${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.find-links 2>/dev/null)}
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt \
-	--editable '.[cpu,dev]'
+	--editable '.[cpu,students,dev]'
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test check clean
@@ -24,7 +24,7 @@ check: .venv/installed
 test: check
 	$(BIN)/pytest -q --durations 10 -m "ray or vllm or slow"
 
-.venv/installed: pyproject.toml constraints.txt overrides.txt
+.venv/installed: Makefile pyproject.toml constraints.txt overrides.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("Python 3.11 is needed, \
 	this is %d.%d: give one with make PYTHON=/path/to/python3.11" % v)'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv

@@ -149,8 +149,8 @@ class Coordinator:
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
-        for key, detail in report.refused:
-            failure = self.dispatch.refuse(report.engine_id, key, detail)
+        for refused in report.refused:
+            failure = self.dispatch.refuse(report.engine_id, *refused)
             if failure is not None:
                 self._fail(failure)
         for name in report.closed:
@@ -266,7 +266,7 @@ class Coordinator:
         seed = None
         if self.base_seed is not None:
             seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
-        return Lease(key=key, problem_id=prompt.problem_id, prompt_token_ids=prompt.token_ids, seed=seed)
+        return Lease(key=key, prompt=prompt, seed=seed)
 
     def _trace_id(self, key: Key) -> str:
         return make_trace_id(self.fingerprint, self.prompts[key.problem].problem_id, key.sample_index)

@@ -25,6 +25,7 @@ class FailReason(StrEnum):
 
     PROMPT_TOO_LONG = "prompt_too_long"  # the prompt fills the teacher's context
     ENGINE_ERROR = "engine_error"  # the engine refused this request
+    NOT_RECORDED = "not_recorded"  # the recording that is replayed has no such attempt
     ENGINE_DIED = "engine_died"  # engines died under it again and again
 
 
@@ -146,20 +147,20 @@ class Dispatch:
             self._suspects_at_once = min(2 * self._suspects_at_once, MAX_SUSPECTS)
         return ended
 
-    def refuse(self, engine_id: str, key: Key, detail: str) -> Failure | None:
-        """Take back an attempt that the engine refused; a failure when that was the last try."""
+    def refuse(self, engine_id: str, key: Key, reason: FailReason, detail: str) -> Failure | None:
+        """Take back an attempt that the engine refused; a failure when that was the last try, or trying is no use."""
         engine = self._engines.get(engine_id)
         if engine is None or key not in engine.leased:
             return None
         engine.leased.discard(key)
         engine.is_alone &= bool(engine.leased)
         self._errors[key] = self._errors.get(key, 0) + 1
-        if self._errors[key] < self._max_errors:
+        if reason is FailReason.ENGINE_ERROR and self._errors[key] < self._max_errors:
             # To the back: an engine in trouble should not see it at once again.
             (self._suspects if self._is_suspect(key) else self._queue).append(key)
             return None
         self._num_ended += 1
-        return Failure(key, FailReason.ENGINE_ERROR, detail)
+        return Failure(key, reason, detail)
 
     def engine_died(self, engine_id: str) -> list[Failure]:
         """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from factory.dispatch import Key
+from factory.dispatch import FailReason, Key
 from factory.journal import Position, SegmentHeader, SegmentWriter
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine
 from schemas.config import StoreConfig
-from schemas.errors import RequestError
+from schemas.errors import NotRecordedError, RequestError
+from schemas.problem import Prompt
 from schemas.trace import Trace, TraceFormat
 
 TICK_S: Final = 0.05  # longest time that a finished attempt waits before room is asked for again; guess
@@ -33,9 +34,16 @@ class Lease:
     """An attempt that an engine is to make."""
 
     key: Key
-    problem_id: str
-    prompt_token_ids: tuple[int, ...]
+    prompt: Prompt
     seed: int | None
+
+
+class Refused(NamedTuple):
+    """An attempt that the engine cannot make."""
+
+    key: Key
+    reason: FailReason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +64,7 @@ class Report:
     in_flight: int
     num_tokens_out: int
     finished: tuple[Finished, ...] = ()
-    refused: tuple[tuple[Key, str], ...] = ()
+    refused: tuple[Refused, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
 
 
@@ -93,7 +101,7 @@ class Feeder:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
-    _refused: list[tuple[Key, str]] = field(default_factory=list)
+    _refused: list[Refused] = field(default_factory=list)
     _closed: list[str] = field(default_factory=list)
     _writer: SegmentWriter | None = None
     _opened_at: float = 0.0
@@ -157,14 +165,20 @@ class Feeder:
     async def _attempt(self, lease: Lease) -> None:
         """Make one attempt and append it to the journal; a refusal is reported, a dead engine raised."""
         request = Request(
-            request_id=f"{lease.problem_id}-{lease.key.sample_index}",
-            prompt_token_ids=lease.prompt_token_ids,
+            request_id=f"{lease.prompt.problem_id}-{lease.key.sample_index}",
+            problem_id=lease.prompt.problem_id,
+            sample_index=lease.key.sample_index,
+            prompt_text=lease.prompt.text,
+            prompt_token_ids=lease.prompt.token_ids,
             seed=lease.seed,
         )
         try:
             completion = await self.engine.generate(request)
+        except NotRecordedError as error:
+            self._refused.append(Refused(lease.key, FailReason.NOT_RECORDED, str(error)))
+            return
         except RequestError as error:
-            self._refused.append((lease.key, str(error)))
+            self._refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, str(error)))
             return
         trace = self._trace(lease, completion)
         position = self._open_writer().append(trace)
@@ -172,17 +186,18 @@ class Feeder:
         self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
 
     def _trace(self, lease: Lease, completion: Completion) -> Trace:
+        counted = completion.num_prompt_tokens
         return Trace(
             fingerprint=self.stamp.fingerprint,
-            problem_id=lease.problem_id,
+            problem_id=lease.prompt.problem_id,
             sample_index=lease.key.sample_index,
             format=self.stamp.format,
             text=completion.text,
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason,
             stop_token=completion.stop_token,
-            num_prompt_tokens=len(lease.prompt_token_ids),
-            num_completion_tokens=len(completion.token_ids),
+            num_prompt_tokens=len(lease.prompt.token_ids) if counted is None else counted,
+            num_completion_tokens=completion.num_tokens,
             num_reasoning_tokens=completion.num_reasoning_tokens,
             seed=lease.seed,
             teacher=self.stamp.teacher,
@@ -193,6 +208,8 @@ class Feeder:
             submitted_at_us=completion.submitted_at_us,
             first_token_at_us=completion.first_token_at_us,
             finished_at_us=completion.finished_at_us,
+            label=completion.label,
+            label_answer=completion.label_answer,
         )
 
     def _open_writer(self) -> SegmentWriter:

@@ -8,6 +8,7 @@ Reads no problems and asks no teacher.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -122,6 +123,34 @@ class ByteTokenizer:
     def render_chat(self, messages: Sequence[Message]) -> str:
         """Return the turns, each after a tag with its role."""
         return "".join(f"<|{message.role}|>{message.content}\n" for message in messages) + "<|assistant|>"
+
+
+class EndpointTokenizer:
+    """Stands for a tokenizer that only the teacher has: a conversation is given as its JSON, and tokens are unknown."""
+
+    chat_template: str | None = "applied by the endpoint"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Return nothing: nobody here knows."""
+        return []
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Return the turns as a JSON list of objects with `role` and `content`."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return json.dumps(turns, ensure_ascii=False)
+
+
+def load_counter(name: str) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text: by a tokenizer's folder or Hub name, or its ``bytes``.
+
+    Raises:
+        ConfigError: If there is no such tokenizer.
+    """
+    tokenizer: PromptTokenizer = ByteTokenizer() if name == ByteTokenizer.name else HfTokenizer(name)
+    return lambda text: len(tokenizer.encode(text))
 
 
 class Template(NamedTuple):

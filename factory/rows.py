@@ -135,7 +135,7 @@ def file_rows(source: FileSource, label: str) -> Iterator[Row]:
     Raises:
         SourceError: If there is no such file, or a mapped column is nowhere in it; while reading, if a file breaks off.
     """
-    files = _find_files(source, label)
+    files = find_files(source.path, source.kind, label)
     columns = _wanted_columns(source.columns)
     if source.kind == "parquet":
         for path in files:
@@ -155,14 +155,19 @@ def _rows_of_files(files: Sequence[Path], columns: Mapping[str, str], source: Fi
             yield from _jsonl_rows(path, label, prefix)
 
 
-def _find_files(source: FileSource, label: str) -> list[Path]:
-    path = Path(source.path).expanduser()
-    seen = f"{label}.path={source.path!r}"
+def find_files(pattern: str, kind: str, label: str) -> list[Path]:
+    """Return the files of a path or glob, by name.
+
+    Raises:
+        SourceError: If there is none; says what is near.
+    """
+    path = Path(pattern).expanduser()
+    seen = f"{label}.path={pattern!r}"
     if path.is_file():
         return [path]
     if path.is_dir():
-        raise SourceError(f"{seen}: is a folder; name its files, such as {source.path.rstrip('/')}/*.{source.kind}")
-    if not glob.has_magic(source.path):
+        raise SourceError(f"{seen}: is a folder; name its files, such as {pattern.rstrip('/')}/*.{kind}")
+    if not glob.has_magic(pattern):
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = nearest(path.name, siblings)
         raise SourceError(f"{seen}: no such file; {hint}paths are relative to the working directory, {Path.cwd()}")
@@ -201,8 +206,8 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes, bool]]:
         raise SourceError(f"{label}.path: {path} cannot be read: {error}; restore the file") from error
 
 
-def _parse_line(line: bytes, *, is_whole: bool) -> tuple[dict[str, Any] | None, str]:
-    """Return the row's object, or None and what is wrong."""
+def parse_line(line: bytes, *, is_whole: bool) -> tuple[dict[str, Any] | None, str]:
+    """Return the object of a JSONL line, or None and what is wrong."""
     if not is_whole:
         return None, f"is longer than {MAX_LINE_BYTES} bytes"
     try:
@@ -221,7 +226,7 @@ def _parse_line(line: bytes, *, is_whole: bool) -> tuple[dict[str, Any] | None, 
 
 def _jsonl_rows(path: Path, label: str, prefix: str) -> Iterator[Row]:
     for number, line, is_whole in _lines(path, label):
-        body, defect = _parse_line(line, is_whole=is_whole)
+        body, defect = parse_line(line, is_whole=is_whole)
         raw = line[: 4 * MAX_RAW_CHARS].decode("utf-8", "backslashreplace").strip()[:MAX_RAW_CHARS]
         yield Row(number, f"{path.name} line {number}", f"{prefix}{number}", raw, body, defect)
 
@@ -232,7 +237,7 @@ def _check_jsonl_columns(files: Sequence[Path], columns: Mapping[str, str], labe
     names: set[str] = set()
     for path in files:
         for _, line, is_whole in _lines(path, label):
-            body, _ = _parse_line(line, is_whole=is_whole)
+            body, _ = parse_line(line, is_whole=is_whole)
             if body is not None:
                 names.update(column_names(body))
                 missing = {name: key for name, key in missing.items() if lookup(body, name) is MISSING}

@@ -45,6 +45,9 @@ Address = Annotated[
     typer.Option(help="Address of a Ray cluster; default: RAY_ADDRESS, or a local Ray that ends with this command."),
 ]
 
+# Reasons of failed attempts that no new start would mend: known from the input, and reported there.
+_NO_FAULT = ("prompt_too_long", "not_recorded")
+
 # Nothing was started: the user has to change the command or a file.
 _USAGE_ERRORS = (ConfigError, FingerprintError, RunLockedError, SourceError)
 
@@ -189,7 +192,7 @@ def _finish(path: Path, selection: str | None = None, *, as_json: bool) -> None:
         if sample is not None:
             show.sample(sample)
         show.tables(path, found.selection)
-    failures = {reason: count for reason, count in found.failed_reasons.items() if reason != "prompt_too_long"}
+    failures = {reason: count for reason, count in found.failed_reasons.items() if reason not in _NO_FAULT}
     if failures or found.counts.unjudged:
         show.message(f"finished with failures: {json.dumps(failures | {'unjudged': found.counts.unjudged})}")
         raise typer.Exit(1)

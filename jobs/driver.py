@@ -118,6 +118,10 @@ def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
         else:
             pairs, refused = _render_all(plan, loaded.problems)
             quarantined = [*loaded.quarantined, *refused]
+            if plan.recording is not None:
+                ids = [problem.problem_id for problem, _ in pairs]
+                for line in plan.recording.findings(ids, plan.job.sampling.num_samples):
+                    warn(line)
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
     Committer(path, verifiers=verifiers.versions_digest()).freeze(job, pairs, quarantined)
@@ -350,7 +354,8 @@ class _Supervisor:
                 del self._engines[engine.slot]  # told to stop, and did
                 return
             self._info = result
-            self._get(self._coordinator.context_known.remote(result.max_model_len))
+            if result.max_model_len is not None:
+                self._get(self._coordinator.context_known.remote(result.max_model_len))
             engine.is_running = True
             engine.progress_at = time.monotonic()
             engine.ref = engine.actor.run.remote(self._coordinator)

@@ -23,6 +23,7 @@ from schemas.config import SelectConfig
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
+    from factory.agreement import Agreement
     from factory.coordinator import Progress as RunProgress
     from factory.plan import Plan
     from factory.report import Status
@@ -227,6 +228,23 @@ def explanation(found: Mapping[str, Any]) -> None:
             out.print(f"selection {selection}: {word}")
     for item in found["untraced"]:
         out.print(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})", markup=False)
+
+
+def agreement(found: Agreement) -> None:
+    """Print how verdicts agree with recorded labels, and every attempt on which they differ."""
+    rate = "none was compared" if found.rate is None else f"{found.rate:.2%} of {found.num_compared:,}"
+    _line(
+        f"agreement with the labels: {rate} · both right {found.both_true:,} · both wrong {found.both_false:,} · "
+        f"only the label says right {found.only_label:,} · only the verdict says right {found.only_verdict:,} · "
+        f"not compared {found.num_not_compared:,}"
+    )
+    for item in found.disagreements:
+        words = {True: "right", False: "wrong"}
+        _line(
+            f"trace {item.trace_id} ({item.source} row {item.source_row_id}, attempt {item.sample_index}): "
+            f"label {words[item.label]}, verdict {item.outcome}{f' ({item.reason})' if item.reason else ''}"
+        )
+        _line(f"  reference {item.reference!r} · our answer {item.answer!r} · the publisher's {item.label_answer!r}")
 
 
 def difference(found: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ QUARANTINE: Final = _schema(
 
 TRACES: Final = _schema(
     "traces",
-    1,
+    2,
     [
         _column("trace_id", pa.string()),
         _column("fingerprint", pa.string()),
@@ -101,6 +101,8 @@ TRACES: Final = _schema(
         _column("first_token_at", TIME_TYPE, nullable=True),
         _column("finished_at", TIME_TYPE),
         _column("resumed_at", TOKENS_TYPE),
+        _column("label", pa.bool_(), nullable=True),
+        _column("label_answer", pa.string(), nullable=True),
     ],
 )
 
@@ -173,7 +175,7 @@ UNTRACED: Final = _schema(
 READABLE: Final[dict[str, tuple[int, ...]]] = {
     "problems": (1,),
     "quarantine": (1,),
-    "traces": (1,),
+    "traces": (2,),
     "verdicts": (1,),
     "untraced": (1,),
 }

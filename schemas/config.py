@@ -141,6 +141,63 @@ class VllmTeacher(Part):
     start_timeout_s: float = Field(default=1800, gt=0)
 
 
+class OpenaiTeacher(Part):
+    """An endpoint that speaks OpenAI's HTTP interface: a vLLM server elsewhere, or a hosted teacher."""
+
+    kind: Literal["openai"]
+    model: str  # as the endpoint calls it
+    base_url: str = Field(pattern=r"^https?://")  # up to `/v1`, such as http://teacher.example:8000/v1
+    revision: str | None = None  # of the model that the endpoint serves, where you know it
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # variable that holds the key
+    api: Literal["chat", "completions"] | None = None  # default: chat, and completions where prompts are raw text
+    num_engines: Literal[1] = 1  # one client: the limits are the endpoint's
+    max_in_flight: int = Field(default=64, ge=1)  # requests at a time
+    requests_per_min: float | None = Field(default=None, gt=0)  # default: no limit but the endpoint's own (429)
+    tokens_per_min: float | None = Field(default=None, gt=0)  # prompt and completion
+    max_model_len: int | None = Field(default=None, ge=16)  # tokens; default: what the endpoint says of the model
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # some hosted models know the second
+    extra_body: dict[str, Any] = Field(default_factory=dict)  # more keys of every request, such as chat_template_kwargs
+    max_tries: int = Field(default=5, ge=1)  # of one request that fails while others succeed
+    patience_s: float = Field(default=300, gt=0)  # without any success, until the endpoint is given up
+    idle_timeout_s: float = Field(default=300, gt=0)  # without a byte of an answer, until a request is tried again
+    start_timeout_s: float = Field(default=60, gt=0)
+
+
+class ReplayColumns(Part):
+    """Which column of a recording holds what; ``completion`` and its companions may also be lists, one per attempt."""
+
+    problem: str | None = None  # text of the question; or give `messages`
+    messages: str | None = None  # list of {role, content}, without the teacher's turn
+    completion: str
+    reasoning: str | None = None  # where the recording keeps the thinking apart
+    finish_reason: str | None = None  # default: every completion ended by itself (`stop`)
+    num_tokens: str | None = None  # default: counted with `tokenizer`
+    label: str | None = None  # the publisher's word on whether the answer is right
+    label_answer: str | None = None  # the answer that the publisher read
+    id: str | None = None  # of the attempt; the same twice is refused
+
+    @model_validator(mode="after")
+    def _says_what_is_answered(self) -> ReplayColumns:
+        if (self.problem is None) == (self.messages is None):
+            raise ValueError("give exactly one of `problem` and `messages`")
+        return self
+
+
+class ReplayTeacher(Part):
+    """Recorded completions, matched to problems by the text of the question. Nothing is sampled: of ``sampling`` only
+    ``num_samples`` counts, and its default is the largest number recorded for one problem."""
+
+    kind: Literal["replay"]
+    path: str | None = None  # JSONL or Parquet files; may hold a glob; default: the files of the job's one source
+    columns: ReplayColumns
+    model: str = "recorded"  # who made them
+    revision: str | None = None  # default: a hash of the files and of `columns`
+    tokenizer: str = "bytes"  # folder or Hub name of the one that counts tokens; `bytes` counts UTF-8 bytes
+    domains: tuple[Domain, ...] = ()  # of the problems; default: those of the job's sources
+    num_engines: Literal[1] = 1
+    start_timeout_s: float = Field(default=3600, gt=0)  # large recordings are read through once
+
+
 class ScriptedTeacher(Part):
     """Made-up completions at a given speed, with failures to order: for drills, tests and simulations."""
 
@@ -158,7 +215,7 @@ class ScriptedTeacher(Part):
     start_timeout_s: float = Field(default=60, gt=0)
 
 
-Teacher = Annotated[VllmTeacher | ScriptedTeacher, Field(discriminator="kind")]
+Teacher = Annotated[VllmTeacher | OpenaiTeacher | ReplayTeacher | ScriptedTeacher, Field(discriminator="kind")]
 
 
 class SamplingConfig(Part):
@@ -340,7 +397,7 @@ _PLAIN_WORDS = {
     "tuple_type": "must be a list",
     "string_pattern_mismatch": "must be letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
 }
-_UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "scripted"}
+_UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "openai", "replay", "scripted"}
 
 
 def _is_union_tag(part: object) -> bool:

@@ -5,6 +5,7 @@ FactoryError
 ├── SourceError            a source of problems cannot be read at all (a bad row is quarantined, never raised)
 ├── TeacherError           the teacher cannot be loaded, or died for good
 │   ├── RequestError       the engine refused one request; others go on
+│   │   └── NotRecordedError   a recording has no such attempt
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
@@ -34,6 +35,10 @@ class TeacherError(FactoryError):
 
 class RequestError(TeacherError):
     """The engine refused this one request; others go on."""
+
+
+class NotRecordedError(RequestError):
+    """A recording holds no such attempt; asking again will not help."""
 
 
 class EngineDeadError(TeacherError):

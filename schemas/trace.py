@@ -86,6 +86,8 @@ class Trace:
     first_token_at_us: int | None = None
     finished_at_us: int
     resumed_at: tuple[int, ...] = ()  # token counts at which another engine went on
+    label: bool | None = None  # of a replayed attempt: its publisher's word on whether it is right
+    label_answer: str | None = None  # of a replayed attempt: the answer that its publisher read from it
 
     @property
     def trace_id(self) -> str:

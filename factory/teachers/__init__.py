@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from schemas.config import SamplingConfig, ScriptedTeacher, Teacher, VllmTeacher
+from schemas.config import OpenaiTeacher, ReplayTeacher, SamplingConfig, ScriptedTeacher, Teacher, VllmTeacher
 from schemas.errors import ConfigError
 from schemas.problem import digest
 from schemas.trace import FinishReason
@@ -25,10 +25,13 @@ SAMPLED_BYTES: Final = 1 << 20  # of each end of a weights file: reading 140 GB 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One attempt to make."""
+    """One attempt to make, with its prompt as text and as the teacher's tokens."""
 
     request_id: str
-    prompt_token_ids: tuple[int, ...]
+    problem_id: str
+    sample_index: int
+    prompt_text: str
+    prompt_token_ids: tuple[int, ...]  # empty where only the teacher knows its tokenizer
     seed: int | None = None
 
 
@@ -37,13 +40,17 @@ class Completion:
     """What the engine gave; times in Unix microseconds."""
 
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]  # empty where the teacher gives none
+    num_tokens: int
+    num_prompt_tokens: int | None = None  # where only the teacher can count them
     finish_reason: FinishReason
     stop_token: str | None
     num_reasoning_tokens: int | None
     submitted_at_us: int
     first_token_at_us: int | None
     finished_at_us: int
+    label: bool | None = None  # of a recorded completion, as in ``Trace``
+    label_answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +59,7 @@ class EngineInfo:
 
     engine: str
     engine_version: str
-    max_model_len: int
+    max_model_len: int | None  # tokens; None where it is not known
     max_num_seqs: int
     max_num_batched_tokens: int | None
     settings: dict[str, Any]
@@ -97,12 +104,21 @@ class TeacherIdentity(NamedTuple):
 def teacher_identity(teacher: Teacher) -> TeacherIdentity:
     """Return name and revision; a local folder's revision is a hash of its configuration and of samples of its weights.
 
+    A recording's is a hash of its files; an endpoint does not say what it serves, so its is what the job states.
+
     Raises:
         ConfigError: If a local folder holds no model.
+        SourceError: If there is no such recording.
     """
     if isinstance(teacher, ScriptedTeacher):
         script = teacher.model_dump(include={"mean_tokens", "correct_rate", "seed"})
         return TeacherIdentity("scripted", digest(script))
+    if isinstance(teacher, OpenaiTeacher):
+        return TeacherIdentity(teacher.model, teacher.revision or "unstated")
+    if isinstance(teacher, ReplayTeacher):
+        from factory.teachers.replay import hash_recording
+
+        return TeacherIdentity(teacher.model, teacher.revision or hash_recording(teacher))
     folder = Path(teacher.model)
     if not folder.is_dir():
         if teacher.model.startswith((".", "/", "~")):
@@ -138,6 +154,14 @@ def make_engine(teacher: Teacher, sampling: SamplingConfig, *, engine_id: str, i
         from factory.teachers.vllm import VllmEngine
 
         return VllmEngine(teacher, sampling)
+    if isinstance(teacher, OpenaiTeacher):
+        from factory.teachers.openai import OpenaiEngine
+
+        return OpenaiEngine(teacher, sampling)
+    if isinstance(teacher, ReplayTeacher):
+        from factory.teachers.replay import ReplayEngine
+
+        return ReplayEngine(teacher)
     from factory.teachers.scripted import ScriptedEngine
 
     return ScriptedEngine(teacher, sampling, engine_id=engine_id, incarnation=incarnation)

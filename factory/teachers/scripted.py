@@ -173,6 +173,7 @@ class ScriptedEngine:
                 Completion(
                     text=text,
                     token_ids=tuple(running.token_ids),
+                    num_tokens=len(running.token_ids),
                     finish_reason=running.finish_reason,
                     stop_token=running.stop_token,
                     num_reasoning_tokens=None if close < 0 else close + len(THINK_CLOSE),

@@ -175,6 +175,7 @@ class VllmEngine:
         return Completion(
             text=sample.text.encode("utf-8", "replace").decode(),  # a lone surrogate fits into no Arrow string
             token_ids=token_ids,
+            num_tokens=len(token_ids),
             finish_reason=finish_reason,
             stop_token=self._stop_token(finish_reason, sample.stop_reason, token_ids),
             num_reasoning_tokens=self._count_reasoning(sample.text, token_ids),

@@ -15,8 +15,8 @@ import pytest
 from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
-from factory.dispatch import Dispatch, Key
-from factory.feeder import Finished, Lease, Report
+from factory.dispatch import Dispatch, FailReason, Key
+from factory.feeder import Finished, Lease, Refused, Report
 from factory.journal import Position, SegmentHeader, SegmentWriter, scan_segment
 from factory.store import RunFolder, RunState, read_traces
 from schemas.config import parse_config
@@ -56,7 +56,7 @@ class Engine:
         self.in_flight: list[Lease] = []
         self.appended: list[Finished] = []
         self.synced: list[Finished] = []
-        self.refused: list[tuple[Key, str]] = []
+        self.refused: list[Refused] = []
         self.closed: list[str] = []
         self.writer: SegmentWriter | None = None
         self.sequence = 0
@@ -67,13 +67,13 @@ class Engine:
         for _ in range(self.chance.randint(0, min(4, len(self.in_flight)))):
             lease = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
             if self.chance.random() < 0.03:
-                self.refused.append((lease.key, "refused"))
+                self.refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, "refused"))
                 continue
             if self.writer is None:
                 self.sequence += 1
                 header = SegmentHeader(fingerprint=FINGERPRINT, engine_id=self.engine_id, sequence=self.sequence)
                 self.writer = SegmentWriter(self.journal, header)
-            trace = make_trace(lease.problem_id, lease.key.sample_index, engine_id=self.engine_id)
+            trace = make_trace(lease.prompt.problem_id, lease.key.sample_index, engine_id=self.engine_id)
             position = self.writer.append(trace)
             self.appended.append(Finished(key=lease.key, position=position, num_tokens=trace.num_completion_tokens))
         if self.writer is not None and self.chance.random() < 0.5:

@@ -69,23 +69,27 @@ class Engines(RuleBasedStateMachine):
         assert set(ended) == set(keys) & self.engines[engine_id]
         self._end(set(ended))
 
-    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
-    def refuse(self, number: int, data: st.DataObject) -> None:
+    @rule(
+        number=st.integers(0, NUM_ENGINES - 1),
+        data=st.data(),
+        reason=st.sampled_from([FailReason.ENGINE_ERROR, FailReason.ENGINE_ERROR, FailReason.NOT_RECORDED]),
+    )
+    def refuse(self, number: int, data: st.DataObject, reason: FailReason) -> None:
         engine_id = sorted(self.engines)[number]
         if not self.keys:
             return
         own = sorted(self.engines[engine_id])
         key = data.draw(st.sampled_from(own or self.keys) | st.sampled_from(self.keys))
         is_own = key in self.engines[engine_id]
-        failure = self.dispatch.refuse(engine_id, key, "no")
+        failure = self.dispatch.refuse(engine_id, key, reason, "no")
         if not is_own:
             assert failure is None
             return
         self.refusals[key] += 1
         self.engines[engine_id].discard(key)
-        if self.refusals[key] == MAX_ERRORS:
+        if self.refusals[key] == MAX_ERRORS or reason is FailReason.NOT_RECORDED:
             assert failure is not None
-            assert (failure.key, failure.reason) == (key, FailReason.ENGINE_ERROR)
+            assert (failure.key, failure.reason) == (key, reason)
             self._end({key})
         else:
             assert failure is None
@@ -116,7 +120,7 @@ class Engines(RuleBasedStateMachine):
         held = sorted(self.dead[engine_id])
         assert self.dispatch.is_dead(engine_id)
         assert self.dispatch.finish(engine_id, held) == []
-        assert all(self.dispatch.refuse(engine_id, key, "late") is None for key in held)
+        assert all(self.dispatch.refuse(engine_id, key, FailReason.ENGINE_ERROR, "late") is None for key in held)
         assert self.dispatch.lease(engine_id, capacity) == [], "work for the dead never comes back"
         assert self.dispatch.engine_died(engine_id) == []
 

@@ -20,6 +20,7 @@ from factory.teachers import Completion, Request
 from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
 from schemas.errors import EngineDeadError
+from schemas.problem import Prompt
 from schemas.trace import FinishReason, TraceFormat
 
 STAMP = TraceStamp(
@@ -49,7 +50,7 @@ class Desk:
             assert (trace.problem_id, trace.sample_index) == (f"p{item.key.problem}", item.key.sample_index)
             assert trace.num_completion_tokens == item.num_tokens
             self.finished.append(item.key)
-        self.refused += [key for key, _ in report.refused]
+        self.refused += [refused.key for refused in report.refused]
         self.closed += report.closed
         ended = len(self.finished) + len(self.refused)
         if ended >= (self.num_leases if self.stop_after is None else self.stop_after):
@@ -59,7 +60,8 @@ class Desk:
         return Orders(leases=tuple(map(self._lease, fresh)))
 
     def _lease(self, number: int) -> Lease:
-        return Lease(key=Key(number, 0), problem_id=f"p{number}", prompt_token_ids=tuple(self.prompt), seed=None)
+        prompt = Prompt(problem_id=f"p{number}", text="p", sha256="", token_ids=tuple(self.prompt))
+        return Lease(key=Key(number, 0), prompt=prompt, seed=None)
 
     def on_disk(self) -> list[Key]:
         """Return the attempts that lie in the journal."""
@@ -193,6 +195,7 @@ class DyingEngine:
         return Completion(
             text="x",
             token_ids=(1,),
+            num_tokens=1,
             finish_reason=FinishReason.STOP,
             stop_token=None,
             num_reasoning_tokens=None,

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
 
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, make_engine
 from jobs.demo_teacher import SHIPPED_MODELS
-from schemas.config import EngineOptions, SamplingConfig, ScriptedTeacher, Teacher, VllmTeacher
-from schemas.errors import RequestError, TeacherError
+from schemas.config import (
+    EngineOptions,
+    OpenaiTeacher,
+    ReplayColumns,
+    ReplayTeacher,
+    SamplingConfig,
+    ScriptedTeacher,
+    Teacher,
+    VllmTeacher,
+)
+from schemas.errors import NotRecordedError, RequestError, TeacherError
+from schemas.problem import Domain, Message, Problem
 from schemas.trace import FinishReason
 from tests.runs import children_of, is_alive, wait_until
+from tests.servers import vllm_server
 
 T = TypeVar("T")
 NUM_SLOTS = 16
@@ -33,6 +48,11 @@ OPTIONS = EngineOptions(
     cpu_kvcache_gib=1,
 )
 SAMPLING = SamplingConfig(max_tokens=96)
+QUESTION = "What is 12 + 30?"
+PROBLEM = Problem(
+    domain=Domain.MATH, messages=(Message(role="user", content=QUESTION),), source="tests", source_row_id="1"
+)
+CUT = 999  # the recorded attempt that ended for its length
 
 
 def _vllm() -> Teacher:
@@ -41,6 +61,39 @@ def _vllm() -> Teacher:
 
 def _scripted() -> Teacher:
     return ScriptedTeacher(kind="scripted", max_num_seqs=NUM_SLOTS, max_model_len=CONTEXT, tokens_per_s=5000)
+
+
+@contextmanager
+def _the_same(make: Callable[[], Teacher]) -> Iterator[Teacher]:
+    yield make()
+
+
+@contextmanager
+def _openai() -> Iterator[Teacher]:
+    """Yield the demo teacher behind a real vLLM server."""
+    with vllm_server(str(SHIPPED_MODELS["demo"]), OPTIONS) as (base_url, key_variable):
+        yield OpenaiTeacher(
+            kind="openai",
+            model="demo",
+            base_url=base_url,
+            api_key_env=key_variable,
+            api="chat",
+            max_in_flight=NUM_SLOTS,
+            extra_body={"skip_special_tokens": False},
+        )
+
+
+@contextmanager
+def _replay() -> Iterator[Teacher]:
+    """Yield a recording of one problem with all the attempts that a test may ask for."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "recorded.jsonl"
+        text = "<think>\n12 + 30 = 42\n</think>\n\nIt is \\boxed{42}."
+        rows = [{"question": QUESTION, "text": text, "ended": "stop"}] * 1000
+        rows[CUT] = {"question": QUESTION, "text": text[:3], "ended": "length"}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        columns = ReplayColumns(problem="question", completion="text", finish_reason="ended")
+        yield ReplayTeacher(kind="replay", path=str(path), columns=columns, domains=(Domain.MATH,))
 
 
 @dataclass(slots=True)
@@ -57,17 +110,43 @@ class Running:
         """Run to its end, in the engine's loop."""
         return self.loop.run_until_complete(asyncio.wait_for(work, 120))
 
-    def request(self, prompt: str = "What is 12 + 30?") -> Request:
+    @property
+    def is_replay(self) -> bool:
+        """True for the one teacher that has no context, and all its answers beforehand."""
+        return self.info.engine == "replay"
+
+    def request(self, question: str = QUESTION) -> Request:
         """Return a request with a name of its own."""
-        return Request(request_id=f"request-{next(self.names)}", prompt_token_ids=self.encode(prompt))
+        number = next(self.names)
+        text = json.dumps([{"role": "user", "content": question}])
+        return request_of(f"request-{number}", text, self.encode(question), number)
+
+    def long_request(self, length: int) -> Request:
+        """Return a request whose prompt has as many tokens."""
+        if self.info.engine == "openai":  # each `1` is a token of the demo teacher, beside those of the chat template
+            around = self.encode("")
+            return self.request("1" * (length - len(around)))
+        ask = self.encode(QUESTION)
+        return request_of(f"long-{length}", QUESTION, ((ask * length)[: max(0, length - len(ask))] + ask)[-length:], 0)
+
+
+def request_of(name: str, text: str, token_ids: tuple[int, ...], sample_index: int) -> Request:
+    """Return a request for the one problem of these tests."""
+    return Request(
+        request_id=name,
+        problem_id=PROBLEM.problem_id,
+        sample_index=sample_index,
+        prompt_text=text,
+        prompt_token_ids=token_ids,
+    )
 
 
 def _encoder(teacher: Teacher) -> Callable[[str], tuple[int, ...]]:
-    if isinstance(teacher, ScriptedTeacher):
+    if isinstance(teacher, ScriptedTeacher | ReplayTeacher):
         return lambda text: tuple(text.encode())
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(teacher.model)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED_MODELS["demo"])
 
     def encode(text: str) -> tuple[int, ...]:
         chat = tokenizer.apply_chat_template(
@@ -100,15 +179,18 @@ def _command(pid: int) -> bytes:
 
 
 TEACHERS = [
-    pytest.param(_scripted, id="scripted"),
-    pytest.param(_vllm, id="vllm", marks=[pytest.mark.vllm, pytest.mark.slow]),
+    pytest.param(partial(_the_same, _scripted), id="scripted"),
+    pytest.param(_replay, id="replay"),
+    pytest.param(partial(_the_same, _vllm), id="vllm", marks=[pytest.mark.vllm, pytest.mark.slow]),
+    pytest.param(_openai, id="openai", marks=[pytest.mark.vllm, pytest.mark.slow]),
 ]
 
 
 @pytest.fixture(scope="module", params=TEACHERS)
 def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     """Return an engine with plain sampling; at the end it is closed, and nothing may be left of it."""
-    yield from _running(request.param(), SAMPLING)
+    with request.param() as teacher:
+        yield from _running(teacher, SAMPLING)
 
 
 async def _all(running: Running, requests: list[Request]) -> list[Completion]:
@@ -116,21 +198,25 @@ async def _all(running: Running, requests: list[Request]) -> list[Completion]:
 
 
 def test_the_settings_are_those_that_were_asked_for(running: Running) -> None:
-    assert running.info.max_num_seqs == NUM_SLOTS
-    assert running.info.max_model_len == CONTEXT
+    if running.is_replay:
+        assert running.info.max_model_len is None
+    else:
+        assert running.info.max_num_seqs == NUM_SLOTS
+        assert running.info.max_model_len == CONTEXT
     assert running.info.engine_version
 
 
 def test_a_completion_has_as_many_tokens_as_it_says_and_no_more_than_allowed(running: Running) -> None:
     completions = running.do(_all(running, [running.request() for _ in range(24)]))
     for completion in completions:
-        assert 1 <= len(completion.token_ids) <= SAMPLING.max_tokens
-        if len(completion.token_ids) < SAMPLING.max_tokens:
+        assert 1 <= completion.num_tokens <= SAMPLING.max_tokens
+        assert len(completion.token_ids) in (0, completion.num_tokens)
+        if completion.num_tokens < SAMPLING.max_tokens:
             assert completion.finish_reason is FinishReason.STOP
         assert completion.text
         assert completion.text.encode().decode() == completion.text
         assert 0 < completion.submitted_at_us <= completion.finished_at_us
-        assert completion.num_reasoning_tokens is None or completion.num_reasoning_tokens <= len(completion.token_ids)
+        assert completion.num_reasoning_tokens is None or completion.num_reasoning_tokens <= completion.num_tokens
     reasons = {completion.finish_reason for completion in completions}
     assert reasons <= {FinishReason.STOP, FinishReason.LENGTH}
 
@@ -138,10 +224,9 @@ def test_a_completion_has_as_many_tokens_as_it_says_and_no_more_than_allowed(run
 def test_a_cut_completion_says_length_and_has_all_its_tokens(running: Running) -> None:
     # The prompt leaves room for three tokens only, and no answer of either teacher is as short.
     room = 3
-    ask = running.request().prompt_token_ids
-    filled = (ask * CONTEXT)[: CONTEXT - room - len(ask)] + ask
-    completion = running.do(running.engine.generate(Request(request_id="cut", prompt_token_ids=filled)))
-    assert len(completion.token_ids) == room
+    request = request_of("cut", "", (), CUT) if running.is_replay else running.long_request(CONTEXT - room)
+    completion = running.do(running.engine.generate(request))
+    assert completion.num_tokens == room
     assert completion.finish_reason is FinishReason.LENGTH
 
 
@@ -170,7 +255,7 @@ def test_more_requests_than_slots_all_return_each_to_its_own_prompt(running: Run
 def test_tokens_are_counted_while_they_come(running: Running) -> None:
     before = running.engine.num_tokens_out
     completions = running.do(_all(running, [running.request() for _ in range(8)]))
-    made = sum(len(completion.token_ids) for completion in completions)
+    made = sum(completion.num_tokens for completion in completions)
 
     async def counted() -> None:
         while running.engine.num_tokens_out - before < 0.9 * made:
@@ -210,8 +295,8 @@ def test_a_request_that_waits_for_a_slot_can_be_aborted(running: Running) -> Non
         return completion
 
     completion = running.do(abort_last())
-    assert completion.finish_reason is FinishReason.ABORT
-    assert len(completion.token_ids) < SAMPLING.max_tokens
+    assert completion.finish_reason is (FinishReason.STOP if running.is_replay else FinishReason.ABORT)
+    assert completion.num_tokens < SAMPLING.max_tokens
 
 
 def test_aborting_what_is_not_there_does_nothing(running: Running) -> None:
@@ -221,20 +306,23 @@ def test_aborting_what_is_not_there_does_nothing(running: Running) -> None:
 
 @pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 1, 3 * CONTEXT])
 def test_a_prompt_without_room_is_refused_alone(running: Running, length: int) -> None:
+    if running.is_replay:
+        pytest.skip("a recording has no context")
+
     async def mixed() -> list[Completion | BaseException]:
         good = [running.request() for _ in range(4)]
-        bad = Request(request_id=f"bad-{length}", prompt_token_ids=(good[0].prompt_token_ids * length)[:length])
+        bad = running.long_request(length)
         return await asyncio.gather(*map(running.engine.generate, [*good, bad]), return_exceptions=True)
 
     *good, bad = running.do(mixed())
     assert all(isinstance(completion, Completion) for completion in good)
     assert isinstance(bad, RequestError)
-    assert str(length) in str(bad)
+    assert ("answered 400" if running.info.engine == "openai" else str(length)) in str(bad)
 
 
 def test_an_empty_prompt_ends_alone_too(running: Running) -> None:
     async def mixed() -> list[Completion | BaseException]:
-        empty = Request(request_id="empty", prompt_token_ids=())
+        empty = request_of("empty", "[]", (), 0)
         return await asyncio.gather(*map(running.engine.generate, [running.request(), empty]), return_exceptions=True)
 
     good, empty = running.do(mixed())
@@ -254,16 +342,32 @@ def test_a_cancelled_request_leaves_the_engine_working(running: Running) -> None
     assert running.do(cancel_some()).text
 
 
-@pytest.mark.parametrize("make", TEACHERS)
-def test_a_stop_string_ends_a_completion_and_is_named(make: Callable[[], Teacher]) -> None:
+def test_an_attempt_that_was_not_recorded_is_refused_alone(running: Running) -> None:
+    if not running.is_replay:
+        pytest.skip("only a recording can lack an attempt")
+    known = running.request()
+    unknown = [replace(known, sample_index=1000), replace(known, problem_id="of no such problem")]
+
+    async def mixed() -> list[Completion | BaseException]:
+        return await asyncio.gather(*map(running.engine.generate, [known, *unknown]), return_exceptions=True)
+
+    good, *bad = running.do(mixed())
+    assert isinstance(good, Completion)
+    assert all(isinstance(error, NotRecordedError) for error in bad)
+
+
+@pytest.mark.parametrize("make", [teacher for teacher in TEACHERS if teacher.id != "replay"])
+def test_a_stop_string_ends_a_completion_and_is_named(make: Callable[[], AbstractContextManager[Teacher]]) -> None:
     stop = "a"  # in nearly every text
     sampling = SamplingConfig(max_tokens=96, stop=(stop,))
-    for running in _running(make(), sampling):
+    with make() as teacher, closing(_running(teacher, sampling)) as generator:
+        running = next(generator)
         completions = running.do(_all(running, [running.request() for _ in range(8)]))
         stopped = [c for c in completions if c.stop_token == stop]
         assert stopped
         assert all(c.finish_reason is FinishReason.STOP for c in stopped)
         assert all(stop not in c.text for c in completions)
+        assert next(generator, None) is None, "closed, and nothing is left"
 
 
 @pytest.mark.vllm

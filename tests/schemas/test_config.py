@@ -97,7 +97,10 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
             "sources.0.kind='csv' must be one of 'jsonl', 'parquet', 'dataset', 'reasoning_gym'",
         ),
         ({"sources": [{"path": "a"}]}, "sources.0.kind: is missing"),
-        ({"teacher": {"kind": "openai"}}, "teacher.kind='openai' must be one of 'vllm', 'scripted'"),
+        (
+            {"teacher": {"kind": "hf"}},
+            "teacher.kind='hf' must be one of 'vllm', 'openai', 'replay', 'scripted'",
+        ),
         ({"teacher": {"kind": "vllm"}}, "teacher.model: is missing and has no default"),
         (
             {"sources": [{"kind": "jsonl", "path": "a", "columns": {"problem": "q", "messages": "m"}}]},

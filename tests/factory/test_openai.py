@@ -1,0 +1,413 @@
+"""The openai teacher against endpoints that misbehave, each a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.teachers import Completion, Request
+from factory.teachers.openai import BURST_S, OpenaiEngine, Pace
+from schemas.config import OpenaiTeacher, SamplingConfig
+from schemas.errors import EngineDeadError, RequestError, TeacherError
+from schemas.trace import FinishReason
+from tests.servers import KEY, KEY_VARIABLE, Exchange, free_port, odd_server, vllm_server
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+
+@pytest.fixture(scope="module")
+def short_pauses() -> Iterator[None]:
+    """Let a failed request be tried again after a twentieth of a second: the servers here get well at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("factory.teachers.openai.FIRST_PAUSE_S", 0.05)
+        yield
+
+
+Behaviour = Callable[[Exchange], None]
+SAMPLING = SamplingConfig(max_tokens=64)
+
+
+def engine_of(base_url: str, sampling: SamplingConfig = SAMPLING, **options: Any) -> OpenaiEngine:
+    body = {"model": "odd", "patience_s": 3, "idle_timeout_s": 1, "start_timeout_s": 2, **options}
+    return OpenaiEngine(OpenaiTeacher(kind="openai", base_url=base_url, **body), sampling)
+
+
+def request(number: int = 0) -> Request:
+    text = json.dumps([{"role": "user", "content": "What is 40 + 2?"}])
+    return Request(
+        request_id=f"r{number}", problem_id="p", sample_index=number, prompt_text=text, prompt_token_ids=(), seed=None
+    )
+
+
+def using(engine: OpenaiEngine, work: Callable[[], Awaitable[T]]) -> T:
+    """Start an engine, do the work, close it."""
+
+    async def live() -> T:
+        try:
+            await engine.start()
+            return await work()
+        finally:
+            await engine.close()
+
+    return asyncio.run(live())
+
+
+def ask(behave: Behaviour, *, count: int = 1, **options: Any) -> list[Completion | BaseException]:
+    """Return what comes of so many requests to a server that behaves so."""
+    with odd_server(behave) as (base_url, _):
+        engine = engine_of(base_url, **options)
+
+        async def all_of_them() -> list[Completion | BaseException]:
+            return await asyncio.gather(*(engine.generate(request(n)) for n in range(count)), return_exceptions=True)
+
+        return using(engine, all_of_them)
+
+
+def ask_one(behave: Behaviour, **options: Any) -> Completion:
+    (found,) = ask(behave, **options)
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def failing(times: int, fail: Behaviour) -> Behaviour:
+    """Return a behaviour that fails so many times, then answers well."""
+    return lambda exchange: fail(exchange) if exchange.number <= times else exchange.answer()
+
+
+# What the endpoint is at the start.
+
+
+def start_error(base_url: str, **options: Any) -> str:
+    with pytest.raises(TeacherError) as error:
+        using(engine_of(base_url, **options), lambda: asyncio.sleep(0))
+    return str(error.value)
+
+
+def test_an_endpoint_that_is_down_is_named_with_what_to_look_at() -> None:
+    base_url = f"http://127.0.0.1:{free_port()}/v1"
+    message = start_error(base_url)
+    assert base_url in message
+    assert "nothing answers" in message
+    assert "is the server up" in message
+
+
+def test_a_model_that_it_does_not_have_is_named_with_the_nearest_and_all_others() -> None:
+    with odd_server(Exchange.answer, models=("deepseek-r1", "qwen3-32b")) as (base_url, _):
+        message = start_error(base_url, model="deepseek-r2")
+    assert "teacher.model='deepseek-r2'" in message
+    assert "did you mean 'deepseek-r1'?" in message
+    assert "qwen3-32b" in message
+
+
+@pytest.mark.parametrize("rubbish", ["<html>It works!</html>", "[]", '{"data": 3}', '{"data": [{}]}', "[" * 100_000])
+def test_a_server_that_is_no_such_endpoint_is_told_apart_from_one_that_is_down(rubbish: str) -> None:
+    with odd_server(Exchange.answer, models=rubbish) as (base_url, _):
+        message = start_error(base_url)
+    assert "not with a list of models" in message
+    assert "/v1" in message
+    assert len(message) < 1000
+
+
+def test_an_endpoint_that_lists_no_models_is_used_all_the_same() -> None:
+    with odd_server(Exchange.answer, models="no such page", status=404) as (base_url, _):
+        engine = engine_of(base_url)
+        assert "42" in using(engine, lambda: engine.generate(request())).text
+
+
+@pytest.mark.parametrize("value", [None, "", "two\nlines", "schlüssel"])
+def test_a_key_that_is_not_there_or_is_none_is_named_by_its_variable_only(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(KEY_VARIABLE, value)
+    message = start_error("http://127.0.0.1:1/v1", api_key_env=KEY_VARIABLE)
+    assert KEY_VARIABLE in message
+    assert not value or value not in message
+
+
+def test_a_wrong_key_is_said_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a-wrong-key")
+    with odd_server(Exchange.answer, models='{"error":"Unauthorized"}', status=401) as (base_url, _):
+        message = start_error(base_url, api_key_env=KEY_VARIABLE)
+    assert f"refuses the key in {KEY_VARIABLE}" in message
+    assert "a-wrong-key" not in message
+
+
+# Trouble while it is used.
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda x: x.status(500, "oops"),
+        lambda x: x.status(503, "overloaded"),
+        lambda x: x.status(429, "slow down", Retry_After="0.2"),
+        lambda x: x.status(200, "<html>rubbish</html>"),
+        lambda x: x.status(200, "[1, 2]"),
+        lambda x: (x.begin(), x.raw(b"data: {not json\n\n")),
+        lambda x: (x.begin(), x.event(delta={"content": "half an ans"}, finish_reason=None)),  # and no end
+        lambda x: (x.begin(), x.raw(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')),
+        lambda x: (x.begin(), x.event(delta={}, finish_reason="abort")),
+        lambda x: time.sleep(1.5),  # longer than idle_timeout_s
+        lambda x: None,  # hangs up without a word
+    ],
+    ids=["500", "503", "429", "html", "list", "no json", "breaks off", "error event", "abort", "slow", "hangs up"],
+)
+def test_trouble_that_passes_costs_time_and_no_attempt(fail: Behaviour) -> None:
+    completion = ask_one(failing(2, fail), patience_s=30)
+    assert completion.text == "It is \\boxed{42}."
+    assert completion.finish_reason is FinishReason.STOP
+    assert (completion.num_tokens, completion.num_prompt_tokens) == (3, 5)
+
+
+def test_a_lasting_outage_kills_the_engine_and_blames_no_attempt() -> None:
+    began = time.monotonic()
+    found = ask(lambda x: x.status(503, "down for the day"), count=4, patience_s=2)
+    assert 2 < time.monotonic() - began < 20
+    assert all(isinstance(error, EngineDeadError) for error in found)
+    assert "patience_s=2" in str(found[0])
+    assert "down for the day" in str(found[0])
+
+
+def test_a_request_on_which_alone_the_endpoint_fails_is_refused_alone() -> None:
+    def behave(exchange: Exchange) -> None:
+        if exchange.body["seed"] == 3:
+            exchange.status(500, "this one again")
+        else:
+            exchange.answer()
+
+    with odd_server(behave) as (base_url, _):
+        engine = engine_of(base_url, max_tries=2, patience_s=60)
+
+        async def work() -> Completion | BaseException:
+            from dataclasses import replace
+
+            bad = asyncio.create_task(engine.generate(replace(request(3), seed=3)))
+            while not bad.done():
+                await engine.generate(replace(request(1), seed=1))
+                await asyncio.sleep(0.05)
+            return (await asyncio.gather(bad, return_exceptions=True))[0]
+
+        error = using(engine, work)
+    assert isinstance(error, RequestError)
+    assert "this one again" in str(error)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 302])
+def test_an_answer_that_no_request_will_change_kills_the_engine_at_once(status: int) -> None:
+    with pytest.raises(EngineDeadError, match=f"answered {status}: go away"):
+        ask_one(lambda x: x.status(status, "go away"))
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_bad_request_is_refused_alone_with_what_the_endpoint_said(status: int) -> None:
+    with pytest.raises(RequestError, match=f"answered {status}: the prompt is too long"):
+        ask_one(lambda x: x.status(status, "the prompt is too long"))
+
+
+def test_a_content_filter_is_a_refusal_and_no_completion() -> None:
+    with pytest.raises(RequestError, match="content_filter"):
+        ask_one(lambda x: x.answer(finish_reason="content_filter"))
+
+
+def test_a_pause_that_the_endpoint_asks_for_holds_for_all_requests() -> None:
+    times: list[float] = []
+
+    def behave(exchange: Exchange) -> None:
+        times.append(exchange.at)
+        if exchange.number == 1:
+            exchange.status(429, "wait", Retry_After="1.5")
+        else:
+            exchange.answer()
+
+    found = ask(behave, count=6, max_in_flight=1, patience_s=30)
+    assert all(isinstance(completion, Completion) for completion in found)
+    assert times[1] - times[0] >= 1.4
+
+
+# What it says.
+
+
+def test_reasoning_that_the_server_splits_off_is_put_back_with_its_tags() -> None:
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in ("40 + 2", " = 42"):
+            exchange.event(delta={"reasoning_content": part}, finish_reason=None)
+        exchange.event(delta={"content": "\n\nIt is \\boxed{42}."}, finish_reason="stop")
+        exchange.end(9)
+
+    assert ask_one(behave).text == "<think>\n40 + 2 = 42\n</think>\n\nIt is \\boxed{42}."
+
+
+def test_reasoning_that_was_cut_off_has_no_closing_tag() -> None:
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event(delta={"reasoning": "40 + 2 is"}, finish_reason="length")
+        exchange.end(4)
+
+    completion = ask_one(behave)
+    assert completion.text == "<think>\n40 + 2 is"
+    assert completion.finish_reason is FinishReason.LENGTH
+
+
+def test_an_answer_in_one_piece_is_taken_too() -> None:
+    body = {
+        "choices": [{"message": {"content": "42", "reasoning_content": None}, "finish_reason": "stop"}],
+        "usage": {"completion_tokens": 1, "prompt_tokens": 8},
+    }
+    completion = ask_one(lambda x: x.status(200, json.dumps(body), Content_Type="application/json"))
+    assert (completion.text, completion.num_tokens, completion.num_prompt_tokens) == ("42", 1, 8)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["choices", "delta", "usage", "x"]), inner),
+    )
+)
+def test_no_event_however_odd_raises_anything_but_trouble_or_a_refusal(value: object) -> None:
+    from factory.teachers.openai import Attempt, Trouble
+
+    attempt = Attempt(submitted_at_us=1)
+    engine = engine_of("http://127.0.0.1:1/v1")
+    for event in (
+        value,
+        {"choices": value},
+        {"choices": [value]},
+        {"choices": [{"delta": value}], "usage": value},
+        {"choices": [{"delta": {"content": value, "reasoning": value}, "finish_reason": value, "token_ids": value}]},
+        {"usage": {"completion_tokens": value}},
+    ):
+        if isinstance(event, dict):
+            try:
+                engine._take_in(event, attempt)
+            except (Trouble, RequestError):
+                continue
+    assert isinstance(attempt.text, str)
+    assert attempt.tokens_so_far >= 0
+
+
+def test_a_lone_surrogate_becomes_text_that_arrow_takes() -> None:
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.raw(b'data: {"choices": [{"delta": {"content": "x\\ud800y"}, "finish_reason": "stop"}]}\n\n')
+        exchange.end(1)
+
+    assert ask_one(behave).text == "x?y"
+
+
+def test_what_is_sent_is_the_sampling_of_the_job_and_nothing_that_hosted_models_refuse() -> None:
+    with odd_server(Exchange.answer) as (base_url, exchanges):
+        plain = engine_of(base_url)
+        using(plain, lambda: plain.generate(request()))
+        sampling = SamplingConfig(max_tokens=7, temperature=0.6, top_p=0.95, top_k=20, stop=("END",))
+        full = engine_of(base_url, sampling, max_tokens_key="max_completion_tokens", extra_body={"think": True})
+        using(full, lambda: full.generate(request()))
+        raw = engine_of(base_url, api="completions")
+        using(raw, lambda: raw.generate(request()))
+    first, second, third = (exchange.body for exchange in exchanges)
+    assert set(first) == {"model", "messages", "temperature", "top_p", "max_tokens", "stream", "stream_options"}
+    assert first["messages"] == [{"role": "user", "content": "What is 40 + 2?"}]
+    assert (second["max_completion_tokens"], second["top_k"], second["stop"]) == (7, 20, ["END"])
+    assert second["think"] is True
+    assert third["prompt"] == request().prompt_text
+
+
+def test_no_more_requests_are_in_flight_than_allowed() -> None:
+    here = [0, 0]
+
+    def behave(exchange: Exchange) -> None:
+        here[0] += 1
+        here[1] = max(here)
+        time.sleep(0.05)
+        here[0] -= 1
+        exchange.answer()
+
+    assert all(isinstance(found, Completion) for found in ask(behave, count=20, max_in_flight=3))
+    assert here[1] == 3
+
+
+# Limits per minute.
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.floats(6, 6000))
+def test_a_pace_never_lets_more_through_than_its_limit_and_a_burst(gaps: list[float], per_min: float) -> None:
+    pace, now, taken = Pace(per_min), 0.0, 0
+    for gap in gaps:
+        now += gap
+        if pace.wait_s(now) == 0:
+            pace.take(1, now)
+            taken += 1
+    assert taken <= (now + BURST_S) * per_min / 60 + 1
+
+
+@given(st.floats(6, 6000))
+def test_a_pace_lets_through_what_its_limit_allows(per_min: float) -> None:
+    pace, now = Pace(per_min), 0.0
+    for _ in range(50):
+        now += pace.wait_s(now)
+        pace.take(1, now)
+    assert now <= 50 * 60 / per_min
+
+
+def test_requests_per_minute_are_kept() -> None:
+    times: list[float] = []
+
+    def behave(exchange: Exchange) -> None:
+        times.append(exchange.at)
+        exchange.answer()
+
+    found = ask(behave, count=8, requests_per_min=300)  # one every 0.2 s, after a burst of one second
+    assert all(isinstance(completion, Completion) for completion in found)
+    ordered = sorted(times)
+    assert ordered[-1] - ordered[0] >= 0.9 * (7 * 0.2 - BURST_S)
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(ordered[6:]))
+
+
+def test_tokens_per_minute_are_kept_by_what_requests_really_use() -> None:
+    times: list[float] = []
+
+    def behave(exchange: Exchange) -> None:
+        times.append(exchange.at)
+        exchange.begin()
+        exchange.event(delta={"content": "42"}, finish_reason="stop")
+        exchange.end(95, num_prompt_tokens=5)
+
+    # A hundred tokens each, ten thousand a minute: 0.6 s a request.
+    found = ask(behave, count=5, tokens_per_min=10_000, max_in_flight=1)
+    assert all(isinstance(completion, Completion) for completion in found)
+    assert times[-1] - times[0] >= 0.9 * (4 * 0.6 - BURST_S)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_real_server_refuses_a_wrong_key_and_an_unknown_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.demo_teacher import SHIPPED_MODELS
+    from tests.factory.test_teachers import OPTIONS
+
+    with vllm_server(str(SHIPPED_MODELS["demo"]), OPTIONS, "--reasoning-parser", "deepseek_r1") as (base_url, name):
+        unknown = start_error(base_url, model="dem", api_key_env=name)
+        assert "did you mean 'demo'? it has demo" in unknown
+        engine = engine_of(base_url, model="demo", api_key_env=name, idle_timeout_s=60)
+
+        async def several() -> list[Completion]:
+            return await asyncio.gather(*(engine.generate(request(number)) for number in range(16)))
+
+        split = [completion for completion in using(engine, several) if "</think>" in completion.text]
+        assert split, "the server splits the reasoning off, and it is kept"
+        assert all(completion.text.startswith("<think>\n") for completion in split)
+        assert all(completion.num_tokens > 0 for completion in split)
+        monkeypatch.setenv(KEY_VARIABLE, KEY + "x")
+        assert f"refuses the key in {KEY_VARIABLE}" in start_error(base_url, model="demo", api_key_env=name)
