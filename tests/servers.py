@@ -34,8 +34,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def vllm_server(model: str, options: EngineOptions, *more: str) -> Iterator[tuple[str, str]]:
-    """Yield base URL and key variable of a vLLM server, which serves ``model`` as `demo`; ended with all its children.
+def vllm_server(model: str, options: EngineOptions, *more: str) -> Iterator[str]:
+    """Yield the base URL of a vLLM server for ``model`` under the name `demo`; its key is in ``KEY_VARIABLE``.
 
     Started as a module: the command `vllm` of the CPU build does not find its own version.
     """
@@ -64,7 +64,7 @@ def vllm_server(model: str, options: EngineOptions, *more: str) -> Iterator[tupl
             wait_until(lambda: server.poll() is not None or _answers(port), 300, "the vLLM server does not answer")
             assert server.poll() is None, log.read_text()[-3000:]
             children = children_of(server.pid)
-            yield f"http://127.0.0.1:{port}/v1", KEY_VARIABLE
+            yield f"http://127.0.0.1:{port}/v1"
         finally:
             os.environ.pop(KEY_VARIABLE, None)
             server.send_signal(signal.SIGINT)

@@ -23,7 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.prompts import load_counter
-from factory.rows import MAX_LINE_BYTES, MISSING, column_names, find_files, listed, lookup, nearest, parse_line, shown
+from factory.rows import (
+    MAX_LINE_BYTES,
+    MISSING,
+    NumberLiteral,
+    column_names,
+    find_files,
+    listed,
+    lookup,
+    nearest,
+    parse_line,
+    shown,
+)
 from factory.teachers import Completion, EngineInfo, Request
 from schemas.config import ReplayTeacher
 from schemas.errors import NotRecordedError, SourceError, TeacherError
@@ -326,6 +337,8 @@ def _problem_ids(body: Mapping[str, Any], teacher: ReplayTeacher, domains: Seque
     else:
         turns = lookup(body, str(columns.messages))
     try:
+        if not all(_is_text(turn["content"]) for turn in turns):
+            return []
         messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
         return [
             Problem(domain=domain, messages=messages, source="", source_row_id="", reference=None).problem_id
@@ -353,7 +366,7 @@ def _items(body: Mapping[str, Any], teacher: ReplayTeacher, skipped: Counter[str
     value = lookup(body, teacher.columns.completion)
     items = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
     for item, text in items:
-        if isinstance(text, str):
+        if _is_text(text):
             yield item
         else:
             skipped["a completion that is null" if text is None else "a completion that is no text"] += 1
@@ -381,6 +394,10 @@ def _finish_reason(value: Any) -> FinishReason:
     if word in FINISH_WORDS:
         return FINISH_WORDS[word]
     return FinishReason(word) if word in set(FinishReason) else FinishReason.STOP
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, NumberLiteral)
 
 
 def _label(value: Any) -> bool | None:

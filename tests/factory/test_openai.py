@@ -18,7 +18,7 @@ from factory.teachers.openai import BURST_S, OpenaiEngine, Pace
 from schemas.config import OpenaiTeacher, SamplingConfig
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import FinishReason
-from tests.servers import KEY, KEY_VARIABLE, Exchange, free_port, odd_server, vllm_server
+from tests.servers import KEY_VARIABLE, Exchange, free_port, odd_server
 
 T = TypeVar("T")
 
@@ -389,25 +389,3 @@ def test_tokens_per_minute_are_kept_by_what_requests_really_use() -> None:
     found = ask(behave, count=5, tokens_per_min=10_000, max_in_flight=1)
     assert all(isinstance(completion, Completion) for completion in found)
     assert times[-1] - times[0] >= 0.9 * (4 * 0.6 - BURST_S)
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_a_real_server_refuses_a_wrong_key_and_an_unknown_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.demo_teacher import SHIPPED_MODELS
-    from tests.factory.test_teachers import OPTIONS
-
-    with vllm_server(str(SHIPPED_MODELS["demo"]), OPTIONS, "--reasoning-parser", "deepseek_r1") as (base_url, name):
-        unknown = start_error(base_url, model="dem", api_key_env=name)
-        assert "did you mean 'demo'? it has demo" in unknown
-        engine = engine_of(base_url, model="demo", api_key_env=name, idle_timeout_s=60)
-
-        async def several() -> list[Completion]:
-            return await asyncio.gather(*(engine.generate(request(number)) for number in range(16)))
-
-        split = [completion for completion in using(engine, several) if "</think>" in completion.text]
-        assert split, "the server splits the reasoning off, and it is kept"
-        assert all(completion.text.startswith("<think>\n") for completion in split)
-        assert all(completion.num_tokens > 0 for completion in split)
-        monkeypatch.setenv(KEY_VARIABLE, KEY + "x")
-        assert f"refuses the key in {KEY_VARIABLE}" in start_error(base_url, model="demo", api_key_env=name)

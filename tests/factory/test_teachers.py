@@ -10,11 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pytest
@@ -35,7 +33,7 @@ from schemas.errors import NotRecordedError, RequestError, TeacherError
 from schemas.problem import Domain, Message, Problem
 from schemas.trace import FinishReason
 from tests.runs import children_of, is_alive, wait_until
-from tests.servers import vllm_server
+from tests.servers import KEY_VARIABLE, vllm_server
 
 T = TypeVar("T")
 NUM_SLOTS = 16
@@ -63,37 +61,34 @@ def _scripted() -> Teacher:
     return ScriptedTeacher(kind="scripted", max_num_seqs=NUM_SLOTS, max_model_len=CONTEXT, tokens_per_s=5000)
 
 
-@contextmanager
-def _the_same(make: Callable[[], Teacher]) -> Iterator[Teacher]:
-    yield make()
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    """Return where the demo teacher is served by a real vLLM server, which splits its reasoning off."""
+    with vllm_server(str(SHIPPED_MODELS["demo"]), OPTIONS, "--reasoning-parser", "deepseek_r1") as url:
+        yield url
 
 
-@contextmanager
-def _openai() -> Iterator[Teacher]:
-    """Yield the demo teacher behind a real vLLM server."""
-    with vllm_server(str(SHIPPED_MODELS["demo"]), OPTIONS) as (base_url, key_variable):
-        yield OpenaiTeacher(
-            kind="openai",
-            model="demo",
-            base_url=base_url,
-            api_key_env=key_variable,
-            api="chat",
-            max_in_flight=NUM_SLOTS,
-            extra_body={"skip_special_tokens": False},
-        )
+def _openai(base_url: str) -> Teacher:
+    return OpenaiTeacher(
+        kind="openai",
+        model="demo",
+        base_url=base_url,
+        api_key_env=KEY_VARIABLE,
+        api="chat",
+        max_in_flight=NUM_SLOTS,
+        extra_body={"skip_special_tokens": False},
+    )
 
 
-@contextmanager
-def _replay() -> Iterator[Teacher]:
-    """Yield a recording of one problem with all the attempts that a test may ask for."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "recorded.jsonl"
+def _replay(path: Path) -> Teacher:
+    """Return a recording of one problem with all the attempts that a test may ask for."""
+    if not path.exists():
         text = "<think>\n12 + 30 = 42\n</think>\n\nIt is \\boxed{42}."
         rows = [{"question": QUESTION, "text": text, "ended": "stop"}] * 1000
         rows[CUT] = {"question": QUESTION, "text": text[:3], "ended": "length"}
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        columns = ReplayColumns(problem="question", completion="text", finish_reason="ended")
-        yield ReplayTeacher(kind="replay", path=str(path), columns=columns, domains=(Domain.MATH,))
+    columns = ReplayColumns(problem="question", completion="text", finish_reason="ended")
+    return ReplayTeacher(kind="replay", path=str(path), columns=columns, domains=(Domain.MATH,))
 
 
 @dataclass(slots=True)
@@ -178,19 +173,31 @@ def _command(pid: int) -> bytes:
         return b""
 
 
+REAL = [pytest.mark.vllm, pytest.mark.slow]
 TEACHERS = [
-    pytest.param(partial(_the_same, _scripted), id="scripted"),
-    pytest.param(_replay, id="replay"),
-    pytest.param(partial(_the_same, _vllm), id="vllm", marks=[pytest.mark.vllm, pytest.mark.slow]),
-    pytest.param(_openai, id="openai", marks=[pytest.mark.vllm, pytest.mark.slow]),
+    pytest.param("scripted", id="scripted"),
+    pytest.param("replay", id="replay"),
+    pytest.param("openai", id="openai", marks=REAL),
+    pytest.param("vllm", id="vllm", marks=REAL),
 ]
 
 
+@pytest.fixture(scope="module")
+def make_teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Teacher]:
+    """Return a function that makes a teacher by its kind; a server is started when it is first asked for."""
+    recorded = tmp_path_factory.mktemp("recorded") / "recorded.jsonl"
+    return lambda kind: {
+        "scripted": _scripted,
+        "vllm": _vllm,
+        "replay": lambda: _replay(recorded),
+        "openai": lambda: _openai(request.getfixturevalue("base_url")),
+    }[kind]()
+
+
 @pytest.fixture(scope="module", params=TEACHERS)
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+def running(request: pytest.FixtureRequest, make_teacher: Callable[[str], Teacher]) -> Iterator[Running]:
     """Return an engine with plain sampling; at the end it is closed, and nothing may be left of it."""
-    with request.param() as teacher:
-        yield from _running(teacher, SAMPLING)
+    yield from _running(make_teacher(request.param), SAMPLING)
 
 
 async def _all(running: Running, requests: list[Request]) -> list[Completion]:
@@ -356,11 +363,11 @@ def test_an_attempt_that_was_not_recorded_is_refused_alone(running: Running) -> 
     assert all(isinstance(error, NotRecordedError) for error in bad)
 
 
-@pytest.mark.parametrize("make", [teacher for teacher in TEACHERS if teacher.id != "replay"])
-def test_a_stop_string_ends_a_completion_and_is_named(make: Callable[[], AbstractContextManager[Teacher]]) -> None:
+@pytest.mark.parametrize("kind", [teacher for teacher in TEACHERS if teacher.id != "replay"])
+def test_a_stop_string_ends_a_completion_and_is_named(kind: str, make_teacher: Callable[[str], Teacher]) -> None:
     stop = "a"  # in nearly every text
     sampling = SamplingConfig(max_tokens=96, stop=(stop,))
-    with make() as teacher, closing(_running(teacher, sampling)) as generator:
+    with closing(_running(make_teacher(kind), sampling)) as generator:
         running = next(generator)
         completions = running.do(_all(running, [running.request() for _ in range(8)]))
         stopped = [c for c in completions if c.stop_token == stop]
@@ -368,6 +375,35 @@ def test_a_stop_string_ends_a_completion_and_is_named(make: Callable[[], Abstrac
         assert all(c.finish_reason is FinishReason.STOP for c in stopped)
         assert all(stop not in c.text for c in completions)
         assert next(generator, None) is None, "closed, and nothing is left"
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_reasoning_that_a_real_server_splits_off_is_kept_with_its_tags(base_url: str) -> None:
+    with closing(_running(_openai(base_url), SAMPLING)) as generator:
+        running = next(generator)
+        completions = running.do(_all(running, [running.request() for _ in range(16)]))
+        split = [completion.text for completion in completions if "</think>" in completion.text]
+        assert split
+        assert all(text.startswith("<think>\n") and text.count("</think>") == 1 for text in split)
+        assert next(generator, None) is None
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_real_server_refuses_an_unknown_model_and_a_wrong_key(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(teacher: Teacher) -> None:
+        engine = make_engine(teacher, SAMPLING, engine_id="e", incarnation=1)
+        try:
+            await engine.start()
+        finally:
+            await engine.close()
+
+    with pytest.raises(TeacherError, match=r"teacher.model='dem'.*did you mean 'demo'\? it has demo"):
+        asyncio.run(start(_openai(base_url).model_copy(update={"model": "dem"})))
+    monkeypatch.setenv(KEY_VARIABLE, "another-key")
+    with pytest.raises(TeacherError, match=f"answered 401.*refuses the key in {KEY_VARIABLE}"):
+        asyncio.run(start(_openai(base_url)))
 
 
 @pytest.mark.vllm

@@ -1,0 +1,117 @@
+"""Runs with the teachers that are no engine of ours: an endpoint that goes away, and a recording with labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from factory.agreement import read_agreement
+from factory.report import read_status
+from tests.runs import factory_process, traces_on_disk, wait_for_no_process, write_job
+from tests.servers import Exchange, odd_server
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STORE = {"segment_s": 1, "commit_interval_s": 1, "fsync_interval_s": 0.1}
+NUM_PROBLEMS, NUM_SAMPLES = 20, 2
+
+
+def add_rightly(exchange: Exchange) -> None:
+    """Answer with the sum of the numbers in the question."""
+    question = exchange.body["messages"][-1]["content"].splitlines()[0]
+    total = sum(map(int, re.findall(r"\d+", question)))
+    exchange.answer(f"<think> I add. </think> The sum is \\boxed{{{total}}}.")
+
+
+def test_an_endpoint_that_goes_away_costs_nothing_that_was_made(tmp_path: Path) -> None:
+    is_well = threading.Event()
+    path = tmp_path / "run"
+
+    def behave(exchange: Exchange) -> None:
+        if exchange.number > 25 and not is_well.is_set():
+            exchange.status(503, "gone for lunch")
+        else:
+            add_rightly(exchange)
+
+    with odd_server(behave) as (base_url, _):
+        teacher = {"kind": "openai", "model": "odd", "base_url": base_url, "patience_s": 2, "max_in_flight": 2}
+        job = write_job(
+            tmp_path,
+            num_problems=NUM_PROBLEMS,
+            teacher=teacher,
+            sampling={"num_samples": NUM_SAMPLES, "max_tokens": 64},
+            schedule={"max_engine_restarts": 1},
+            store=STORE,
+        )
+        with factory_process(["run", job, "--run", path], path) as child:
+            code = child.wait()
+            assert code == 1, child.said()
+            assert "gone for lunch" in child.said()
+            assert "patience_s=2" in child.said()
+        wait_for_no_process(path)
+        before = traces_on_disk(path)
+        assert len(before) == 25
+        is_well.set()
+        with factory_process(["run", job, "--run", path], path) as child:
+            assert child.wait() == 0, child.said()
+    after = traces_on_disk(path)
+    assert {key: after[key] for key in before} == before
+    status = read_status(path)
+    assert (status.counts.generated, status.counts.failed, status.counts.pending) == (NUM_PROBLEMS * NUM_SAMPLES, 0, 0)
+    assert status.outcomes == {"correct": NUM_PROBLEMS * NUM_SAMPLES}
+    assert status.num_tokens == sum(trace.num_completion_tokens for trace in after.values()) > 0
+    assert {trace.engine for trace in after.values()} == {"openai"}
+
+
+def test_a_recording_is_judged_and_every_disagreement_with_its_labels_is_found(tmp_path: Path) -> None:
+    rows = [
+        {"q": f"What is {n} + 1?", "a": str(n + 1), "text": f"It is \\boxed{{{n + 1 + (k == 1)}}}.", "ok": k != 1}
+        for n in range(10)
+        for k in range(3 if n < 5 else 2)
+    ]
+    rows[0]["ok"] = False  # right, and labelled wrong
+    rows[1]["ok"] = True  # wrong, and labelled right
+    rows[2]["ok"] = None
+    rows.append({"q": "What is 3 + 1?", "a": "4", "text": "", "ok": False})
+    recording = tmp_path / "recording.jsonl"
+    recording.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "run"
+    job = write_job(
+        tmp_path,
+        num_problems=1,
+        sources=[{"kind": "jsonl", "path": str(recording), "columns": {"problem": "q", "answer": "a"}}],
+        prompt={"template": "plain", "format": "plain"},
+        teacher={"kind": "replay", "columns": {"problem": "q", "completion": "text", "label": "ok"}},
+        store=STORE,
+    )
+    with factory_process(["run", job, "--run", path], path) as child:
+        assert child.wait() == 0, child.said()
+        assert "9 x problems have" not in child.said()
+    status = read_status(path)
+    assert status.counts.requested == 10 * 4
+    assert status.counts.generated == len(rows)
+    assert status.failed_reasons == {"not_recorded": 10 * 4 - len(rows)}
+    assert status.outcomes["correct"] == 15
+    found = read_agreement(path)
+    assert (found.only_verdict, found.only_label, found.num_not_compared) == (1, 1, 1)
+    assert found.num_compared == len(rows) - 1
+    assert found.rate == (len(rows) - 3) / (len(rows) - 1)
+    right, wrong = found.disagreements
+    assert (right.sample_index, right.label, right.is_correct, right.answer, right.reference) == (
+        0,
+        False,
+        True,
+        "1",
+        "1",
+    )
+    assert (wrong.sample_index, wrong.label, wrong.is_correct, wrong.answer, wrong.reference) == (
+        1,
+        True,
+        False,
+        "2",
+        "1",
+    )
