@@ -389,6 +389,8 @@ class _Supervisor:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return f"it wrote no log ({log})"
+        if not lines:
+            return f"it wrote nothing to its log ({log})"
         errors = dict.fromkeys(found.group() for line in lines if (found := ERROR_LINE.search(line)))
         shown = [*list(errors)[:LOG_ERROR_LINES], "...", *lines[-LOG_TAIL_LINES:]]
         return f"errors and last lines of {log}:\n" + "\n".join(shown)

@@ -11,9 +11,11 @@ import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.errors import ConfigError
 from schemas.problem import Domain
@@ -146,9 +148,9 @@ class OpenaiTeacher(Part):
 
     kind: Literal["openai"]
     model: str  # as the endpoint calls it
-    base_url: str = Field(pattern=r"^https?://")  # up to `/v1`, such as http://teacher.example:8000/v1
+    base_url: str  # up to `/v1`, such as http://teacher.example:8000/v1
     revision: str | None = None  # of the model that the endpoint serves, where you know it
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # variable that holds the key
+    api_key_env: str | None = None  # name of the environment variable that holds the key
     api: Literal["chat", "completions"] | None = None  # default: chat, and completions where prompts are raw text
     num_engines: Literal[1] = 1  # one client: the limits are the endpoint's
     max_in_flight: int = Field(default=64, ge=1)  # requests at a time
@@ -161,6 +163,23 @@ class OpenaiTeacher(Part):
     patience_s: float = Field(default=300, gt=0)  # without any success, until the endpoint is given up
     idle_timeout_s: float = Field(default=300, gt=0)  # without a byte of an answer, until a request is tried again
     start_timeout_s: float = Field(default=60, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.username is not None:
+            raise PydanticCustomError("hidden", "must hold no user name or password; keys go by teacher.api_key_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as http://teacher.example:8000/v1")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and value.isidentifier()):
+            raise PydanticCustomError("hidden", "must be the name of an environment variable, such as TEACHER_KEY")
+        return value
 
 
 class ReplayColumns(Part):
@@ -379,7 +398,8 @@ def _explain(item: dict[str, Any]) -> str:
     if kind == "missing":
         return f"{key}: is missing and has no default"
     value = item.get("input")
-    seen = f"={value!r}" if not isinstance(value, Mapping | list | tuple) else ""
+    # `hidden`: somebody may have put the secret itself where its name belongs.
+    seen = f"={value!r}" if not isinstance(value, Mapping | list | tuple) and kind != "hidden" else ""
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if kind == "union_tag_invalid":
         return f"{key}.kind={item['ctx']['tag']!r} must be one of {item['ctx']['expected_tags']}"

@@ -101,6 +101,10 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
             {"teacher": {"kind": "hf"}},
             "teacher.kind='hf' must be one of 'vllm', 'openai', 'replay', 'scripted'",
         ),
+        (
+            {"teacher": {"kind": "openai", "model": "m", "base_url": "localhost:8000"}},
+            "teacher.base_url='localhost:8000' must be a URL such as http://teacher.example:8000/v1",
+        ),
         ({"teacher": {"kind": "vllm"}}, "teacher.model: is missing and has no default"),
         (
             {"sources": [{"kind": "jsonl", "path": "a", "columns": {"problem": "q", "messages": "m"}}]},
@@ -184,3 +188,12 @@ def test_overrides_are_read_as_yaml_and_reach_into_mappings_and_lists(tmp_path):
 )
 def test_an_override_that_cannot_be_applied_is_shown_as_it_was_given(tmp_path, override, expected):
     assert expected in override_message(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"base_url": "http://me:sesame@host/v1"}, {"base_url": "http://host/v1", "api_key_env": "sk-sesame"}]
+)
+def test_a_secret_that_stands_where_its_name_belongs_is_refused_and_not_shown(wrong):
+    text = message(teacher={"kind": "openai", "model": "m", **wrong})
+    assert "teacher." in text
+    assert "sesame" not in text
