@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from factory.mappings import READY, domain_of, license_of
 from factory.rows import JSON_NAMES, MISSING, NumberLiteral, Row, RowError, column_names, listed, lookup, shown
 from schemas.config import Columns, DatasetSource, FileSource
-from schemas.problem import Answer, Choice, Domain, Message, Problem, QuarantineReason, Reference
+from schemas.problem import Answer, Choice, Domain, Message, Problem, QuarantineReason, Reference, Tests
 
 MAX_PLAIN_EXPONENT: Final = 100  # 1e100 is written out, 1e101 stays as it is: the answer must stay short
 MAX_OPTIONS: Final = 26  # one letter each
@@ -25,18 +26,29 @@ def column_problem(row: Row, source: FileSource | DatasetSource, name: str) -> P
     Raises:
         RowError: If a mapped column is missing, or holds what no problem can be made of.
     """
-    columns, body = source.columns, row.body
-    assert body is not None
+    assert row.body is not None
+    columns, body = _plain_columns(source.columns, row.body)
     domain = _optional(body, columns.domain)
     return Problem(
-        domain=source.domain if domain is None else _domain(domain, str(columns.domain)),
+        domain=domain_of(source) if domain is None else _domain(domain, str(columns.domain)),
         messages=_messages(body, columns),
         language=_optional(body, columns.language) or source.language,
         source=name,
         source_row_id=_optional(body, columns.id) or row.row_id,
-        license=_optional(body, columns.license) or source.license,
-        reference=_reference(body, source),
+        license=_optional(body, columns.license) or license_of(source),
+        reference=_reference(body, columns, source),
     )
+
+
+def _plain_columns(columns: Columns, body: Mapping[str, Any]) -> tuple[Columns, Mapping[str, Any]]:
+    """Return columns and row as they are, or as a known dataset's mapping rewrites them."""
+    if columns.ready is None:
+        return columns, body
+    rewritten = READY[columns.ready].rewrite(body)
+    names: dict[str, Any] = {name: name for name in ("problem", "answer", "letter", "options") if name in rewritten}
+    row_id = columns.id or ("id" if "id" in rewritten else None)
+    plain = columns.model_copy(update={"ready": None, "id": row_id, **names})
+    return plain, {**body, **rewritten}
 
 
 def read_text(value: Any, column: str, *, allow_number: bool = False) -> str:
@@ -116,8 +128,10 @@ def _options(body: Mapping[str, Any], column: str) -> tuple[str, ...]:
     return tuple(read_text(item, f"{column}.{i}", allow_number=True) for i, item in enumerate(value))
 
 
-def _reference(body: Mapping[str, Any], source: FileSource | DatasetSource) -> Reference | None:
-    columns = source.columns
+def _reference(body: Mapping[str, Any], columns: Columns, source: FileSource | DatasetSource) -> Reference | None:
+    tests = body.get("tests") if source.columns.ready is not None else None
+    if isinstance(tests, Tests):
+        return tests
     if columns.answer is not None:
         text = read_text(_required(body, columns.answer), columns.answer, allow_number=True).strip()
         return Answer(text=text, kind=source.answer_kind, precision=source.answer_precision)

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from factory.mappings import domain_of
 from factory.prompts import (
     ByteTokenizer,
     EndpointTokenizer,
@@ -23,10 +24,9 @@ from factory.prompts import (
     load_counter,
     make_renderer,
 )
-from factory.teachers import TeacherIdentity, teacher_identity
+from factory.teachers import TeacherIdentity, hash_model_folder, teacher_identity
 from factory.teachers.replay import Recording, open_recording
 from schemas.config import (
-    Columns,
     FileSource,
     GymSource,
     JobConfig,
@@ -53,12 +53,14 @@ class Plan:
     fingerprint: str
     fingerprint_parts: Mapping[str, Any]
     recording: Recording | None = None  # of a replay teacher
+    why_no_tokenizer: str | None = None  # then the fingerprint is not the run's: such a plan is for looking at only
 
 
-def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
+def make_plan(job: JobConfig, shipped_models: Mapping[str, Path], *, is_dry: bool = False) -> Plan:
     """Return the plan of a job; reads the teacher's tokenizer and configuration, starts nothing.
 
-    ``shipped_models`` are folders of models that come with the installation, by the name a job may use.
+    ``shipped_models`` are folders of models that come with the installation, by the name a job may use. A dry plan does
+    without a tokenizer that cannot be loaded, as without a network, and says so.
 
     Raises:
         ConfigError: If the teacher's folder, its tokenizer or the prompt template cannot be used.
@@ -70,7 +72,8 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
         sampling = job.sampling.model_copy(update={"num_samples": recording.most_attempts})
         job = job.model_copy(update={"sampling": sampling})
     identity = teacher_identity(teacher)
-    renderer = make_renderer(job.prompt, _tokenizer(teacher))
+    tokenizer, why_no_tokenizer = _find_tokenizer(teacher, is_dry=is_dry)
+    renderer = make_renderer(job.prompt, tokenizer)
     teacher = _fit_to_prompt(teacher, renderer)
     parts: dict[str, Any] = {
         "teacher": {"name": identity.name, "revision": identity.revision},
@@ -78,8 +81,12 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
         "sampling": job.sampling.model_dump(mode="json", exclude={"num_samples"}),
     }
     if isinstance(teacher, VllmTeacher):
-        # Both change the numbers, and the second how far a text can go.
+        # All change the numbers or how far a text can go. Later keys count where they are set: older runs go on.
         parts["teacher"] |= teacher.engine.model_dump(include={"dtype", "quantization", "max_model_len"})
+        if teacher.engine.kv_cache_dtype != "auto":
+            parts["teacher"]["kv_cache_dtype"] = teacher.engine.kv_cache_dtype
+        if teacher.tokenizer is not None:
+            parts["teacher"]["tokenizer"] = _tokenizer_identity(teacher.tokenizer)
     if isinstance(teacher, OpenaiTeacher):
         parts["teacher"] |= teacher.model_dump(include={"api", "extra_body"})
     return Plan(
@@ -90,6 +97,7 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path]) -> Plan:
         fingerprint=digest(["fingerprint", parts]),
         fingerprint_parts=parts,
         recording=recording,
+        why_no_tokenizer=why_no_tokenizer,
     )
 
 
@@ -97,9 +105,12 @@ def _resolve_teacher(job: JobConfig, shipped_models: Mapping[str, Path]) -> Teac
     """Return the job's teacher with what follows from the rest of the job and from this machine filled in."""
     teacher = job.teacher
     if isinstance(teacher, VllmTeacher):
-        folder = shipped_models.get(teacher.model, Path(teacher.model))
-        if folder.is_dir():  # engines run in other working directories
-            return teacher.model_copy(update={"model": str(folder.resolve())})
+        folders = {"model": shipped_models.get(teacher.model, Path(teacher.model))}
+        if teacher.tokenizer is not None:
+            folders["tokenizer"] = Path(teacher.tokenizer)
+        # Engines run in other working directories.
+        resolved = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
+        return teacher.model_copy(update=resolved)
     if isinstance(teacher, ReplayTeacher):
         missing = [key for key in ("template", "format") if key not in job.prompt.model_fields_set]
         if missing:
@@ -124,18 +135,34 @@ def _domains_of(job: JobConfig) -> tuple[Domain, ...]:
     """Return the domains that a job's problems may have: where rows or tasks decide, all there are."""
     found: set[Domain] = set()
     for source in job.sources:
-        if (
-            isinstance(source, GymSource)
-            or not isinstance(source.columns, Columns)
-            or source.columns.domain is not None
-        ):
+        if isinstance(source, GymSource) or source.columns.domain is not None:
             return tuple(Domain)
-        found.add(source.domain)
+        found.add(domain_of(source))
     return tuple(sorted(found))
+
+
+def _find_tokenizer(teacher: Teacher, *, is_dry: bool) -> tuple[PromptTokenizer, str | None]:
+    """Return the teacher's tokenizer; a dry plan gets one that knows nothing where there is none, and why.
+
+    A tokenizer that the job names itself must be there: whoever names one has it.
+    """
+    try:
+        return _tokenizer(teacher), None
+    except ConfigError as error:
+        if not is_dry or not isinstance(teacher, VllmTeacher) or teacher.tokenizer is not None:
+            raise
+        return EndpointTokenizer(teacher.model), str(error)
+
+
+def _tokenizer_identity(path_or_name: str) -> str:
+    folder = Path(path_or_name)
+    return hash_model_folder(folder) if folder.is_dir() else path_or_name
 
 
 def _tokenizer(teacher: Teacher) -> PromptTokenizer:
     if isinstance(teacher, VllmTeacher):
+        if teacher.tokenizer is not None:
+            return HfTokenizer(teacher.tokenizer, key="teacher.tokenizer")
         return HfTokenizer(teacher.model, teacher.revision)
     if isinstance(teacher, ScriptedTeacher):
         return ByteTokenizer()

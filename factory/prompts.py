@@ -69,8 +69,8 @@ class PromptTokenizer(Protocol):
 class HfTokenizer:
     """The tokenizer of a folder or a Hub name, loaded by ``transformers``."""
 
-    def __init__(self, path_or_name: str, revision: str | None = None) -> None:
-        """Load it.
+    def __init__(self, path_or_name: str, revision: str | None = None, *, key: str = "teacher.model") -> None:
+        """Load it; ``key`` of the job file named it.
 
         Raises:
             ConfigError: If there is none that can be loaded.
@@ -82,7 +82,7 @@ class HfTokenizer:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path_or_name, revision=revision)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError) as error:
             raise ConfigError(
-                f"teacher.model={path_or_name!r} (revision {revision}): its tokenizer cannot be loaded: {error}; "
+                f"{key}={path_or_name!r} (revision {revision}): its tokenizer cannot be loaded: {error}; "
                 "give a folder with tokenizer files, or a name on the Hub (this needs a network)"
             ) from error
         template = self._tokenizer.chat_template

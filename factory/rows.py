@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.config import Columns, DatasetSource, FileSource
+from schemas.config import DatasetSource, FileSource
 from schemas.errors import SourceError
 from schemas.problem import QuarantineReason
 
@@ -103,9 +103,16 @@ def column_names(body: Mapping[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _wanted_columns(columns: Columns) -> dict[str, str]:
-    """Return the mapped column names, each with the key of the job file that names it."""
-    return {name: key for key in type(columns).model_fields if (name := getattr(columns, key)) is not None}
+class Wanted(NamedTuple):
+    """The columns that rows are read for: those there must be, each with its key in the job file."""
+
+    required: Mapping[str, str]
+    optional: tuple[str, ...] = ()  # read where they are
+
+    def of(self, names: Iterable[str]) -> list[str]:
+        """Return those that a file with such columns has."""
+        there = set(names)
+        return [*self.required, *(name for name in self.optional if name in there and name not in self.required)]
 
 
 def _no_column(label: str, what: str, missing: Mapping[str, str], names: Iterable[str]) -> SourceError:
@@ -129,27 +136,28 @@ def name_of(path: str) -> str:
     return start.rstrip("-_.") or Path(folder).name or "files"
 
 
-def file_rows(source: FileSource, label: str) -> Iterator[Row]:
+def file_rows(source: FileSource, wanted: Wanted, label: str) -> Iterator[Row]:
     """Return the rows of JSONL or Parquet files, file after file in the order of their names.
 
     Raises:
         SourceError: If there is no such file, or a mapped column is nowhere in it; while reading, if a file breaks off.
     """
     files = find_files(source.path, source.kind, label)
-    columns = _wanted_columns(source.columns)
+    columns = wanted.required
     if source.kind == "parquet":
         for path in files:
             _check_arrow_columns(_parquet_schema(path, label), columns, label, str(path))
     else:
         _check_jsonl_columns(files, columns, label, source.path)
-    return _rows_of_files(files, columns, source, label)
+    return _rows_of_files(files, wanted, source, label)
 
 
-def _rows_of_files(files: Sequence[Path], columns: Mapping[str, str], source: FileSource, label: str) -> Iterator[Row]:
+def _rows_of_files(files: Sequence[Path], wanted: Wanted, source: FileSource, label: str) -> Iterator[Row]:
     is_glob = glob.has_magic(source.path)  # row numbers alone would not tell the files apart
     for path in files:
         prefix = f"{path.name}:" if is_glob else ""
         if source.kind == "parquet":
+            columns = wanted.of(_parquet_schema(path, label).names)
             yield from _arrow_rows(_parquet_batches(path, columns, label), columns, f"{path.name} row", prefix)
         else:
             yield from _jsonl_rows(path, label, prefix)
@@ -275,7 +283,7 @@ def _top_columns(columns: Iterable[str], names: Sequence[str]) -> list[str]:
     return sorted({name if name in names else name.partition(".")[0] for name in columns})
 
 
-def dataset_rows(source: DatasetSource, label: str) -> Iterator[Row]:
+def dataset_rows(source: DatasetSource, wanted: Wanted, label: str) -> Iterator[Row]:
     """Return the rows of what ``datasets.load_dataset`` gives.
 
     Raises:
@@ -292,8 +300,8 @@ def dataset_rows(source: DatasetSource, label: str) -> Iterator[Row]:
             f"{label}: datasets.load_dataset does not load {what}: {error}; "
             "correct these (a name on the Hub needs a network, a local path must hold data files)"
         ) from error
-    columns = _wanted_columns(source.columns)
-    _check_arrow_columns(loaded.features.arrow_schema, columns, label, f"{source.path} ({source.split})")
+    _check_arrow_columns(loaded.features.arrow_schema, wanted.required, label, f"{source.path} ({source.split})")
+    columns = wanted.of(loaded.column_names)
     batches = loaded.select_columns(_top_columns(columns, loaded.column_names)).with_format("arrow").iter(BATCH_ROWS)
     return _arrow_rows(batches, columns, f"{source.path} row", "")
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from factory.columns import column_problem
 from factory.gym import gym_problem, gym_rows
+from factory.mappings import wanted_columns
 from factory.rows import MAX_RAW_CHARS, Row, RowError, dataset_rows, file_rows, name_of, shown
 from schemas.config import DatasetSource, GymSource, Source
 from schemas.errors import SourceError
@@ -103,9 +104,12 @@ def _open(position: int, source: Source) -> _Reader:
     elif isinstance(source, DatasetSource):
         # A name on the Hub stays whole: it is where people look.
         name = source.name or (name_of(source.path) if Path(source.path).exists() else source.path)
-        rows, to_problem = dataset_rows(source, label), partial(column_problem, source=source, name=name)
+        rows, to_problem = (
+            dataset_rows(source, wanted_columns(source.columns), label),
+            partial(column_problem, source=source, name=name),
+        )
     else:
-        name, rows = source.name or name_of(source.path), file_rows(source, label)
+        name, rows = source.name or name_of(source.path), file_rows(source, wanted_columns(source.columns), label)
         to_problem = partial(column_problem, source=source, name=name)
     return _Reader(position=position, name=name, rows=islice(rows, source.limit), to_problem=to_problem)
 

@@ -82,7 +82,7 @@ def run(
     overrides: Overrides = [],  # noqa: B006  typer reads it once
     address: Address = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved job and what it would make; start nothing.")
+        bool, typer.Option("--dry-run", help="Print the resolved job, what it would make and cost; start nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -92,7 +92,7 @@ def run(
     from schemas.config import load_config
 
     job = load_config(job_file, overrides)
-    plan = make_plan(job, SHIPPED_MODELS)
+    plan = make_plan(job, SHIPPED_MODELS, is_dry=dry_run)
     path = run_path or Path("runs") / job.name
     if dry_run:
         show.plan(plan, path, as_json=as_json)

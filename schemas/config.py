@@ -10,7 +10,7 @@ import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
@@ -28,9 +28,32 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Columns(Part):
-    """Which column of the source holds what. A dotted name reaches into a struct (``reward_model.ground_truth``)."""
+# Known datasets whose rows `factory/mappings.py` knows how to read.
+READY_MAPPINGS: Final = (
+    "numina_math_cot",
+    "numina_math_1.5",
+    "openr1_math",
+    "math",
+    "math500",
+    "gsm8k",
+    "aime",
+    "humaneval",
+    "mbpp",
+    "livecodebench",
+    "taco",
+    "apps",
+    "code_contests",
+    "gpqa",
+)
 
+
+class Columns(Part):
+    """Which column of the source holds what. A dotted name reaches into a struct (``reward_model.ground_truth``).
+
+    In place of a mapping a job may give the name of a known dataset (``columns: gsm8k``), which is ``ready``.
+    """
+
+    ready: str | None = None  # a known dataset, in place of problem, messages, answer, letter and options
     problem: str | None = None  # text of the question; or give `messages`
     messages: str | None = None  # list of {role, content}
     answer: str | None = None  # final answer
@@ -41,8 +64,22 @@ class Columns(Part):
     language: str | None = None
     domain: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_name(cls, value: Any) -> Any:
+        return {"ready": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _asks_something(self) -> Columns:
+        if self.ready is not None:
+            if self.ready not in READY_MAPPINGS:
+                near = difflib.get_close_matches(self.ready, READY_MAPPINGS, n=1, cutoff=0.4)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"{self.ready!r} is no known dataset; {hint}there are: {', '.join(READY_MAPPINGS)}")
+            both = [key for key in ("problem", "messages", "answer", "letter", "options") if getattr(self, key)]
+            if both:
+                raise ValueError(f"give `ready` or `{both[0]}`, not both")
+            return self
         if (self.problem is None) == (self.messages is None):
             raise ValueError("give exactly one of `problem` and `messages`")
         if self.letter is not None and self.answer is not None:
@@ -108,6 +145,13 @@ class PromptConfig(Part):
     format: TraceFormat | None = None  # default: from the template and from what was rendered
 
 
+class Speculation(Part):
+    """Tokens drafted cheaply and checked by the model itself: the distribution of the texts stays what it was."""
+
+    method: Literal["mtp", "ngram", "suffix"]  # mtp: by layers that came with the model, as DeepSeek's
+    num_tokens: int = Field(ge=1)  # drafted at a time
+
+
 class EngineOptions(Part):
     """Settings of one vLLM engine; both batch limits are set, since AsyncLLM's own defaults are far too low."""
 
@@ -116,7 +160,12 @@ class EngineOptions(Part):
     max_num_batched_tokens: int = Field(default=8192, ge=1)
     dtype: str = "auto"
     quantization: str | None = None
+    kv_cache_dtype: str = "auto"  # such as fp8: twice the sequences, other numbers
     tensor_parallel_size: int = Field(default=1, ge=1)
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    enable_expert_parallel: bool = False  # mixtures of experts: whole experts per GPU, not a slice of each
+    distributed_executor_backend: Literal["mp", "ray"] | None = None  # default: mp, which stays on one node
+    speculation: Speculation | None = None
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     cpu_kvcache_gib: float | None = Field(default=None, gt=0)  # CPU builds only
     enforce_eager: bool = False
@@ -131,6 +180,20 @@ class EngineOptions(Part):
             )
         return self
 
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of one engine."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+class Price(Part):
+    """What `--dry-run` prices a job with: stated by you, not measured. It changes nothing of what is run."""
+
+    tokens_per_s: float | None = Field(default=None, gt=0)  # output tokens of one engine, all its GPUs together
+    mean_tokens: float | None = Field(default=None, gt=0)  # of a completion, by the teacher's tokenizer
+    gpu_hour_cost: float | None = Field(default=None, ge=0)
+    currency: str = "USD"
+
 
 class VllmTeacher(Part):
     """A local vLLM engine per actor. ``model`` is a folder, a Hub name, or ``demo`` for the one in this package."""
@@ -138,8 +201,10 @@ class VllmTeacher(Part):
     kind: Literal["vllm"]
     model: str
     revision: str | None = None
+    tokenizer: str | None = None  # folder or Hub name; default: the model's own
     num_engines: int = Field(default=1, ge=1)
     engine: EngineOptions = EngineOptions()
+    price: Price = Price()
     start_timeout_s: float = Field(default=1800, gt=0)
 
 

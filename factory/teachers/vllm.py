@@ -53,7 +53,7 @@ class VllmEngine:
                 f"vLLM is not usable here: {error}; install the extra `cpu` or `gpu` of distillation-factory"
             ) from error
         try:
-            arguments = AsyncEngineArgs(**self._engine_arguments())
+            arguments = AsyncEngineArgs(**engine_arguments(self._config))
             self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._token_counter()])
         except (RuntimeError, ValueError, OSError, ImportError, KeyError, AttributeError) as error:
             raise TeacherError(f"teacher.model={self._config.model!r} cannot be loaded: {error}") from error
@@ -103,16 +103,6 @@ class VllmEngine:
             self._engine.shutdown()
             self._engine = None
 
-    def _engine_arguments(self) -> dict[str, Any]:
-        options = self._config.engine
-        arguments = options.model_dump(exclude={"cpu_kvcache_gib"})
-        return arguments | {
-            "model": self._config.model,
-            "revision": self._config.revision,
-            "seed": secrets.randbits(31),
-            "disable_log_stats": True,
-        }
-
     def _sampling_params(self, max_tokens: int, seed: int | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -161,7 +151,11 @@ class VllmEngine:
                 "async_scheduling": getattr(scheduler, "async_scheduling", None),
                 "num_gpu_blocks": config.cache_config.num_gpu_blocks,
                 "block_size": config.cache_config.block_size,
+                "kv_cache_dtype": str(config.cache_config.cache_dtype),
                 "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+                "pipeline_parallel_size": config.parallel_config.pipeline_parallel_size,
+                "enable_expert_parallel": config.parallel_config.enable_expert_parallel,
+                "speculation": _speculation(config.speculative_config),
                 "enforce_eager": config.model_config.enforce_eager,
             },
         )
@@ -224,6 +218,29 @@ class VllmEngine:
                 pass
 
         return TokenCounter
+
+
+def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
+    """Return the arguments of ``AsyncEngineArgs``; those that a job leaves out are the factory's defaults, not vLLM's."""
+    options = teacher.engine
+    arguments = options.model_dump(exclude={"cpu_kvcache_gib", "speculation"})
+    if options.speculation is not None:
+        arguments["speculative_config"] = {
+            "method": options.speculation.method,
+            "num_speculative_tokens": options.speculation.num_tokens,
+        }
+    return arguments | {
+        "model": teacher.model,
+        "tokenizer": teacher.tokenizer,
+        "revision": teacher.revision,
+        "seed": secrets.randbits(31),
+        "disable_log_stats": True,
+    }
+
+
+def _speculation(config: Any) -> dict[str, Any] | None:
+    """Return what vLLM made of the speculation that was asked for."""
+    return None if config is None else {"method": config.method, "num_tokens": config.num_speculative_tokens}
 
 
 def _first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
