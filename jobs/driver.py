@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,8 @@ from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
-from schemas.config import EngineOptions, Teacher, VllmTeacher, parse_config
+from jobs.gpus import check_backend, gpus_of_teacher
+from schemas.config import VllmTeacher, parse_config
 from schemas.errors import ConfigError, FactoryError, SourceError, StoreError, TeacherError, VerifierError
 from schemas.manifest import Manifest
 from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
@@ -250,7 +251,7 @@ class _Supervisor:
         self._spec = spec
         self._plan = plan
         self._job = spec.job
-        self._num_gpus = 0 if plan is None else _gpus_of_teacher(plan.teacher)
+        self._num_gpus = 0 if plan is None else gpus_of_teacher(plan.teacher)
         self._path = path = spec.path
         self._watch = watch
         self._epoch = RunFolder(path).manifest().epoch
@@ -484,47 +485,6 @@ class _Supervisor:
 
     def _get(self, ref: Any) -> Any:
         return ray.get(ref)
-
-
-def check_backend(engine: EngineOptions) -> None:
-    """Check that an engine starts its workers in a way that the factory can give GPUs to.
-
-    Raises:
-        ConfigError: If Ray is to place the workers. It would wait for ever for GPUs that the engine's actor holds.
-    """
-    if engine.distributed_executor_backend == "ray":
-        raise ConfigError(
-            f"teacher.engine.distributed_executor_backend='ray': an engine of {engine.num_gpus} GPUs over several nodes "
-            "needs a placement group, which this version does not make; --dry-run plans such a job. To run it, let "
-            "tensor_parallel_size x pipeline_parallel_size fit into one node and leave the key out"
-        )
-
-
-def gpus_of_engine(engine: EngineOptions, gpus_of_nodes: Sequence[float]) -> int:
-    """Return how many GPUs an engine reserves, all on one node; 0 on a cluster without any: vLLM's CPU build serves.
-
-    Raises:
-        ConfigError: If no node has so many: the engine would wait for ever.
-    """
-    check_backend(engine)
-    largest = int(max(gpus_of_nodes, default=0))
-    if largest == 0:
-        return 0
-    if engine.num_gpus > largest:
-        raise ConfigError(
-            f"teacher.engine: tensor_parallel_size={engine.tensor_parallel_size} x pipeline_parallel_size="
-            f"{engine.pipeline_parallel_size} = {engine.num_gpus} GPUs, the largest node of this cluster has {largest}: "
-            "an engine over several nodes needs a placement group, which this version does not make; lower one of them, "
-            "or take larger nodes (--dry-run plans such a job)"
-        )
-    return engine.num_gpus
-
-
-def _gpus_of_teacher(teacher: Teacher) -> int:
-    if not isinstance(teacher, VllmTeacher):
-        return 0
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return gpus_of_engine(teacher.engine, [node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]])
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -25,9 +25,11 @@ from schemas.verdict import Outcome
 if TYPE_CHECKING:
     from factory.agreement import Agreement
     from factory.coordinator import Progress as RunProgress
+    from factory.estimate import Figure
     from factory.plan import Plan
     from factory.report import Status
     from jobs.doctor import Finding
+    from schemas.problem import Problem, Prompt
 
 out = Console()
 err = Console(stderr=True)
@@ -108,32 +110,61 @@ class LiveProgress:
 
 
 def plan(found: Plan, path: Path, *, as_json: bool) -> None:
-    """Print what a job resolves to and what it would make at most."""
+    """Print what a job resolves to, what it would make and cost, and where each figure comes from."""
+    from factory.estimate import as_json as figures_as_json
+    from factory.estimate import count_prompts, estimate
     from factory.sources import load_problems
 
     loaded = load_problems(found.job.sources, max_problems=found.job.schedule.max_problems)
-    prompts = [found.renderer.render(problem) for problem in loaded.problems]
-    requests = len(prompts) * found.job.sampling.num_samples
-    prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts) * found.job.sampling.num_samples
-    most = requests * found.job.sampling.max_tokens
+    prompts, num_refused = _render(found, loaded.problems)
+    figures = estimate(found.job, count_prompts(prompts))
+    is_known = found.why_no_tokenizer is None
     body = {
         "run": str(path),
-        "fingerprint": found.fingerprint,
+        "fingerprint": found.fingerprint if is_known else None,
         "teacher": found.identity._asdict(),
-        "format": str(found.renderer.format),
-        "problems": len(prompts),
-        "quarantined": len(loaded.quarantined),
-        "requests": requests,
-        "prompt_tokens": prompt_tokens,
-        "output_tokens_at_most": most,
+        "format": str(found.renderer.format) if is_known else None,
+        "quarantined": len(loaded.quarantined) + num_refused,
+        **{name: figures[name].value for name in ("problems", "requests", "prompt_tokens", "output_tokens_at_most")},
+        "why_no_tokenizer": found.why_no_tokenizer,
+        "estimate": figures_as_json(figures),
         "job": found.job.model_dump(mode="json"),
     }
     if as_json:
         json_line(body)
         return
-    out.print(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), markup=False, highlight=False)
-    if prompts:
-        out.print(Panel(prompts[0].text, title="the first prompt"), markup=False, highlight=False)
+    shown = {name: body[name] for name in ("run", "fingerprint", "teacher", "format", "quarantined", "job")}
+    out.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), markup=False, highlight=False)
+    if prompts and is_known:
+        out.print(Panel(escape(prompts[0].text), title="the first prompt"), highlight=False)
+    _figures(figures)
+    if found.why_no_tokenizer is not None:
+        message(
+            f"{found.why_no_tokenizer}\nfingerprint and format follow from the tokenizer's chat template and are not "
+            "known, and prompt tokens are estimated; teacher.tokenizer may name a folder with the tokenizer's files"
+        )
+
+
+def _render(found: Plan, problems: Sequence[Problem]) -> tuple[list[Prompt], int]:
+    """Return the prompts of the problems, and how many a template refuses: a run would set these aside."""
+    prompts = []
+    for problem in problems:
+        try:
+            prompts.append(found.renderer.render(problem))
+        except ValueError:
+            continue
+    return prompts, len(problems) - len(prompts)
+
+
+def _figures(figures: Mapping[str, Figure]) -> None:
+    table = Table(title="what it would make and cost", title_justify="left")
+    table.add_column("figure", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("from")
+    for name, (value, origin) in figures.items():
+        shown = "not known" if value is None else f"{value:,.0f}" if isinstance(value, int) else f"{value:,.2f}"
+        table.add_row(name, shown, escape(origin))
+    out.print(table)
 
 
 def status(found: Status) -> None:
@@ -192,6 +223,12 @@ def tables(path: Path, selection: str) -> None:
     folder = path / "tables" / selection
     _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+
+
+def log(text: str) -> None:
+    """Pass on a piece of another process's output as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _line(text: str) -> None:

@@ -221,7 +221,7 @@ class VllmEngine:
 
 
 def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
-    """Return the arguments of ``AsyncEngineArgs``; those that a job leaves out are the factory's defaults, not vLLM's."""
+    """Return the arguments of ``AsyncEngineArgs``; what a job leaves out has the factory's default, not vLLM's."""
     options = teacher.engine
     arguments = options.model_dump(exclude={"cpu_kvcache_gib", "speculation"})
     if options.speculation is not None:

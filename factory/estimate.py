@@ -1,0 +1,140 @@
+"""What a job would make and cost, before anything is started: `--dry-run` prints it.
+
+Every figure says where it comes from. What only the user can know (how fast an engine is, how long completions get) is
+stated in ``teacher.price``; without it the figures that need it are missing, and say what is. Nothing is guessed but
+what names itself an estimate, and nothing is measured, loaded or started here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from schemas.config import JobConfig, VllmTeacher
+from schemas.problem import Prompt
+
+CHARACTERS_PER_TOKEN: Final = 4  # of English, a rule of thumb, for prompts whose tokenizer is not at hand
+
+# A journal frame holds text and token ids as they are, 4 bytes an id. Text is 2.6 bytes a token in 400 chains of
+# thought of Qwen2.5-Math (a byte-level BPE of 18,000 tokens); the rest of a frame was 591 bytes in a run of the demo
+# (1,200 traces, vLLM). Segments go once they are judged and committed, so this is the most there can be at a time.
+JOURNAL_BYTES_PER_TOKEN: Final = 6.6
+JOURNAL_BYTES_PER_ATTEMPT: Final = 590
+# zstd Parquet. 0.9 bytes a token for the text and as much for the ids, in 50 of those chains, each of another problem;
+# the text is kept four times (traces; text and its parts in `candidates`; `sft`), the ids once. With eight attempts at
+# each problem it was less than half of that, so this is the upper end. All else was 394 bytes an attempt in the demo's
+# run: ids, times, verdicts, the other columns of the tables.
+STORED_BYTES_PER_TOKEN: Final = 4.5
+STORED_BYTES_PER_ATTEMPT: Final = 400
+
+
+class Figure(NamedTuple):
+    """A number, None where it cannot be known, and where it comes from or what is missing."""
+
+    value: float | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCount:
+    """The prompts of a job, each counted once."""
+
+    num_prompts: int
+    num_tokens: int
+    is_estimated: bool  # from characters: nobody here knows the tokenizer
+
+
+def count_prompts(prompts: Iterable[Prompt]) -> PromptCount:
+    """Return how many prompts there are, and their tokens; estimated where a prompt came without token ids."""
+    num_prompts = num_tokens = 0
+    is_estimated = False
+    for prompt in prompts:
+        num_prompts += 1
+        num_tokens += len(prompt.token_ids) or -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
+        is_estimated |= not prompt.token_ids
+    return PromptCount(num_prompts=num_prompts, num_tokens=num_tokens, is_estimated=is_estimated)
+
+
+def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
+    """Return the figures of a job by name, with the unit in it, in the order in which they follow from one another."""
+    num_samples = job.sampling.num_samples
+    requests = counted.num_prompts * num_samples
+    how = f"characters / {CHARACTERS_PER_TOKEN}, an estimate" if counted.is_estimated else "the teacher's tokenizer"
+    figures = {
+        "problems": Figure(counted.num_prompts, "the sources, without rows set aside"),
+        "requests": Figure(requests, f"problems x sampling.num_samples ({num_samples})"),
+        "prompt_tokens": Figure(counted.num_tokens * num_samples, f"{how}; a prompt counts once per request"),
+        "output_tokens_at_most": Figure(
+            requests * job.sampling.max_tokens, f"requests x sampling.max_tokens ({job.sampling.max_tokens:,})"
+        ),
+        "output_tokens": _output_tokens(job, requests),
+    }
+    figures |= _engine_figures(job, figures["output_tokens"])
+    return figures | _disk_figures(requests, figures["output_tokens"])
+
+
+def _output_tokens(job: JobConfig, requests: int) -> Figure:
+    if not isinstance(job.teacher, VllmTeacher):
+        return Figure(None, f"only a teacher of kind vllm has a price, this one is of kind {job.teacher.kind}")
+    mean, most = job.teacher.price.mean_tokens, job.sampling.max_tokens
+    if mean is None:
+        return Figure(None, "teacher.price.mean_tokens is not stated: the tokens of an average completion")
+    if mean > most:
+        return Figure(
+            requests * most,
+            f"requests x sampling.max_tokens ({most:,}): teacher.price.mean_tokens ({mean:,g}) is above it",
+        )
+    return Figure(round(requests * mean), f"requests x teacher.price.mean_tokens ({mean:,g}, stated)")
+
+
+def _engine_figures(job: JobConfig, output_tokens: Figure) -> dict[str, Figure]:
+    """Return time and cost, from the stated speed of an engine that is always full: no start, no tail, no deaths."""
+    if output_tokens.value is None or not isinstance(job.teacher, VllmTeacher):
+        missing = Figure(None, f"needs output_tokens: {output_tokens.origin}")
+        return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing)
+    price, num_gpus, num_engines = job.teacher.price, job.teacher.engine.num_gpus, job.teacher.num_engines
+    if price.tokens_per_s is None:
+        missing = Figure(
+            None, "teacher.price.tokens_per_s is not stated: output tokens per second of one engine, all its GPUs"
+        )
+        return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing)
+    engine_hours = float(output_tokens.value) / price.tokens_per_s / 3600
+    speed = f"teacher.price.tokens_per_s ({price.tokens_per_s:,g}, stated)"
+    gpu_hours = Figure(engine_hours * num_gpus, f"output_tokens / {speed} / 3600 x {num_gpus} GPUs per engine")
+    hours = Figure(engine_hours / num_engines, f"output_tokens / {speed} / 3600 / {num_engines} engines, all busy")
+    return {"gpu_hours": gpu_hours, "wall_clock_hours": hours, "cost": _cost(job.teacher, engine_hours * num_gpus)}
+
+
+def _cost(teacher: VllmTeacher, gpu_hours: float) -> Figure:
+    price = teacher.price
+    if price.gpu_hour_cost is None:
+        return Figure(None, "teacher.price.gpu_hour_cost is not stated: what a GPU costs per hour")
+    return Figure(
+        gpu_hours * price.gpu_hour_cost,
+        f"{price.currency}: gpu_hours x teacher.price.gpu_hour_cost ({price.gpu_hour_cost:g}, stated)",
+    )
+
+
+def _disk_figures(requests: int, output_tokens: Figure) -> dict[str, Figure]:
+    if output_tokens.value is None:
+        missing = Figure(None, f"needs output_tokens: {output_tokens.origin}")
+        return {"journal_bytes_at_most": missing, "stored_bytes": missing}
+    tokens = float(output_tokens.value)
+    return {
+        "journal_bytes_at_most": Figure(
+            round(tokens * JOURNAL_BYTES_PER_TOKEN + requests * JOURNAL_BYTES_PER_ATTEMPT),
+            f"{JOURNAL_BYTES_PER_TOKEN} per output token and {JOURNAL_BYTES_PER_ATTEMPT} per request, measured; "
+            "if nothing were judged before the end, and gone once all is",
+        ),
+        "stored_bytes": Figure(
+            round(tokens * STORED_BYTES_PER_TOKEN + requests * STORED_BYTES_PER_ATTEMPT),
+            f"{STORED_BYTES_PER_TOKEN} per output token and {STORED_BYTES_PER_ATTEMPT} per request, measured, "
+            "upper end: traces, verdicts and tables in zstd Parquet",
+        ),
+    }
+
+
+def as_json(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | str | None]]:
+    """Return the figures as JSON values."""
+    return {name: {"value": figure.value, "from": figure.origin} for name, figure in figures.items()}
