@@ -58,9 +58,12 @@ def main() -> None:
         app()
     except FactoryError as error:
         from jobs.driver import InterruptedRun
+        from jobs.submit import DetachedError
 
         show.message(str(error))
-        sys.exit(130 if isinstance(error, InterruptedRun) else 2 if isinstance(error, _USAGE_ERRORS) else 1)
+        sys.exit(
+            130 if isinstance(error, InterruptedRun | DetachedError) else 2 if isinstance(error, _USAGE_ERRORS) else 1
+        )
     except KeyboardInterrupt:
         show.message("interrupted")
         sys.exit(130)
@@ -105,6 +108,57 @@ def run(
         live.note("writing the tables")
         build_tables(path)
     _finish(path, as_json=as_json)
+
+
+@app.command(epilog="Example: factory submit jobs/configs/demo.yaml --address http://127.0.0.1:8265")
+def submit(
+    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; under the working directory.")],
+    address: Annotated[str, typer.Option(help="Address of the cluster's dashboard, such as http://127.0.0.1:8265.")],
+    run_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="Folder of the run, on storage that all nodes see.  [default: runs/<job name> under this directory]",
+            parser=_folder,
+        ),
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006
+    env_names: Annotated[
+        list[str],
+        typer.Option("--env", metavar="NAME", help="Environment variable of this shell that the job gets, by name."),
+    ] = [],  # noqa: B006
+    runtime_env: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Ray runtime environment: pip, env_vars, excludes, ...")
+    ] = None,
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="Submit, and do not follow the log.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the job that works on this run.")] = False,
+) -> None:
+    """Run the job as a Ray job: upload the working directory, run it there, follow its log to the end.
+
+    Exit code: that of the job; 130 if it was stopped, or you detached with Ctrl-C, which leaves it running. The same
+    command comes back to a job that goes on, and resumes a run whose job has ended.
+    """
+    from jobs import submit as submission
+    from schemas.config import load_config
+
+    job = load_config(job_file, overrides)
+    asked = submission.Submission(
+        job=job,
+        job_file=job_file,
+        run_path=(run_path or Path("runs") / job.name).absolute(),
+        address=address,
+        overrides=overrides,
+        env_names=env_names,
+        runtime_env=submission.read_runtime_env(runtime_env),
+    )
+    client = submission.connect(address)
+    if stop:
+        submission.stop(client, asked, show.message)
+        return
+    job_id = submission.submit(client, asked, show.message)
+    if not no_follow and (code := submission.follow(client, job_id, asked, show.log)):
+        raise typer.Exit(code)
 
 
 @app.command(epilog="Example: factory verify runs/demo")
