@@ -8,6 +8,7 @@ submitting again while it goes on attaches to it, and after its end starts the n
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -33,6 +34,13 @@ EXCLUDES: Final = ("/.git", "/.venv", "/runs", "/build", "/dist", "__pycache__",
 POLL_S: Final = 0.5
 SETTLE_S: Final = 20.0  # that Ray may take to note the end of a job whose log has ended
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+# Ray's loggers that tell, as often as they pack a folder, what they leave out and when a connection ends.
+CHATTY: Final = (
+    "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+)
 _LOST: Final = (aiohttp.ClientError, requests.RequestException, ConnectionError)
 
 
@@ -103,6 +111,8 @@ def connect(address: str) -> JobSubmissionClient:
         raise ConfigError(
             f"--address {address}: must be that of the cluster's dashboard, such as http://127.0.0.1:8265"
         )
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
@@ -131,10 +141,10 @@ def submit(client: JobSubmissionClient, submission: Submission, say: Callable[[s
         if not details.status.is_terminal():
             say(f"job {job_id} works on {submission.run_path} already: following it")
             return job_id
-    command = entrypoint(submission)
+    command, runtime_env = entrypoint(submission), _runtime_env(submission)
     job_id = f"{submission.prefix}{1 + max((int(name.rpartition('-')[2]) for name in jobs), default=0)}"
     try:
-        client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=_runtime_env(submission))
+        client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=runtime_env)
     except (RuntimeError, ValueError, TypeError, *_LOST) as error:
         raise FactoryError(
             f"{submission.address} refuses the job: {_line(error)}; nothing was started. What is uploaded is the "
@@ -166,8 +176,8 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
         FactoryError: If the cluster does not answer any more, or the job did not end well by itself.
     """
     try:
-        asyncio.run(_tail(client, job_id, out))
-        details = _ended(client, job_id)
+        broken = asyncio.run(_tail(client, job_id, out))
+        details = _settled(client, job_id)
     except KeyboardInterrupt:
         raise DetachedError(
             f"detached; job {job_id} goes on. The same command comes back to it, with --stop it ends the job; "
@@ -178,6 +188,11 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
             f"{submission.address} does not answer any more: {_line(error)}; all finished attempts are safe in "
             f"{submission.run_path}: submit again to come back, or to go on"
         ) from error
+    if not details.status.is_terminal():
+        raise FactoryError(
+            f"the log of job {job_id} broke off ({broken or 'without a word'}), and the job is {details.status}: it "
+            "goes on, and the same command comes back to it"
+        )
     if details.status == JobStatus.SUCCEEDED:
         return 0
     code = details.driver_exit_code
@@ -191,20 +206,20 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
     return code
 
 
-async def _tail(client: JobSubmissionClient, job_id: str, out: Callable[[str], None]) -> None:
+async def _tail(client: JobSubmissionClient, job_id: str, out: Callable[[str], None]) -> str:
+    """Pass the log on until it ends; return why, if its connection broke: whether the job did, its status says."""
     try:
         async for text in client.tail_job_logs(job_id):
             out(text)
-    except RuntimeError as error:  # the log's connection broke; whether the job did, its status says
-        out(f"\n(the log broke off: {_line(error)})\n")
+    except RuntimeError as error:
+        return _line(error)
+    return ""
 
 
-def _ended(client: JobSubmissionClient, job_id: str) -> JobDetails:
-    """Return what became of a job whose log has ended."""
+def _settled(client: JobSubmissionClient, job_id: str) -> JobDetails:
+    """Return what became of a job whose log has ended; Ray notes that a moment later."""
     deadline = time.monotonic() + SETTLE_S
-    while not (details := client.get_job_info(job_id)).status.is_terminal():
-        if time.monotonic() > deadline:
-            raise ConnectionError(f"the log of job {job_id} ended, and the job is still {details.status}")
+    while not (details := client.get_job_info(job_id)).status.is_terminal() and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return details
 

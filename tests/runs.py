@@ -198,7 +198,14 @@ def _heed_interrupts() -> None:
 class FactoryProcess:
     """A ``factory`` command in a child process; what it printed lies in ``out`` and ``err``."""
 
-    def __init__(self, arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        mark: Path,
+        *,
+        environment: Mapping[str, str] = {},
+        folder: Path | None = None,
+    ) -> None:
         self.mark = mark
         self.out, self.err = mark.with_suffix(".out"), mark.with_suffix(".err")
         with self.out.open("wb") as out, self.err.open("wb") as err:
@@ -209,6 +216,7 @@ class FactoryProcess:
                 stderr=err,
                 env={**os.environ, **environment, MARK: str(mark), "COLUMNS": "200", "NO_COLOR": "1"},
                 preexec_fn=_heed_interrupts,
+                cwd=folder,
             )
 
     def wait(self, timeout_s: float = 300) -> int:
@@ -235,10 +243,10 @@ def wait_for_no_process(mark: Path, timeout_s: float = 60) -> None:
 
 @contextmanager
 def factory_process(
-    arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}
+    arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}, folder: Path | None = None
 ) -> Iterator[FactoryProcess]:
-    """Start a ``factory`` command; at the end kill whatever is left of it, by process id."""
-    child = FactoryProcess(arguments, mark, environment=environment)
+    """Start a ``factory`` command, in ``folder``; at the end kill whatever is left of it, by process id."""
+    child = FactoryProcess(arguments, mark, environment=environment, folder=folder)
     try:
         yield child
     finally:

@@ -91,6 +91,7 @@ class Exchange:
     def __init__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
         self._handler = handler
         self.body = body
+        self.headers = handler.headers
         self.number = number  # of completions asked for so far, from 1
         self.at = time.monotonic()
 
