@@ -44,6 +44,9 @@ Address = Annotated[
     str | None,
     typer.Option(help="Address of a Ray cluster; default: RAY_ADDRESS, or a local Ray that ends with this command."),
 ]
+Selection = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Selection whose tables are read.  [default: the job's]")
+]
 
 # Reasons of failed attempts that no new start would mend: known from the input, and reported there.
 _NO_FAULT = ("prompt_too_long", "not_recorded")
@@ -209,6 +212,60 @@ def explain(run_path: RunPath, item_id: Annotated[str, typer.Argument(metavar="I
     show.json_line(found) if as_json else show.explanation(found)
 
 
+@app.command(epilog="Example: factory browse runs/demo --outcome wrong_answer --domain math")
+def browse(
+    run_path: RunPath,
+    outcome: Annotated[str | None, typer.Option(help="Only samples of this outcome, such as unreadable.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only samples of this reason; none: those that passed.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only samples of this domain, such as math.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only samples of this source, by its name.")] = None,
+    selection: Selection = None,
+    limit: Annotated[int, typer.Option(min=1, help="Samples to print where stdout is no terminal.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per sample on stdout.")] = False,
+) -> None:
+    """Page through samples: n and p move, o, r, d, s turn to the next outcome, reason, domain, source, q quits."""
+    from factory.samples import Asked, Samples
+    from jobs import browse as pager
+
+    samples = Samples(run_path, selection or _selection_of(run_path))
+    asked = Asked(outcome=outcome, reason=reason, domain=domain, source=source)
+    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        pager.browse(samples, asked)
+        return
+    rows = pager.start(samples, asked).rows
+    for number in rows[:limit]:
+        row = samples.row(number)
+        show.json_line(row) if as_json else show.plain([*pager.lines_of(row, show.PLAIN_WIDTH), ""])
+    if len(rows) > limit:
+        show.message(f"{len(rows) - limit:,} more; --limit {len(rows)} prints all {len(rows):,}")
+
+
+@app.command(epilog="Example: factory report runs/demo --out demo.html")
+def report(
+    run_path: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where the page is written.  [default: RUN/report.html]")
+    ] = None,
+    selection: Selection = None,
+    disagreements: Annotated[
+        bool,
+        typer.Option("--disagreements", help="List instead every attempt whose recorded label is not our verdict."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page of a run: funnel, outcomes, plots, samples with their mathematics."""
+    from factory.agreement import read_agreement
+    from factory.page import write_page
+
+    if disagreements:
+        found = read_agreement(run_path)
+        show.json_line(asdict(found) | {"rate": found.rate}) if as_json else show.agreement(found)
+        return
+    page = out or run_path / "report.html"
+    num_bytes = write_page(run_path, selection, page)
+    show.json_line({"page": str(page), "num_bytes": num_bytes}) if as_json else show.page(page, num_bytes)
+
+
 @app.command(epilog="Example: factory diff runs/demo/tables/default runs/demo/tables/short")
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.")],
@@ -231,6 +288,13 @@ def doctor(as_json: AsJson = False) -> None:
     show.json_line([asdict(finding) for finding in findings]) if as_json else show.findings(findings)
     if not all(finding.is_fine for finding in findings):
         raise typer.Exit(1)
+
+
+def _selection_of(path: Path) -> str:
+    """Return the name of the selection that the run's job asks for."""
+    from factory.store import RunFolder
+
+    return str(RunFolder(path).manifest().config["select"]["name"])
 
 
 def _finish(path: Path, selection: str | None = None, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from factory.visible import visible
 from schemas.config import SelectConfig
 from schemas.verdict import Outcome
 
@@ -36,6 +37,7 @@ err = Console(stderr=True)
 PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
 MAX_SAMPLE_CHARACTERS: Final = 6_000
+PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 
 def message(text: str) -> None:
@@ -136,7 +138,7 @@ def plan(found: Plan, path: Path, *, as_json: bool) -> None:
     shown = {name: body[name] for name in ("run", "fingerprint", "teacher", "format", "quarantined", "job")}
     out.print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), markup=False, highlight=False)
     if prompts and is_known:
-        out.print(Panel(escape(prompts[0].text), title="the first prompt"), highlight=False)
+        out.print(Panel(_safe(prompts[0].text), title="the first prompt"), highlight=False)
     _figures(figures)
     if found.why_no_tokenizer is not None:
         message(
@@ -215,7 +217,7 @@ def sample(row: Mapping[str, Any]) -> None:
         turns = turns[:MAX_SAMPLE_CHARACTERS] + f"\n... ({len(turns) - MAX_SAMPLE_CHARACTERS:,} characters more)"
     rate = "" if row["pass_rate"] is None else f", pass rate {row['num_true']}/{row['num_judged']}"
     title = f"accepted: trace {row['trace_id'][:12]}, {row['num_tokens']} tokens, reference {row['reference']}{rate}"
-    out.print(Panel(escape(turns), title=escape(title), title_align="left"), highlight=False)
+    out.print(Panel(_safe(turns), title=_safe(title), title_align="left"), highlight=False)
 
 
 def tables(path: Path, selection: str) -> None:
@@ -225,15 +227,30 @@ def tables(path: Path, selection: str) -> None:
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
 
 
+def page(path: Path, num_bytes: int) -> None:
+    """Print where a page lies."""
+    _line(f"{path}: {num_bytes / 1e3:,.0f} kB, one file; open it in any browser")
+
+
+def plain(lines: Sequence[str]) -> None:
+    """Print lines as they are."""
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
 def log(text: str) -> None:
     """Pass on a piece of another process's output as it is."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
+def _safe(text: str) -> str:
+    """Return text of a model or a dataset for rich: nothing in it acts, on the terminal or as markup."""
+    return escape(visible(text))
+
+
 def _line(text: str) -> None:
-    """Print one line as it is, not wrapped: it may be copied."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print one line, not wrapped: it may be copied."""
+    out.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _counted(title: str, counts: Mapping[str, int], limit: int | None) -> Table:
@@ -248,11 +265,11 @@ def _counted(title: str, counts: Mapping[str, int], limit: int | None) -> Table:
 def explanation(found: Mapping[str, Any]) -> None:
     """Print a problem, its traces, their checks, and what selections made of them."""
     problem = found["problem"]
-    out.print(Panel(escape(problem["prompt"]), title=f"problem {problem['problem_id']}", title_align="left"))
-    out.print(f"reference: {problem['reference']}", markup=False)
-    out.print(f"source: {problem['source']} row {problem['source_row_id']}", markup=False)
+    out.print(Panel(_safe(problem["prompt"]), title=f"problem {problem['problem_id']}", title_align="left"))
+    out.print(visible(f"reference: {problem['reference']}"), markup=False)
+    out.print(visible(f"source: {problem['source']} row {problem['source_row_id']}"), markup=False)
     for trace in found["traces"]:
-        out.print(Panel(escape(trace["text"]), title=f"trace {trace['trace_id']}", title_align="left"), highlight=False)
+        out.print(Panel(_safe(trace["text"]), title=f"trace {trace['trace_id']}", title_align="left"), highlight=False)
         tokens = f"{trace['num_completion_tokens']} tokens"
         out.print(f"attempt {trace['sample_index']}, {tokens}, ended by {trace['finish_reason']}")
         for digest, verdict in trace["verdicts"].items():
@@ -264,7 +281,10 @@ def explanation(found: Mapping[str, Any]) -> None:
             word = "accepted" if decision["is_accepted"] else f"rejected: {decision['reject_reason']}"
             out.print(f"selection {selection}: {word}")
     for item in found["untraced"]:
-        out.print(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})", markup=False)
+        out.print(
+            visible(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})"),
+            markup=False,
+        )
 
 
 def agreement(found: Agreement) -> None:
