@@ -60,13 +60,18 @@ def render(text: str) -> str:
     """Return a text as HTML with its formulas as MathML; linear in its length."""
     parts: list[str] = []
     room = MAX_MATHML
+    is_after_display = False  # which makes lines of its own: those of the source would stand there as gaps
     for is_formula, piece, is_display in _pieces(text):
         mathml = _formula(piece, is_display=is_display) if is_formula and room > 0 else None
-        if mathml is not None and len(mathml) <= room:
-            room -= len(mathml)
-            parts.append(mathml)
-        else:
-            parts.append(html.escape(piece))
+        if mathml is None or len(mathml) > room:
+            parts.append(html.escape(piece.lstrip("\n") if is_after_display else piece))
+            is_after_display = False
+            continue
+        room -= len(mathml)
+        if is_display and parts:
+            parts[-1] = parts[-1].rstrip("\n")
+        parts.append(mathml)
+        is_after_display = is_display
     return "".join(parts)
 
 

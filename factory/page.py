@@ -58,6 +58,7 @@ def build_page(path: Path, selection: str | None = None) -> str:
         ConfigError: If the folder holds no run, or the selection's tables are not built.
     """
     status = read_status(path, selection)
+    unit = _unit(RunFolder(path).manifest().config["teacher"])
     samples = Samples(path, status.selection)
     sums = samples.sums()
     shown = [outcome for outcome in OUTCOMES if any(counts[outcome] for counts in sums.by_source.values())]
@@ -77,10 +78,13 @@ def build_page(path: Path, selection: str | None = None) -> str:
         outcomes=OUTCOMES,
         shown=shown,
         outcome_tables=_outcome_tables(sums, shown),
-        plots=[length_plot(sums.lengths, shown), rate_plot(sums.pass_rates)],
+        plots=[
+            length_plot(sums.lengths, shown, unit),
+            rate_plot(sums.pass_rates),
+        ],
         agreement=_agreement(path),
         per_outcome=PER_OUTCOME,
-        sections=[_section(samples, outcome) for outcome in shown],
+        sections=[_section(samples, outcome, unit) for outcome in shown],
     )
 
 
@@ -89,11 +93,12 @@ def _facts(path: Path, status: Status) -> list[tuple[str, str]]:
     manifest = folder.manifest()
     teacher = folder.run_yaml()["fingerprint_parts"]["teacher"]
     sampling = manifest.config["sampling"]
-    settings = ", ".join(f"{key} {sampling[key]}" for key in ("temperature", "top_p", "max_tokens"))
+    settings = "".join(f", {key} {sampling[key]}" for key in ("temperature", "top_p", "max_tokens"))
+    is_recorded = manifest.config["teacher"]["kind"] == "replay"  # then nothing was sampled by these settings
     facts = [
         ("run", status.path),
         ("teacher", f"{teacher['name']} (revision {teacher['revision']})"),
-        ("sampling", f"{manifest.num_samples} attempts per problem, {settings}"),
+        ("sampling", f"{manifest.num_samples} attempts per problem{'' if is_recorded else settings}"),
         ("problems", f"{status.num_problems:,}"),
         ("teacher tokens", f"{status.num_tokens:,}"),
         ("tokens per accepted sample", _figure(status.tokens_per_accepted, ",.1f")),
@@ -104,6 +109,19 @@ def _facts(path: Path, status: Status) -> list[tuple[str, str]]:
         ("fingerprint", manifest.fingerprint),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def _unit(teacher: Mapping[str, Any]) -> str:
+    """Return what a completion's length is counted in; its first word names the axis."""
+    if teacher["kind"] == "scripted":
+        return "bytes: the scripted teacher has no other tokens"
+    if teacher["kind"] != "replay":
+        return "tokens by the teacher's tokenizer"
+    if teacher["columns"]["num_tokens"]:
+        return "tokens as the recording states them"
+    if teacher["tokenizer"] == "bytes":
+        return "bytes of UTF-8, for want of a tokenizer (teacher.tokenizer)"
+    return f"tokens by {teacher['tokenizer']}"
 
 
 def _figure(value: float | None, form: str) -> str:
@@ -199,9 +217,9 @@ def agreement_sentence(found: Agreement) -> str:
     return f"Verdicts and labels agree on {rate} Not compared: {found.num_not_compared:,}."
 
 
-def _section(samples: Samples, outcome: str) -> dict[str, Any]:
+def _section(samples: Samples, outcome: str, unit: str) -> dict[str, Any]:
     rows = samples.find(Asked(outcome=outcome))
-    return {"outcome": outcome, "count": len(rows), "samples": [_sample(row) for row in _chosen(samples, rows)]}
+    return {"outcome": outcome, "count": len(rows), "samples": [_sample(row, unit) for row in _chosen(samples, rows)]}
 
 
 def _chosen(samples: Samples, rows: Sequence[int]) -> list[dict[str, Any]]:
@@ -221,7 +239,7 @@ def _chosen(samples: Samples, rows: Sequence[int]) -> list[dict[str, Any]]:
     return (chosen + others)[:PER_OUTCOME]
 
 
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(row: Mapping[str, Any], unit: str) -> dict[str, Any]:
     parts = [(turn["role"], "turn", _html(turn["content"], MAX_QUESTION)) for turn in row["messages"]]
     if row["outcome"] == Outcome.UNREADABLE or row["reasoning"] is None:  # as it is: what is wrong may be in its form
         parts.append(("completion", "turn", _html(row["text"], MAX_REASONING)))
@@ -233,7 +251,7 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
         f"reference {_short(row['reference'])}",
         f"{row['domain']}, {_short(row['source'])}",
         f"attempt {row['sample_index']}",
-        f"{row['num_completion_tokens']:,} tokens, ended by {row['finish_reason']}",
+        f"{row['num_completion_tokens']:,} {unit.partition(':')[0].partition(' ')[0]}, ended by {row['finish_reason']}",
         f"problem solved {row['num_true']} of {row['num_judged']} times",
         "accepted" if row["is_accepted"] else f"rejected: {row['reject_reason']}" if row["reject_reason"] else "",
     ]

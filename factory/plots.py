@@ -55,17 +55,19 @@ def _round_up(value: float) -> int:
         step *= 10
 
 
-def length_plot(lengths: Mapping[str, Counter[int]], outcomes: Sequence[str]) -> dict[str, Any]:
-    """Return the histogram of completion lengths, stacked in the order of ``outcomes``."""
+def length_plot(lengths: Mapping[str, Counter[int]], outcomes: Sequence[str], unit: str) -> dict[str, Any]:
+    """Return the histogram of completion lengths in ``unit``, stacked in the order of ``outcomes``."""
     bins = length_bins(lengths)
     pairs = _merged(lengths.values())
     num_samples = sum(count for _, count in pairs)
-    caption = f"Tokens of a completion by the teacher's tokenizer, {num_samples:,} samples, stacked by outcome"
+    caption = f"Length of a completion in {unit}, {num_samples:,} samples, stacked by outcome"
     if pairs:
         median, most, longest = _quantile(pairs, 0.5), _quantile(pairs, 0.9), pairs[-1][0]
         caption += f": median {median:,}, nine in ten up to {most:,}, longest {longest:,}."
     starts = [found.label.partition(" to ")[0] for found in bins]
-    return _plot("lengths", "Length of completions", caption, bins, outcomes, ("tokens", "samples"), starts)
+    return _plot(
+        "lengths", "Length of completions", caption, bins, outcomes, (unit.partition(" ")[0], "samples"), starts
+    )
 
 
 def rate_plot(pass_rates: Mapping[tuple[int, int], int]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Status:
     accepted: int | None  # null: its tables are not built
     rejected: Mapping[str, int]
     num_tokens: int  # of committed completions
-    tokens_per_s: float | None  # over the time in which they were made, pauses between starts left out
+    tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
 
 
@@ -81,7 +81,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         accepted=accepted,
         rejected={} if tables is None else tables["counts"]["rejected"],
         num_tokens=num_tokens,
-        tokens_per_s=num_tokens / busy_s if busy_s else None,
+        tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
         tokens_per_accepted=num_tokens / accepted if accepted else None,
     )
 

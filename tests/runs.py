@@ -94,20 +94,34 @@ def write_segment(journal: Path, traces: Iterable[Trace], *, engine_id: str = "e
     return writer.name
 
 
-def start_run(path: Path, problems: Sequence[Problem], *, num_samples: int, verifiers: str = "v1") -> Committer:
+CONFIG: Mapping[str, object] = {"name": "tests"}
+
+
+def start_run(
+    path: Path,
+    problems: Sequence[Problem],
+    *,
+    num_samples: int,
+    verifiers: str = "v1",
+    config: Mapping[str, object] = CONFIG,
+) -> Committer:
     """Return the committer of a run that holds these problems; call it again to extend or to resume the run."""
     committer = Committer(path, verifiers=verifiers)
-    body = {"fingerprint": FINGERPRINT, "fingerprint_parts": {"teacher": {"name": "scripted", "revision": "1"}}}
+    parts = {
+        "teacher": {"name": "scripted", "revision": "1"},
+        "prompt": {"template": "boxed", "system": None, "chat_template_sha256": None, "format": "r1"},
+    }
+    body = {"fingerprint": FINGERPRINT, "fingerprint_parts": parts, "verifiers": {"math": "1"}, "versions": {}}
     write_atomically(path / "run.yaml", yaml.safe_dump(body).encode())
-    freeze(committer, problems, num_samples=num_samples)
+    freeze(committer, problems, num_samples=num_samples, config=config)
     return committer
 
 
-def freeze(committer: Committer, problems: Sequence[Problem], *, num_samples: int) -> int:
+def freeze(
+    committer: Committer, problems: Sequence[Problem], *, num_samples: int, config: Mapping[str, object] = CONFIG
+) -> int:
     """Freeze these problems; return how many are new, or have a repaired reference."""
-    job = FrozenJob(
-        fingerprint=FINGERPRINT, config={"name": "tests"}, sources_state="unchanged", num_samples=num_samples
-    )
+    job = FrozenJob(fingerprint=FINGERPRINT, config=config, sources_state="unchanged", num_samples=num_samples)
     return committer.freeze(job, [(problem, make_prompt(problem)) for problem in problems], [])
 
 

@@ -1,0 +1,222 @@
+"""The report of a run that holds hostile texts: its figures are the run's, it is bounded, and nothing in it acts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factory.build import build_tables
+from factory.page import PER_OUTCOME, build_page, write_page
+from factory.plots import length_bins, rate_bins
+from factory.report import read_status
+from factory.samples import FACETS, NONE, Asked, Samples
+from schemas.config import parse_config
+from schemas.errors import ConfigError
+from schemas.problem import Message
+from schemas.trace import FinishReason, Trace
+from schemas.verdict import Check, JudgedTrace, MathDetail, Outcome, Reason, Verdict
+from tests.factory.test_mathml import MATH, Reader
+from tests.runs import make_problem, make_trace, start_run, write_segment
+
+HOSTILE = (
+    '<script>alert(1)</script> \x1b[2J\x1b]0;owned\x07 \u202e"><img src=x onerror=alert(2)> {{ 7*7 }} '
+    "\\(\\href{javascript:x}{y}\\)"
+)
+NUM_PROBLEMS, NUM_SAMPLES = 13, 4
+JOB = {
+    "name": "page-tests",
+    "sources": [{"kind": "reasoning_gym", "task": "gcd", "size": 1}],
+    "teacher": {"kind": "scripted"},
+    "sampling": {"num_samples": NUM_SAMPLES},
+}
+# The word on the attempts of a problem, in order; from the last problem one attempt is missing.
+ENDS = (
+    (Outcome.CORRECT, None),
+    (Outcome.WRONG_ANSWER, Reason.VALUE_DIFFERS),
+    (Outcome.UNREADABLE, Reason.REPETITION_LOOP),
+    (Outcome.NO_ANSWER, Reason.EMPTY_BOX),
+    (Outcome.OVER_LIMIT, Reason.TOO_LONG),
+    (Outcome.UNJUDGED, Reason.WORKER_DIED),
+)
+
+
+def _end(problem: int, attempt: int) -> tuple[Outcome, Reason | None]:
+    return ENDS[0] if attempt == 0 else ENDS[(problem * NUM_SAMPLES + attempt) % len(ENDS)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of ``NUM_PROBLEMS`` problems of three sources, with tables; one attempt is pending."""
+    path = tmp_path_factory.mktemp("page") / "run"
+    problems = [
+        replace(make_problem(n), source=f"source {n % 3}", messages=(Message(role="user", content=f"{n}? {HOSTILE}"),))
+        for n in range(NUM_PROBLEMS)
+    ]
+    config = parse_config(JOB, origin="test").model_dump(mode="json")
+    committer = start_run(path, problems, num_samples=NUM_SAMPLES, config=config)
+    traces: list[Trace] = []
+    judged = []
+    for place, problem in enumerate(problems):
+        for attempt in range(NUM_SAMPLES - (place == NUM_PROBLEMS - 1)):
+            outcome, reason = _end(place, attempt)
+            text = f"<think>\nI see {HOSTILE}\n</think>\n\n\\boxed{{{attempt}}} {HOSTILE}"
+            made = make_trace(problem.problem_id, attempt, text=text)
+            trace = replace(made, num_completion_tokens=10 * (1 + place) + attempt, finish_reason=FinishReason.STOP)
+            detail = MathDetail(rung="string", extracted=HOSTILE, answer_form="1", reference_form=HOSTILE)
+            check = Check(name="math", version="1", outcome=outcome, reason=reason, detail=detail)
+            verdict = Verdict(reference_hash=problem.reference_hash, checks=(check,))
+            traces.append(trace)
+            judged.append(JudgedTrace(trace_id=trace.trace_id, problem_id=problem.problem_id, verdict=verdict))
+    segment = write_segment(path / "journal", traces, sequence=1)
+    committer.commit(segments=[segment], judged=judged)
+    build_tables(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return build_page(run)
+
+
+def test_the_funnel_is_the_status_of_the_run(run: Path, page: str) -> None:
+    rows = re.findall(r'<tr class="in\d"><td>([^<]*)</td><td class="n">([\d,]*)</td>', page)
+    shown = {label: int(count.replace(",", "")) for label, count in rows}
+    status = read_status(run)
+    assert shown["requested"] == status.counts.requested == NUM_PROBLEMS * NUM_SAMPLES
+    assert shown["generated"] == status.counts.generated == NUM_PROBLEMS * NUM_SAMPLES - 1
+    assert shown["pending"] == status.counts.pending == 1
+    assert shown["judged"] == status.counts.judged
+    assert {outcome: shown[outcome] for outcome in status.outcomes} == dict(status.outcomes)
+    assert {reason: shown[f"reason: {reason}"] for reason in status.reasons} == dict(status.reasons)
+    assert shown["accepted (selection default)"] == status.accepted
+    assert "1 attempts are pending" in page
+
+
+def test_sources_and_domains_sum_to_the_outcomes(run: Path) -> None:
+    sums, status = Samples(run, "default").sums(), read_status(run)
+    assert sums.num_traces == NUM_PROBLEMS * NUM_SAMPLES - 1
+    total: Counter[str] = Counter()
+    for counts in sums.by_source.values():
+        total.update(counts)
+    assert total == Counter(status.outcomes)
+    assert sums.accepted.total() == status.accepted
+    assert {source for _, source in sums.by_source} == {"source 0", "source 1", "source 2"}
+    assert {outcome: counts.total() for outcome, counts in sums.lengths.items()} == dict(status.outcomes)
+    assert sum(sums.pass_rates.values()) == NUM_PROBLEMS
+
+
+def test_bars_of_a_plot_hold_every_sample_once(run: Path, page: str) -> None:
+    lengths, rates = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert (
+        sum(int(count) for count in re.findall(r": (\d+) \w+ samples</title>", lengths))
+        == Samples(run, "default").sums().num_traces
+    )
+    assert sum(int(count) for count in re.findall(r": (\d+) problems</title>", rates)) == NUM_PROBLEMS
+    for place, height in re.findall(r'y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', page):
+        assert 12 <= float(place) <= float(place) + float(height) <= 205.02
+
+
+def test_every_outcome_has_up_to_ten_samples_and_one_of_a_problem_first(run: Path, page: str) -> None:
+    samples = Samples(run, "default")
+    sections = page[page.index('<h2 id="samples">') :].split("<h3>")[1:]
+    assert len(sections) == len(samples.counts("outcome"))
+    for section in sections:
+        outcome = re.findall(r'b-(\w+)"', section)[0]
+        count = samples.counts("outcome")[outcome]
+        ids = re.findall(r'class="id">([0-9a-f]{12})<', section)
+        assert len(ids) == len(set(ids)) == min(count, PER_OUTCOME)
+        if outcome == Outcome.CORRECT:
+            rows = [samples.row(number) for number in samples.find(Asked(outcome=outcome))]
+            problems = {row["trace_id"][:12]: row["problem_id"] for row in rows}
+            assert len({problems[found] for found in ids}) == PER_OUTCOME
+
+
+def test_nothing_in_the_page_acts_or_loads_and_a_policy_says_so_to_the_browser(page: str) -> None:
+    seen = Reader(page)
+    allowed = MATH | {
+        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "dl", "dt", "dd", "strong", "div"),
+        *("table", "tr", "th", "td", "span", "i", "code", "figure", "figcaption", "svg", "line", "rect", "text"),
+        *("details", "summary"),
+    }
+    for tag, attributes in seen.tags:
+        assert tag in allowed
+        assert not {name for name in attributes if name.startswith("on") or name in ("href", "src", "action")}
+    assert (
+        "meta",
+        {"http-equiv": "Content-Security-Policy", "content": "default-src 'none'; style-src 'unsafe-inline'"},
+    ) in seen.tags
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "\u241b[2J" in page  # shown as a sign
+    assert "{{ 7*7 }}" in page  # text, not a template
+    assert "<script>alert(1)</script>" in seen.text  # as text
+
+
+def test_the_same_run_gives_the_same_bytes_and_a_size_that_does_not_follow_the_texts(
+    run: Path, page: str, tmp_path: Path
+) -> None:
+    assert write_page(run, None, tmp_path / "page.html") == len(page.encode())
+    assert (tmp_path / "page.html").read_text() == page
+    assert len(page) < 1_000_000
+
+
+def test_a_page_that_cannot_be_written_or_a_selection_that_is_not_built_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_page(run, None, tmp_path / "no/such/page.html")
+    with pytest.raises(
+        ConfigError, match=r"--selection takes one of default.*factory select .* --set select.name=short"
+    ):
+        build_page(run, "short")
+
+
+# Plots
+
+
+def test_bins_of_lengths_have_one_round_width_and_lose_nothing() -> None:
+    bins = length_bins({"correct": Counter({1: 2, 49: 1, 50: 4}), "wrong_answer": Counter({1100: 5})})
+    assert (bins[0].label, bins[1].label, len(bins)) == ("0 to 49", "50 to 99", 23)
+    assert bins[0].counts == {"correct": 3}
+    assert bins[1].counts == {"correct": 4}
+    assert bins[-1].counts == {"wrong_answer": 5}
+    assert length_bins({})[0].counts == {}
+
+
+def test_pass_rates_that_are_never_or_always_stand_apart() -> None:
+    pairs = {(0, 4): 3, (4, 4): 2, (1, 10): 1, (2, 10): 1, (1, 64): 1, (63, 64): 1, (9, 10): 1, (0, 0): 7}
+    counts = {found.label: found.counts["all"] for found in rate_bins(pairs)}
+    assert counts["0"] == 3
+    assert counts["1"] == 2
+    assert counts["over 0 to 0.1"] == 2
+    assert counts["over 0.1 to 0.2"] == 1
+    assert counts["over 0.8 to 0.9"] == 1
+    assert counts["over 0.9, below 1"] == 1
+    assert sum(counts.values()) == 10  # without the seven that nobody could judge
+
+
+# Samples
+
+
+def test_samples_are_found_by_facets_that_narrow_one_another(run: Path) -> None:
+    samples = Samples(run, "default")
+    for facet in FACETS:
+        for value, count in samples.counts(facet).items():
+            rows = [samples.row(number) for number in samples.find(Asked(**{facet: value}))]
+            assert len(rows) == count
+            assert {row[facet] for row in rows} == {None if value == NONE else value}
+    both = samples.find(Asked(outcome=Outcome.UNREADABLE, source="source 1"))
+    assert set(both) == set(samples.find(Asked(outcome=Outcome.UNREADABLE))) & set(
+        samples.find(Asked(source="source 1"))
+    )
+    assert both == sorted(both)
+
+
+def test_a_value_that_no_sample_has_is_named_with_those_that_are_there(run: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--outcome unreadible: no sample has it; did you mean 'unreadable'\? there are: .*correct"
+    ):
+        Samples(run, "default").find(Asked(outcome="unreadible"))
