@@ -113,10 +113,12 @@ def run(
     _finish(path, as_json=as_json)
 
 
-@app.command(epilog="Example: factory submit jobs/configs/demo.yaml --address http://127.0.0.1:8265")
+@app.command(epilog="Example: factory submit jobs/configs/demo.yaml --env HF_TOKEN")
 def submit(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; under the working directory.")],
-    address: Annotated[str, typer.Option(help="Address of the cluster's dashboard, such as http://127.0.0.1:8265.")],
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Address of the cluster's dashboard.")
+    ] = "http://127.0.0.1:8265",
     run_path: Annotated[
         Path | None,
         typer.Option(

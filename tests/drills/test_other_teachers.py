@@ -11,6 +11,7 @@ import pytest
 
 from factory.agreement import read_agreement
 from factory.report import read_status
+from tests.jobs.test_cli import factory
 from tests.runs import factory_process, traces_on_disk, wait_for_no_process, write_job
 from tests.servers import Exchange, odd_server
 
@@ -115,3 +116,19 @@ def test_a_recording_is_judged_and_every_disagreement_with_its_labels_is_found(t
         "2",
         "1",
     )
+    told = factory("report", path, "--disagreements")
+    assert told.code == 0
+    assert f"of {len(rows) - 1}" in told.out
+    assert "label wrong, verdict correct" in told.out
+    assert "label right, verdict wrong_answer (value_differs)" in told.out
+    assert "reference '1' · our answer '1'" in told.out
+    assert "reference '1' · our answer '2'" in told.out
+    body = json.loads(factory("report", path, "--disagreements", "--json").out)
+    assert [item["trace_id"] for item in body["disagreements"]] == [right.trace_id, wrong.trace_id]
+    assert body["rate"] == found.rate
+    assert factory("report", path).code == 0
+    page = (path / "report.html").read_text()
+    assert "Agreement with the labels" in page
+    assert f"{found.rate:.2%} of {len(rows) - 1} compared" in page
+    assert "bytes of UTF-8" in page  # what its lengths are counted in, without a tokenizer
+    assert "temperature" not in page  # nothing was sampled

@@ -21,7 +21,7 @@ from factory.store import RunFolder
 from jobs.cli import app, main
 from tests.runs import factory_process, processes_of, wait_for_no_process, write_job
 
-COMMANDS = ("run", "verify", "select", "status", "explain", "diff", "doctor")
+COMMANDS = ("run", "submit", "verify", "select", "status", "explain", "browse", "report", "diff", "doctor")
 
 
 class Ended(NamedTuple):
@@ -252,6 +252,19 @@ def test_the_end_of_a_run_shows_the_funnel_a_sample_and_the_tables(finished: Pat
         assert words in text
     sft = sorted((finished / "run" / "tables" / "default" / "sft").glob("train-*.parquet"))
     assert sum(pq.ParquetFile(path).metadata.num_rows for path in sft) > 0
+
+
+@pytest.mark.ray
+def test_a_report_is_one_file_beside_the_run_or_where_it_is_wanted(copied: Path, tmp_path: Path) -> None:
+    run, out = copied / "run", tmp_path / "page.html"
+    assert factory("report", run).code == 0
+    assert factory("report", run, "--out", out).code == 0
+    assert (run / "report.html").read_bytes() == out.read_bytes()
+    body = json.loads(factory("report", run, "--out", out, "--json").out)
+    assert body == {"page": str(out), "num_bytes": out.stat().st_size}
+    ended = factory("report", run, "--disagreements")
+    assert ended.code == 2
+    assert "no trace has a label" in ended.err
 
 
 @pytest.mark.ray
