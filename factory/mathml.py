@@ -1,20 +1,25 @@
 r"""Mathematics in a text, rendered offline: LaTeX in its delimiters becomes MathML, all else stays escaped text.
 
-What a model writes is hostile: formulas are bounded in length, depth and number before the library sees them, those
-that define macros are left as they are (expansion is exponential), and of what the library makes only known elements
-without attributes that act pass, written anew with everything escaped. A formula that cannot be rendered is shown as
-its source.
+What a model writes is hostile: formulas are bounded in length, depth and number before the library sees them, and hold
+only commands of a list: none that defines another (expansion is exponential), doubles what it is given, hides it, or
+draws at a size of its own choice. Of what the library makes only known elements without attributes that act pass,
+written anew with everything escaped. A formula that cannot be rendered is shown as its source.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from latex2mathml import exceptions
+from latex2mathml import commands, exceptions
 from latex2mathml.converter import convert_to_element
+from latex2mathml.symbols_parser import convert_symbol
+
+from factory.visible import visible
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -44,15 +49,45 @@ _ELEMENTS: Final = frozenset((
 ))
 _ATTRIBUTES: Final = frozenset((
     "display", "stretchy", "fence", "form", "largeop", "movablelimits", "accent", "linethickness", "notation",
-    "mathvariant", "displaystyle", "columnalign", "rowspacing", "columnspacing", "width", "height", "depth",
-    "minsize", "maxsize", "separator", "lspace", "rspace",
+    "mathvariant", "displaystyle", "columnalign", "rowspacing", "columnspacing", "width", "minsize", "maxsize",
+    "separator", "lspace", "rspace",
 ))
 # fmt: on
 _VALUE: Final = re.compile(r"[A-Za-z0-9.%+\- ]{0,64}")
-_MACROS: Final = re.compile(r"\\(?:(?:re)?newcommand|providecommand|DeclareMathOperator|def|let|gdef|edef|xdef)\b")
+# Commands that take or change something, and are known to keep what they are given. Plain symbols come on top.
+# fmt: off
+_COMMANDS: Final = frozenset((
+    "frac", "dfrac", "tfrac", "cfrac", "binom", "dbinom", "tbinom", "choose", "over", "sqrt", "boxed", "fbox",
+    "begin", "end", "left", "right", "middle", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl",
+    "biggr", "Biggl", "Biggr", "text", "textbf", "textit", "textrm", "textnormal", "texttt", "textsf", "emph", "mbox",
+    "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathbb", "mathcal", "mathscr", "mathfrak", "boldsymbol", "bold",
+    "bm", "rm", "bf", "operatorname", "arg", "gcd", "det", "Pr", "argmax", "argmin", "lim", "liminf", "limsup", "max",
+    "min", "sup", "inf", "sum", "prod", "int", "prime", "overline", "underline", "hat", "bar", "vec", "dot", "ddot",
+    "tilde", "widehat", "widetilde", "overrightarrow", "overleftarrow", "overbrace", "underbrace", "xrightarrow",
+    "xleftarrow", "stackrel", "overset", "underset", "limits", "nolimits", "pmod", "bmod", "mod", "not", "quad",
+    "qquad", "enspace", "displaystyle", "textstyle", "scriptstyle", "hline", "nonumber", "notag",
+))
+# Environments, and what the library knows them as.
+_ENVIRONMENTS: Final = {
+    **{name: name for name in ("array", "cases", "align", "align*", "split", "smallmatrix")},
+    **{f"{kind}matrix": f"{kind}matrix" for kind in ("p", "b", "B", "v", "V")},
+    **dict.fromkeys(("aligned", "eqnarray", "eqnarray*"), "align*"),
+    **dict.fromkeys(("gather", "gather*", "gathered", "equation", "equation*"), "matrix"),
+}
+# fmt: on
+_SIGNS: Final = frozenset(",;:!{}|%$&#_\\ ()[]\n")  # that may follow a backslash
+_LIBRARYS_OWN: Final = frozenset(
+    word
+    for value in vars(commands).values()
+    for word in ([value] if isinstance(value, str) else value if isinstance(value, tuple | list | dict) else ())
+)
+_WORD: Final = re.compile(r"\\(begin|end)\{([^{}]*)\}|\\([A-Za-z]+|.)", re.DOTALL)
+_SILENT: Final = re.compile(r"\\begin\{array\}(?:\{[^{}]*\})?|\\(?:begin|end)\{[^{}]*\}|\\[A-Za-z]+")
+_COMMENT: Final = re.compile(r"(?<!\\)((?:\\\\)*)%")  # to TeX; to whoever wrote it a percent sign
 # Where a formula may begin; what is found is looked at again by hand, so this needs no backtracking.
 _OPEN: Final = re.compile(
-    r"\\\(|\\\[|\$\$?|\\boxed\{|\\fbox\{|\\begin\{(align\*?|aligned|equation\*?|gather\*?|cases|[pbvBV]?matrix)\}"
+    r"\\\(|\\\[|\$\$?|\\boxed\{|\\fbox\{"
+    r"|\\begin\{(align\*?|aligned|equation\*?|gather\*?|eqnarray\*?|cases|array|[pbvBV]?matrix)\}"
 )
 
 
@@ -102,9 +137,11 @@ def _end(text: str, found: re.Match[str]) -> int | None:
     at = text.find(closer, begin, reach)
     if at <= begin:
         return None
-    if opener == "$":  # money is no formula: no space inside the signs, no digit after them (as pandoc reads it)
+    if (
+        opener == "$"
+    ):  # money is no formula: no space inside the signs, no digit after them (as pandoc reads it), one line
         after = text[at + 1 : at + 2]
-        if text[begin].isspace() or text[at - 1].isspace() or after.isdigit() or "\n\n" in text[begin:at]:
+        if text[begin].isspace() or text[at - 1].isspace() or after.isdigit() or "\n" in text[begin:at]:
             return None
     return at + len(closer)
 
@@ -125,17 +162,42 @@ def _formula(source: str, *, is_display: bool) -> str | None:
         inner = source[2:-2]
     elif source.startswith("$"):
         inner = source[1:-1]
-    if _MACROS.search(inner) or _depth(inner) > MAX_DEPTH:
+    if _depth(inner) > MAX_DEPTH or not all(map(_is_known, _WORD.finditer(inner))):
         return None
     try:
-        made = convert_to_element(inner.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"), display="inline")
+        made = convert_to_element(_WORD.sub(_translated, _COMMENT.sub(r"\1\\%", inner)))
         parts: list[str] = []
         _write(made, parts)
     except _ERRORS:
         return None
+    if _letters(_SILENT.sub(" ", inner)) - _letters("".join(made.itertext())):
+        return None  # something would be hidden
     body = "".join(parts)
     opened = '<math display="block">' if is_display else "<math>"
     return f"{opened}{body}</math>"
+
+
+def _letters(text: str) -> Counter[str]:
+    """Return what a reader would miss: letters and digits, in any font."""
+    return Counter(char for char in unicodedata.normalize("NFKC", html.unescape(text)) if char.isalnum())
+
+
+def _is_known(word: re.Match[str]) -> bool:
+    if word[1]:
+        return word[2] in _ENVIRONMENTS
+    name = word[3]
+    if not name.isascii() or not name.isalpha():
+        return name in _SIGNS
+    command = f"\\{name}"
+    is_symbol = convert_symbol(command) is not None and command not in _LIBRARYS_OWN
+    return name in _COMMANDS or command in commands.FUNCTIONS or is_symbol
+
+
+def _translated(word: re.Match[str]) -> str:
+    """Return a command under the name by which the library knows it."""
+    if word[1]:
+        return f"\\{word[1]}{{{_ENVIRONMENTS[word[2]]}}}"
+    return {"dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac"}.get(word[3], word[0])
 
 
 def _depth(source: str) -> int:
@@ -161,4 +223,4 @@ def _write(element: Element, parts: list[str]) -> None:
 
 
 def _text(text: str | None) -> str:
-    return "" if text is None else html.escape(html.unescape(text))
+    return "" if text is None else html.escape(visible(html.unescape(text)))

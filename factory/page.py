@@ -44,10 +44,8 @@ def write_page(path: Path, selection: str | None, out: Path) -> int:
     page = build_page(path, selection).encode("utf-8")
     try:
         out.write_bytes(page)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ConfigError(
-            f"--out {out}: cannot be written: {error.strerror}; give a file in a folder that is there"
-        ) from error
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}; give another file") from error
     return len(page)
 
 
@@ -78,10 +76,7 @@ def build_page(path: Path, selection: str | None = None) -> str:
         outcomes=OUTCOMES,
         shown=shown,
         outcome_tables=_outcome_tables(sums, shown),
-        plots=[
-            length_plot(sums.lengths, shown, unit),
-            rate_plot(sums.pass_rates),
-        ],
+        plots=[length_plot(sums.lengths, shown, unit), rate_plot(sums.pass_rates)],
         agreement=_agreement(path),
         per_outcome=PER_OUTCOME,
         sections=[_section(samples, outcome, unit) for outcome in shown],
@@ -114,7 +109,7 @@ def _facts(path: Path, status: Status) -> list[tuple[str, str]]:
 def _unit(teacher: Mapping[str, Any]) -> str:
     """Return what a completion's length is counted in; its first word names the axis."""
     if teacher["kind"] == "scripted":
-        return "bytes: the scripted teacher has no other tokens"
+        return "bytes (the scripted teacher has no other tokens)"
     if teacher["kind"] != "replay":
         return "tokens by the teacher's tokenizer"
     if teacher["columns"]["num_tokens"]:
@@ -130,13 +125,17 @@ def _figure(value: float | None, form: str) -> str:
 
 def _warnings(status: Status, sums: Sums) -> list[str]:
     found = []
-    ended = status.counts.judged + status.counts.unjudged
     if status.counts.pending:
         found.append(f"The run is not finished: {status.counts.pending:,} attempts are pending.")
-    if sums.num_traces != ended:
+    told: Counter[str] = Counter()
+    for outcomes in sums.by_source.values():
+        told.update(outcomes)
+    del told[NONE]
+    if told != Counter(status.outcomes):
         found.append(
-            f"The tables of this selection hold {sums.num_traces:,} samples, the run has judged {ended:,} by now: "
-            f"below the funnel the page speaks of the former. `factory select {status.path}` builds them anew."
+            f"The tables of this selection do not say what the run's verdicts say today ({told.total():,} judged "
+            f"there, {sum(status.outcomes.values()):,} today): below the funnel the page speaks of the former. "
+            f"`factory select {status.path}` builds them anew."
         )
     return found
 
@@ -251,7 +250,7 @@ def _sample(row: Mapping[str, Any], unit: str) -> dict[str, Any]:
         f"reference {_short(row['reference'])}",
         f"{row['domain']}, {_short(row['source'])}",
         f"attempt {row['sample_index']}",
-        f"{row['num_completion_tokens']:,} {unit.partition(':')[0].partition(' ')[0]}, ended by {row['finish_reason']}",
+        f"{row['num_completion_tokens']:,} {unit.partition(' ')[0]}, ended by {row['finish_reason']}",
         f"problem solved {row['num_true']} of {row['num_judged']} times",
         "accepted" if row["is_accepted"] else f"rejected: {row['reject_reason']}" if row["reject_reason"] else "",
     ]

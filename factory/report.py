@@ -22,7 +22,7 @@ from factory.selection import diff_selections
 from factory.store import RunFolder, RunState
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Counts, Manifest
 from schemas.problem import Problem
 
@@ -148,6 +148,10 @@ def _tables_manifest(folder: RunFolder, selection: str) -> dict[str, Any] | None
         body: dict[str, Any] = json.loads((folder.tables / selection / "manifest.json").read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise StoreError(
+            f"{folder.tables / selection}/manifest.json: cannot be read: {error}; run `factory select` again"
+        ) from error
     return body
 
 

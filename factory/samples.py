@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from factory.rows import listed, nearest
 from schemas.errors import ConfigError, StoreError
+from schemas.tables import CANDIDATES
 
 FACETS: Final = ("outcome", "reason", "domain", "source")
 NONE: Final = "none"  # the word for a facet without a value: a reason of what passed, an outcome not judged yet
@@ -66,6 +67,7 @@ class Samples:
                 "them from what is committed, also of a run that is not finished"
             )
         try:
+            self._check_columns()
             self._groups = [
                 (file, number, pq.ParquetFile(file).metadata.row_group(number).num_rows)
                 for file in self._files
@@ -82,11 +84,24 @@ class Samples:
     def __len__(self) -> int:
         return len(self._facets)
 
+    def _check_columns(self) -> None:
+        for file in self._files:
+            schema = pq.read_schema(file)
+            for column in CANDIDATES:
+                place = schema.get_field_index(column.name)
+                if place < 0 or schema.field(place).type != column.type:
+                    found = "is missing" if place < 0 else f"is {schema.field(place).type}, not {column.type}"
+                    raise StoreError(
+                        f"{file}: column {column.name!r} {found}: not of this version; run `factory select` again"
+                    )
+
     def counts(self, facet: str, among: Sequence[int] | None = None) -> dict[str, int]:
         """Return how many samples have each value of a facet, most frequent first."""
         column = self._facets[facet] if among is None else self._facets[facet].take(pa.array(among, pa.int64()))
         pairs = pc.value_counts(column.cast(pa.string())).to_pylist()
-        counted = {pair["values"] or NONE: pair["counts"] for pair in pairs}
+        counted: Counter[str] = Counter()
+        for pair in pairs:
+            counted[NONE if pair["values"] is None else pair["values"]] += pair["counts"]
         return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
     def find(self, asked: Asked) -> list[int]:
@@ -101,7 +116,7 @@ class Samples:
             if wanted is None:
                 continue
             column = self._facets[facet].cast(pa.string()).combine_chunks()
-            hits = pc.is_null(column) if wanted == NONE else pc.fill_null(pc.equal(column, wanted), False)
+            hits = pc.fill_null(pc.equal(column, wanted), wanted == NONE)
             if not pc.any(hits).as_py():
                 there = self.counts(facet)
                 raise ConfigError(

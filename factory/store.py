@@ -114,9 +114,18 @@ class RunFolder:
         return self.path / "manifest" / f"{number:06d}.json"
 
     def run_yaml(self) -> dict[str, Any]:
-        """Return what run.yaml says: config, fingerprint and its parts, versions."""
-        body = yaml.safe_load((self.path / "run.yaml").read_text(encoding="utf-8"))
-        assert isinstance(body, dict)
+        """Return what run.yaml says: config, fingerprint and its parts, versions.
+
+        Raises:
+            CorruptRunError: If it is missing or says something else.
+        """
+        path = self.path / "run.yaml"
+        try:
+            body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise CorruptRunError(f"{path}: cannot be read: {error}; put it back from a copy") from error
+        if not isinstance(body, dict) or not isinstance(body.get("fingerprint_parts"), dict):
+            raise CorruptRunError(f"{path}: is not what a run wrote (no fingerprint_parts); put it back from a copy")
         return body
 
     def tables_of(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import sys
 import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any, Final
 
 from rich.cells import cell_len, chop_cells
@@ -35,6 +37,7 @@ _ARROWS: Final = {
     "\x1b[H": "g",
     "\x1b[F": "G",
 }
+MAX_MARKS: Final = 8  # characters per cell
 _ESCAPE_S: Final = 0.05  # within which the rest of an arrow key's sequence comes
 
 
@@ -79,7 +82,9 @@ def _checks(row: dict[str, Any]) -> str:
 
 
 def _fold(line: str, width: int) -> list[str]:
-    return chop_cells(line, width) if cell_len(line) > width else [line]
+    """Return a line as lines that fit; one of marks without width is cut as well, by its characters."""
+    pieces = [line[at : at + MAX_MARKS * width] for at in range(0, max(1, len(line)), MAX_MARKS * width)]
+    return [part for piece in pieces for part in (chop_cells(piece, width) if cell_len(piece) > width else [piece])]
 
 
 def start(samples: Samples, asked: Asked) -> Place:
@@ -89,6 +94,8 @@ def start(samples: Samples, asked: Asked) -> Place:
         ConfigError: If there is no such sample.
     """
     rows = samples.find(asked)
+    if not len(samples):
+        raise ConfigError("the run has no samples: nothing was generated, or nothing is committed yet")
     if not rows:
         wanted = ", ".join(f"{facet} {value}" for facet in FACETS if (value := getattr(asked, facet)) is not None)
         raise ConfigError(f"no sample has {wanted} at once; leave one of them out")
@@ -164,6 +171,7 @@ def _screen() -> Iterator[None]:
     """Take the terminal's other screen, keys one by one and unechoed, and give all back whatever happens."""
     handle = sys.stdin.fileno()
     before = termios.tcgetattr(handle)
+    handlers = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         tty.setraw(handle)
         sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[2J")
@@ -172,6 +180,12 @@ def _screen() -> Iterator[None]:
         sys.stdout.write("\x1b[?25h\x1b[?1049l")
         sys.stdout.flush()
         termios.tcsetattr(handle, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _key() -> str:

@@ -6,6 +6,7 @@ config, nothing started; 130: interrupted, the same command goes on.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -57,6 +58,9 @@ _USAGE_ERRORS = (ConfigError, FingerprintError, RunLockedError, SourceError)
 
 def main() -> None:
     """Run the command; every error that is meant for the user ends as one message on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know every sign
     try:
         app()
     except FactoryError as error:
@@ -231,7 +235,7 @@ def browse(
 
     samples = Samples(run_path, selection or _selection_of(run_path))
     asked = Asked(outcome=outcome, reason=reason, domain=domain, source=source)
-    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+    if not as_json and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
         pager.browse(samples, asked)
         return
     rows = pager.start(samples, asked).rows

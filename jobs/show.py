@@ -42,7 +42,7 @@ PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 def message(text: str) -> None:
     """Print a message for the user on stderr."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    err.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def json_line(value: Any) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from factory.page import PER_OUTCOME, build_page, write_page
 from factory.plots import length_bins, rate_bins
 from factory.report import read_status
 from factory.samples import FACETS, NONE, Asked, Samples
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
 from schemas.verdict import Outcome
 from tests.factory.test_mathml import MATH, Reader
 from tests.hostile import NUM_PROBLEMS, NUM_SAMPLES, write_hostile_run
@@ -169,3 +171,61 @@ def test_a_value_that_no_sample_has_is_named_with_those_that_are_there(run: Path
         ConfigError, match=r"--outcome unreadible: no sample has it; did you mean 'unreadable'\? there are: .*correct"
     ):
         Samples(run, "default").find(Asked(outcome="unreadible"))
+
+
+def test_tables_that_cannot_be_what_this_version_wrote_are_one_clear_error(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns(["num_true"]), file)
+    with pytest.raises(StoreError, match=r"'num_true' is missing.*factory select"):
+        Samples(copy, "default")
+    place = table.schema.get_field_index("num_true")
+    pq.write_table(table.set_column(place, "num_true", table["num_true"].cast("string")), file)
+    with pytest.raises(StoreError, match=r"'num_true' is string, not int32"):
+        Samples(copy, "default")
+    file.write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match="factory select"):
+        Samples(copy, "default")
+
+
+def test_samples_and_sums_do_not_depend_on_row_groups_and_shards(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
+    table = pq.read_table(file)
+    file.unlink()
+    for shard, start in enumerate((0, 20)):
+        part = table.slice(start, 20 if start == 0 else None)
+        pq.write_table(part, file.parent / f"train-{shard:05d}-of-00002.parquet", row_group_size=7)
+    whole, parts = Samples(run, "default"), Samples(copy, "default")
+    assert parts.sums() == whole.sums()
+    assert [parts.row(n)["trace_id"] for n in range(len(parts))] == [
+        whole.row(n)["trace_id"] for n in range(len(whole))
+    ]
+    assert build_page(copy).count("<details") == build_page(run).count("<details")
+
+
+def test_a_page_says_when_its_tables_are_not_of_todays_verdicts(run: Path, tmp_path: Path, page: str) -> None:
+    assert "builds them anew" not in page
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
+    table = pq.read_table(file)
+    other = ["no_answer" if word == "wrong_answer" else word for word in table["outcome"].to_pylist()]
+    place = table.schema.get_field_index("outcome")
+    pq.write_table(table.set_column(place, table.schema.field("outcome"), [other]), file)
+    assert "builds them anew" in build_page(copy)
+
+
+def test_a_source_that_is_called_none_counts_with_what_has_none(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
+    table = pq.read_table(file)
+    names = [
+        None if name == "source 0" else "none" if name == "source 1" else "" for name in table["source"].to_pylist()
+    ]
+    place = table.schema.get_field_index("source")
+    pq.write_table(table.set_column(place, table.schema.field("source"), [names]), file)
+    samples = Samples(copy, "default")
+    assert set(samples.counts("source")) == {"none", ""}
+    for name, count in samples.counts("source").items():
+        assert len(samples.find(Asked(source=name))) == count

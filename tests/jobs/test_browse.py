@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from rich.cells import cell_len
 
 from factory.samples import FACETS, Asked, Samples
-from jobs.browse import Place, lines_of, move, start
+from jobs.browse import MAX_MARKS, Place, lines_of, move, start
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome
 from tests.hostile import NUM_PROBLEMS, NUM_SAMPLES, write_hostile_run
@@ -152,6 +154,39 @@ def test_a_run_without_tables_says_how_to_build_them(tmp_path: Path) -> None:
     assert f"factory select {tmp_path / 'run'}" in ended.err
 
 
+def test_a_run_without_samples_says_so(tmp_path: Path) -> None:
+    write_hostile_run(tmp_path / "run")
+    (file,) = (tmp_path / "run" / "tables" / "default" / "candidates").glob("*.parquet")
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    ended = factory("browse", tmp_path / "run")
+    assert (ended.code, "no samples" in ended.err) == (2, True)
+
+
+def test_a_message_about_a_hostile_name_does_not_act_on_the_terminal(tmp_path: Path) -> None:
+    write_hostile_run(tmp_path / "run")
+    (file,) = (tmp_path / "run" / "tables" / "default" / "candidates").glob("*.parquet")
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("source")
+    names = ["a\x1b]0;owned\x07"] * len(table)
+    pq.write_table(table.set_column(place, table.schema.field("source"), [names]), file)
+    ended = factory("browse", tmp_path / "run", "--source", "b")
+    assert (ended.code, "\x1b" in ended.err, "\u241b]0;owned\u2407" in ended.err) == (2, False, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_where_signs_cannot_be_written_there_are_others(encoding: str, run: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    words = [sys.executable, "-m", "jobs", "browse", str(run), "--limit", "1"]
+    ended = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert b"trace " in ended.stdout
+
+
+def test_marks_without_width_make_no_endless_line(samples: Samples) -> None:
+    row = {**samples.row(0), "text": "e" + "\u0301" * 100_000}
+    assert max(map(len, lines_of(row, 80))) <= 80 * MAX_MARKS
+
+
 class Terminal:
     """A command on a pseudo-terminal of 30 lines and 100 columns."""
 
@@ -214,6 +249,15 @@ def test_on_a_terminal_one_pages_by_keys_and_gets_the_terminal_back(terminal: Te
     assert set(re.findall(r"\x1b(\[[?0-9;]*[A-Za-z]|.)", shown)) <= own
     assert shown.count("\x1b[2J") == 1  # ours at the start; those of the texts are signs
     assert "\x07" not in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_gives_the_terminal_back(number: signal.Signals, terminal: Terminal) -> None:
+    terminal.press("", "sample 1 of")
+    terminal.process.send_signal(number)
+    assert terminal.process.wait(30) == 128 + number
+    assert terminal.read().rstrip().endswith("\x1b[?1049l")
+    assert termios.tcgetattr(terminal.slave) == terminal.before
 
 
 @pytest.mark.parametrize("end", [b"\x03", b"\x04"])
