@@ -74,9 +74,11 @@ def main() -> None:
     except KeyboardInterrupt:
         show.message("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has seen enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(0)
+        raise
     except OSError as error:
         show.message(f"{error}; what was finished before is safe, run the same command again once this is mended")
         sys.exit(1)

@@ -182,6 +182,15 @@ def test_where_signs_cannot_be_written_there_are_others(encoding: str, run: Path
     assert b"trace " in ended.stdout
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(run: Path) -> None:
+    words = [sys.executable, "-m", "jobs", "browse", str(run), "--limit", "1000"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait(30)) == (b"", 0)
+
+
 def test_marks_without_width_make_no_endless_line(samples: Samples) -> None:
     row = {**samples.row(0), "text": "e" + "\u0301" * 100_000}
     assert max(map(len, lines_of(row, 80))) <= 80 * MAX_MARKS
