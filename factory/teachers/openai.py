@@ -12,6 +12,7 @@ import asyncio
 import difflib
 import json
 import logging
+import math
 import os
 import random
 import time
@@ -35,6 +36,8 @@ CONNECT_TIMEOUT_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.5  # before a request is tried again; doubles each time ...
 LONGEST_PAUSE_S: Final = 60.0  # ... up to this, unless the endpoint asks for more
 BURST_S: Final = 1.0  # of a rate limit that may be spent at once: limits are per minute, endpoints count in less
+MIN_REFUSED: Final = 4  # prompts that an endpoint refuses, all it was given, until it is taken to refuse any
+SETTLE_S: Final = 2.0  # in which more requests would have come
 MAX_MODELS_SHOWN: Final = 20
 AUTH_STATUS: Final = (401, 402, 403)
 TRANSIENT_STATUS: Final = (408, 409, 425, 429)  # and all from 500 on
@@ -90,9 +93,11 @@ class Attempt:
     finish_reason: FinishReason | None = None
     stop_token: str | None = None
     first_token_at_us: int | None = None
+    began_at: float | None = None  # monotonic time of the first token
 
     def begin_again(self) -> None:
         """Forget an answer that broke off."""
+        self.began_at = None
         self.reasoning, self.content, self.token_ids, self.num_chunks = [], [], [], 0
         self.num_tokens = self.num_prompt_tokens = self.finish_reason = self.stop_token = self.first_token_at_us = None
 
@@ -127,7 +132,11 @@ class OpenaiEngine:
         self._tokens = Pace(config.tokens_per_min)
         self._paused_until = float("-inf")
         self._expected_tokens: float | None = None  # of a request, prompt included: a running mean
-        self._failing_since: float | None = None  # first failure after the last sign of success
+        self._failing_since: float | None = None  # first failure after the last whole answer
+        self._answered_at: float | None = None  # when the last whole answer ended
+        self._longest_broken_s = 0.0  # of the answers that broke off since then: how long they had gone well
+        self._refused: set[str] = set()  # prompts, while nothing was ever answered
+        self._num_held = 0  # requests that were refused, and wait to see whether others are answered
         self._max_model_len = config.max_model_len
         self._attempts: dict[str, Attempt] = {}
         self._num_tokens_out = 0
@@ -256,6 +265,34 @@ class OpenaiEngine:
             RequestError: If the endpoint refuses the request, or fails on it alone again and again.
             EngineDeadError: If the endpoint refuses all requests, or fails for ``patience_s`` on end.
         """
+        try:
+            await self._ask_until_answered(request, attempt)
+        except RequestError as refusal:
+            await self._check_that_others_are_answered(request, refusal)
+            raise
+
+    async def _check_that_others_are_answered(self, request: Request, refusal: RequestError) -> None:
+        """Wait until a refusal is known to be this request's own: another was answered, or few were asked.
+
+        Raises:
+            EngineDeadError: If nothing was ever answered: the setting is wrong, not the prompts; none of them fails.
+        """
+        self._num_held += 1
+        self._refused.add(request.prompt_text)
+        try:
+            since = time.monotonic()
+            while self._answered_at is None and time.monotonic() - since < SETTLE_S:
+                await asyncio.sleep(SETTLE_S / 20)
+                if self._num_held < len(self._attempts):  # others may still be answered
+                    since = time.monotonic()
+            if self._answered_at is None and len(self._refused) >= MIN_REFUSED:
+                raise EngineDeadError(
+                    f"{self._base_url} refuses every request, {len(self._refused)} prompts: {refusal}"
+                )
+        finally:
+            self._num_held -= 1
+
+    async def _ask_until_answered(self, request: Request, attempt: Attempt) -> None:
         async with self._slots:
             failures, first_failure = 0, float("inf")
             while True:
@@ -266,7 +303,7 @@ class OpenaiEngine:
                     now = time.monotonic()
                     failures += not trouble.is_limit
                     first_failure = min(first_failure, now)
-                    self._lose(attempt, expected)
+                    self._lose(attempt, expected, now)
                     self._check_patience(trouble, failures, first_failure, now)
                     await self._pause(trouble, failures)
                 else:
@@ -291,27 +328,34 @@ class OpenaiEngine:
         return max(self._requests.wait_s(now), self._tokens.wait_s(now), self._paused_until - now)
 
     def _settle(self, attempt: Attempt, expected: float) -> None:
-        """Count what a request really used."""
+        """Count what a request really used, and that the endpoint answers."""
+        self._answered_at, self._failing_since, self._longest_broken_s = time.monotonic(), None, 0.0
         used = attempt.tokens_so_far + (attempt.num_prompt_tokens or 0)
         self._tokens.give_back(expected - used)
         mean = self._expected_tokens
         self._expected_tokens = used if mean is None else 0.9 * mean + 0.1 * used  # about the last ten; guess
 
-    def _lose(self, attempt: Attempt, expected: float) -> None:
+    def _lose(self, attempt: Attempt, expected: float, now: float) -> None:
         """Count the tokens of an answer that broke off, and forget it."""
+        if attempt.began_at is not None:
+            self._longest_broken_s = max(self._longest_broken_s, now - attempt.began_at)
         self._tokens.give_back(expected - attempt.tokens_so_far)
         self._num_tokens_out += attempt.tokens_so_far
         attempt.begin_again()
 
     def _check_patience(self, trouble: Trouble, failures: int, first_failure: float, now: float) -> None:
-        """Decide whether to go on after a failure; returns if so."""
+        """Decide whether to go on after a failure; returns if so.
+
+        Only a whole answer is a success. An answer that has streamed for longer than any that broke off may become one.
+        """
         if self._failing_since is None:
             self._failing_since = now
-        others_succeeded = self._failing_since > first_failure
+        others_succeeded = self._answered_at is not None and self._answered_at > first_failure
         if failures >= self._config.max_tries and others_succeeded:
             raise RequestError(f"the endpoint failed on this request {failures} times: {trouble}")
         failing_s = now - self._failing_since
-        if failing_s > self._config.patience_s:
+        streams_s = (now - found.began_at for found in self._attempts.values() if found.began_at is not None)
+        if failing_s > self._config.patience_s and max(streams_s, default=0.0) <= self._longest_broken_s:
             raise EngineDeadError(
                 f"{self._base_url} has not answered one request in {failing_s:.0f} s (limit teacher.patience_s="
                 f"{self._config.patience_s:g}); the last time: {trouble}"
@@ -319,12 +363,13 @@ class OpenaiEngine:
 
     async def _pause(self, trouble: Trouble, failures: int) -> None:
         """Wait before the request is tried again; what the endpoint asks for holds for all requests."""
-        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 16)) * random.uniform(0.5, 1.5)
+        own_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 16)) * random.uniform(0.5, 1.5)
+        asked_s = 0.0 if trouble.pause_s is None else min(trouble.pause_s, self._config.patience_s)
+        pause_s = max(own_s if asked_s == 0.0 else FIRST_PAUSE_S, asked_s)
         if trouble.is_limit:
-            asked = trouble.pause_s if trouble.pause_s is not None else pause_s
-            self._paused_until = max(self._paused_until, time.monotonic() + min(asked, self._config.patience_s))
+            self._paused_until = max(self._paused_until, time.monotonic() + pause_s)
         log.warning("%s; asking again in %.1f s", trouble, pause_s)
-        await asyncio.sleep(pause_s if trouble.pause_s is None else min(trouble.pause_s, self._config.patience_s))
+        await asyncio.sleep(pause_s)
 
     async def _ask(self, request: Request, attempt: Attempt) -> None:
         """Send the request and take in its answer."""
@@ -380,7 +425,7 @@ class OpenaiEngine:
         choice = choices[0]
         delta = choice.get("delta", choice.get("message", choice))
         if isinstance(delta, Mapping) and _take_text(delta, choice, attempt):
-            self._failing_since = None
+            attempt.began_at = attempt.began_at or time.monotonic()
             attempt.first_token_at_us = attempt.first_token_at_us or time.time_ns() // 1000
         _take_ending(choice, attempt)
 
@@ -505,7 +550,8 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
     """Return the pause that an endpoint asks for: seconds or a date (RFC 9110, section 10.2.3)."""
     text = headers.get("retry-after", "")
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -181,6 +182,83 @@ def test_a_lasting_outage_kills_the_engine_and_blames_no_attempt() -> None:
     assert "down for the day" in str(found[0])
 
 
+def asking(number: int) -> Request:
+    """Return a request with a question of its own."""
+    return replace(request(number), prompt_text=json.dumps([{"role": "user", "content": f"What is {number} + 2?"}]))
+
+
+def ask_each(behave: Behaviour, count: int, **options: Any) -> list[Completion | BaseException]:
+    """Return what comes of requests with questions of their own, all at once."""
+    with odd_server(behave) as (base_url, _):
+        engine = engine_of(base_url, **options)
+
+        async def all_of_them() -> list[Completion | BaseException]:
+            return await asyncio.gather(*(engine.generate(asking(n)) for n in range(count)), return_exceptions=True)
+
+        return using(engine, all_of_them)
+
+
+def test_answers_that_all_break_off_are_an_outage_and_blame_no_attempt() -> None:
+    def behave(exchange: Exchange) -> None:
+        if exchange.number <= 5:
+            exchange.answer()
+        else:  # some tokens, then nothing
+            exchange.begin()
+            exchange.event(delta={"content": "It"}, finish_reason=None)
+
+    found = ask_each(behave, 12, patience_s=2, max_in_flight=4, max_tries=2)
+    assert sum(isinstance(item, Completion) for item in found) == 5
+    assert sum(isinstance(item, EngineDeadError) for item in found) == 7
+
+
+def test_a_long_answer_that_still_streams_keeps_the_engine_alive_while_others_fail() -> None:
+    def behave(exchange: Exchange) -> None:
+        if exchange.number > 1:
+            exchange.status(503, "full")
+            return
+        exchange.begin()
+        for _ in range(20):
+            exchange.event(delta={"content": "so "}, finish_reason=None)
+            time.sleep(0.2)
+        exchange.event(delta={}, finish_reason="stop")
+        exchange.end(20)
+
+    found = ask_each(behave, 3, patience_s=1.5, idle_timeout_s=5)
+    assert sum(isinstance(item, Completion) for item in found) == 1  # though nothing was answered for 4 s
+
+
+def test_an_endpoint_that_refuses_everything_is_set_up_wrongly_and_no_attempt_fails() -> None:
+    found = ask_each(lambda exchange: exchange.status(400, "unknown key: max_tokens"), 6)
+    assert all(isinstance(item, EngineDeadError) for item in found)
+    assert "refuses every request, 6 prompts" in str(found[0])
+    assert "unknown key: max_tokens" in str(found[0])
+
+
+def test_bad_requests_fail_alone_once_another_is_answered_even_if_they_came_first() -> None:
+    def behave(exchange: Exchange) -> None:
+        if exchange.number <= 5:
+            exchange.status(400, "too long")
+        else:
+            time.sleep(3)  # longer than it takes to think that all are refused
+            exchange.answer()
+
+    found = ask_each(behave, 6, idle_timeout_s=10)
+    assert sum(isinstance(item, RequestError) for item in found) == 5
+    assert sum(isinstance(item, Completion) for item in found) == 1
+
+
+@pytest.mark.parametrize("asked", ["nan", "inf", "0", "-5", "soon", ""])
+def test_a_pause_that_is_none_does_not_make_requests_hail(asked: str) -> None:
+    began, times = time.monotonic(), []
+
+    def behave(exchange: Exchange) -> None:
+        times.append(exchange.at - began)
+        exchange.status(429, "slow down", Retry_After=asked)
+
+    ask(behave, patience_s=1)
+    assert len(times) < 40  # at least half of the 0.05 s of these tests between two
+
+
 def test_a_request_on_which_alone_the_endpoint_fails_is_refused_alone() -> None:
     def behave(exchange: Exchange) -> None:
         if exchange.body["seed"] == 3:
@@ -192,8 +270,6 @@ def test_a_request_on_which_alone_the_endpoint_fails_is_refused_alone() -> None:
         engine = engine_of(base_url, max_tries=2, patience_s=60)
 
         async def work() -> Completion | BaseException:
-            from dataclasses import replace
-
             bad = asyncio.create_task(engine.generate(replace(request(3), seed=3)))
             while not bad.done():
                 await engine.generate(replace(request(1), seed=1))
