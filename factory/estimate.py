@@ -7,11 +7,12 @@ what names itself an estimate, and nothing is measured, loaded or started here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from schemas.config import JobConfig, VllmTeacher
+from schemas.config import JobConfig, ReplayTeacher, VllmTeacher
 from schemas.problem import Prompt
 
 CHARACTERS_PER_TOKEN: Final = 4  # of English, a rule of thumb, for prompts whose tokenizer is not at hand
@@ -51,9 +52,19 @@ def count_prompts(prompts: Iterable[Prompt]) -> PromptCount:
     is_estimated = False
     for prompt in prompts:
         num_prompts += 1
-        num_tokens += len(prompt.token_ids) or -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
+        num_tokens += len(prompt.token_ids) or -(-_num_characters(prompt.text) // CHARACTERS_PER_TOKEN)
         is_estimated |= not prompt.token_ids
     return PromptCount(num_prompts=num_prompts, num_tokens=num_tokens, is_estimated=is_estimated)
+
+
+def _num_characters(text: str) -> int:
+    """Return the length of a prompt: of its turns' contents, where it is the JSON of turns."""
+    if not text.startswith("["):
+        return len(text)
+    try:
+        return sum(len(turn["content"]) for turn in json.loads(text))
+    except (ValueError, TypeError, KeyError):  # raw text that begins so
+        return len(text)
 
 
 def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
@@ -65,25 +76,40 @@ def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
         "problems": Figure(counted.num_prompts, "the sources, without rows set aside"),
         "requests": Figure(requests, f"problems x sampling.num_samples ({num_samples})"),
         "prompt_tokens": Figure(counted.num_tokens * num_samples, f"{how}; a prompt counts once per request"),
-        "output_tokens_at_most": Figure(
-            requests * job.sampling.max_tokens, f"requests x sampling.max_tokens ({job.sampling.max_tokens:,})"
-        ),
+        "output_tokens_at_most": _output_tokens_at_most(job, requests),
         "output_tokens": _output_tokens(job, requests),
     }
     figures |= _engine_figures(job, figures["output_tokens"])
     return figures | _disk_figures(requests, figures["output_tokens"])
 
 
+def _most_tokens(job: JobConfig) -> tuple[int, str]:
+    """Return how many tokens a completion can have, and which key says so."""
+    context = getattr(job.teacher, "engine", job.teacher)
+    limit = getattr(context, "max_model_len", None)
+    if limit is not None and limit < job.sampling.max_tokens:
+        return limit, "max_model_len"
+    return job.sampling.max_tokens, "sampling.max_tokens"
+
+
+def _output_tokens_at_most(job: JobConfig, requests: int) -> Figure:
+    if isinstance(job.teacher, ReplayTeacher):
+        return Figure(None, "a recording is as long as it is")
+    most, key = _most_tokens(job)
+    return Figure(requests * most, f"requests x {key} ({most:,})")
+
+
 def _output_tokens(job: JobConfig, requests: int) -> Figure:
     if not isinstance(job.teacher, VllmTeacher):
         return Figure(None, f"only a teacher of kind vllm has a price, this one is of kind {job.teacher.kind}")
-    mean, most = job.teacher.price.mean_tokens, job.sampling.max_tokens
+    mean = job.teacher.price.mean_tokens
+    most, key = _most_tokens(job)
     if mean is None:
         return Figure(None, "teacher.price.mean_tokens is not stated: the tokens of an average completion")
     if mean > most:
         return Figure(
             requests * most,
-            f"requests x sampling.max_tokens ({most:,}): teacher.price.mean_tokens ({mean:,g}) is above it",
+            f"requests x {key} ({most:,}): teacher.price.mean_tokens ({mean:,g}) is above it",
         )
     return Figure(round(requests * mean), f"requests x teacher.price.mean_tokens ({mean:,g}, stated)")
 

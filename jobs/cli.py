@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs import show
-from schemas.errors import ConfigError, FactoryError, FingerprintError, RunLockedError, SourceError
+from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
     name="factory",
@@ -33,7 +34,7 @@ def _folder(text: str) -> Path:
     """Return a path; an empty one, as of a shell variable that is not set, would mean the current folder."""
     if not text:
         raise typer.BadParameter("is empty; give the folder of a run")
-    return Path(text)
+    return Path(os.path.normpath(text))  # `a/../b` is b, whether or not there is an a
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", parser=_folder)]
@@ -64,15 +65,10 @@ def main() -> None:
     try:
         app()
     except FactoryError as error:
-        from jobs.driver import InterruptedRun
-        from jobs.submit import DetachedError
-
-        show.message(str(error))
-        sys.exit(
-            130 if isinstance(error, InterruptedRun | DetachedError) else 2 if isinstance(error, _USAGE_ERRORS) else 1
-        )
+        _say_at_the_end(str(error))
+        sys.exit(130 if isinstance(error, InterruptedRun) else 2 if isinstance(error, _USAGE_ERRORS) else 1)
     except KeyboardInterrupt:
-        show.message("interrupted")
+        _say_at_the_end("interrupted")
         sys.exit(130)
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has seen enough, as `head` does
@@ -82,6 +78,13 @@ def main() -> None:
     except OSError as error:
         show.message(f"{error}; what was finished before is safe, run the same command again once this is mended")
         sys.exit(1)
+
+
+def _say_at_the_end(text: str) -> None:
+    """Print the last message, whatever else the user presses."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show.message(text)
+    signal.signal(signal.SIGINT, handler)
 
 
 @app.command(epilog="Example: factory run jobs/configs/demo.yaml --set sampling.num_samples=2")
@@ -137,7 +140,11 @@ def submit(
     overrides: Overrides = [],  # noqa: B006
     env_names: Annotated[
         list[str],
-        typer.Option("--env", metavar="NAME", help="Environment variable of this shell that the job gets, by name."),
+        typer.Option(
+            "--env",
+            metavar="NAME",
+            help="Environment variable of this shell that the job gets; the cluster's users can read it.",
+        ),
     ] = [],  # noqa: B006
     runtime_env: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Ray runtime environment: pip, env_vars, excludes, ...")

@@ -32,7 +32,15 @@ from factory.store import RunFolder, RunLock, check_fingerprint, write_atomicall
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
 from schemas.config import VllmTeacher, parse_config
-from schemas.errors import ConfigError, FactoryError, SourceError, StoreError, TeacherError, VerifierError
+from schemas.errors import (
+    ConfigError,
+    FactoryError,
+    InterruptedRun,
+    SourceError,
+    StoreError,
+    TeacherError,
+    VerifierError,
+)
 from schemas.manifest import Manifest
 from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
 
@@ -45,10 +53,6 @@ DRAIN_S: Final = 30.0  # that engines get to flush their journals after an inter
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
 
 Watch = Callable[[Progress, str], None]
-
-
-class InterruptedRun(FactoryError):
-    """The user interrupted a run; what was finished is safe, and the same command goes on."""
 
 
 def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Callable[[str], None]) -> None:

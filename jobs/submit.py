@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,11 @@ import requests
 import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.runtime_env import RuntimeEnv
 
+from factory.rows import listed, nearest
 from schemas.config import JobConfig
-from schemas.errors import ConfigError, FactoryError
+from schemas.errors import ConfigError, FactoryError, InterruptedRun
 from schemas.problem import digest
 
 # Not uploaded with the working directory: histories, environments, caches, and the runs themselves.
@@ -41,11 +44,14 @@ CHATTY: Final = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
 )
+# Ray's own client prefers these to the address that it is given.
+RAYS_ADDRESSES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+# Keys of a runtime environment that a job may set; the working directory is the factory's to set.
+RUNTIME_ENV_KEYS: Final = frozenset(
+    key for key in RuntimeEnv.known_fields if key != "working_dir" and not key.startswith("_")
+)
+SHADOWED: Final = ("factory", "jobs", "schemas", "verifiers")  # our modules, which a folder of that name would hide
 _LOST: Final = (aiohttp.ClientError, requests.RequestException, ConnectionError)
-
-
-class DetachedError(FactoryError):
-    """The user stopped following a job, which goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,18 @@ def read_runtime_env(path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"--runtime-env {path}: cannot be read: {error}") from error
     if not isinstance(body, dict):
         raise ConfigError(f"--runtime-env {path}: must be a mapping, such as {{pip: [...], env_vars: {{A: b}}}}")
+    for key, value in body.items():
+        if key not in RUNTIME_ENV_KEYS:
+            raise ConfigError(
+                f"--runtime-env {path}: {key}: unknown key; {nearest(str(key), RUNTIME_ENV_KEYS)}there are: "
+                f"{listed(RUNTIME_ENV_KEYS)} (the working directory is the one you are in)"
+            )
+        if key == "excludes" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise ConfigError(f"--runtime-env {path}: excludes={value!r}: must be a list of patterns")
+        if key == "env_vars" and not (
+            isinstance(value, dict) and all(isinstance(word, str) for pair in value.items() for word in pair)
+        ):
+            raise ConfigError(f"--runtime-env {path}: env_vars must map names to text; put numbers in quotes")
     return body
 
 
@@ -87,8 +105,15 @@ def entrypoint(submission: Submission) -> str:
     """Return the command that the job runs: the installed `factory run`, or the one in the uploaded folder.
 
     Raises:
-        ConfigError: If the job file is not in the folder that is uploaded.
+        ConfigError: If the job file is not in the folder that is uploaded, or a module there hides one of the factory.
     """
+    for name in SHADOWED:
+        for found in (Path(f"{name}.py"), Path(name, "__init__.py")):
+            if found.exists() and not Path("jobs", "submit.py").exists():
+                raise ConfigError(
+                    f"{found.absolute()}: a module of this name in the working directory hides the factory's own on "
+                    "the cluster; rename it, or submit from another folder"
+                )
     try:
         shipped = submission.job_file.resolve().relative_to(Path.cwd())
     except ValueError:
@@ -107,12 +132,18 @@ def connect(address: str) -> JobSubmissionClient:
     Raises:
         ConfigError: If the address is none, nothing answers there, or the token is refused.
     """
-    if urlsplit(address).scheme not in ("http", "https"):
+    try:
+        is_http = urlsplit(address).scheme in ("http", "https") and address.startswith("http")
+    except ValueError:
+        is_http = False
+    if not is_http:
         raise ConfigError(
             f"--address {address}: must be that of the cluster's dashboard, such as http://127.0.0.1:8265"
         )
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in RAYS_ADDRESSES:
+        os.environ.pop(name, None)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
@@ -120,38 +151,69 @@ def connect(address: str) -> JobSubmissionClient:
             f"--address {address}: the cluster refuses the token: {_line(error)}; set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to that of the cluster"
         ) from error
+    except (RuntimeError, ValueError, KeyError) as error:  # before the next: requests' own JSONDecodeError is both
+        raise ConfigError(f"--address {address}: answers, but not as a Ray cluster does: {_line(error)}") from error
     except (ConnectionError, requests.RequestException) as error:
+        proxies = [name for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY") if name in os.environ]
+        proxy = f"; {proxies[0]} is set: does it lead there? (no_proxy={LOOPBACK[1]})" if proxies else ""
         raise ConfigError(
             f"--address {address}: nothing answers there: {_line(error)}; start a cluster with `ray start --head`, or "
-            "give the address of its dashboard"
+            f"give the address of its dashboard{proxy}"
         ) from error
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ConfigError(f"--address {address}: answers, but not as a Ray cluster does: {_line(error)}") from error
 
 
 def submit(client: JobSubmissionClient, submission: Submission, say: Callable[[str], None]) -> str:
     """Return the id of the job that works on the run: one that goes on already, else a new one.
 
     Raises:
-        ConfigError: If a variable to pass on is not set, or the job file lies elsewhere.
-        FactoryError: If the cluster refuses the job.
+        ConfigError: If a variable to pass on is not set, the job file lies elsewhere, or the cluster refuses the job.
     """
-    jobs = _jobs_of(client, submission)
-    for job_id, details in jobs.items():
-        if not details.status.is_terminal():
-            say(f"job {job_id} works on {submission.run_path} already: following it")
-            return job_id
     command, runtime_env = entrypoint(submission), _runtime_env(submission)
+    jobs = _jobs_of(client, submission)
+    if (found := _going_on(jobs)) is not None:
+        return _attach(found, jobs[found], submission, command, say)
     job_id = f"{submission.prefix}{1 + max((int(name.rpartition('-')[2]) for name in jobs), default=0)}"
     try:
         client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=runtime_env)
     except (RuntimeError, ValueError, TypeError, *_LOST) as error:
-        raise FactoryError(
-            f"{submission.address} refuses the job: {_line(error)}; nothing was started. What is uploaded is the "
-            f"working directory without {', '.join(EXCLUDES)}; more can be left out by `excludes` in --runtime-env"
+        jobs = _jobs_of(client, submission)  # another submission may have been faster
+        if (found := _going_on(jobs)) is not None:
+            return _attach(found, jobs[found], submission, command, say)
+        raise ConfigError(
+            f"{submission.address} refuses the job: {_line(error)}; nothing was started{_largest_files(error)}"
         ) from error
     say(f"job {job_id} submitted: {command}")
     return job_id
+
+
+def _going_on(jobs: Mapping[str, JobDetails]) -> str | None:
+    return next((job_id for job_id, details in jobs.items() if not details.status.is_terminal()), None)
+
+
+def _attach(job_id: str, details: JobDetails, submission: Submission, command: str, say: Callable[[str], None]) -> str:
+    """Return the id of a job that goes on; say so, and that it goes on as it was submitted."""
+    say(f"job {job_id} works on {submission.run_path} already")
+    if details.entrypoint != command or submission.runtime_env or submission.env_names:
+        say(
+            f"it goes on as it was submitted: {details.entrypoint}; what this command changes does not reach it. To "
+            "change it, end it with --stop and submit again"
+        )
+    return job_id
+
+
+def _largest_files(error: Exception) -> str:
+    """Return a hint at what makes an upload too large; empty where that was not the trouble."""
+    if not any(word in str(error) for word in ("exceeds the maximum size", "413", "too large")):
+        return ""
+    sizes = sorted(
+        ((path.stat().st_size, str(path)) for path in Path().rglob("*") if path.is_file() and not path.is_symlink()),
+        reverse=True,
+    )
+    shown = ", ".join(f"{name} ({size / 1e6:,.0f} MB)" for size, name in sizes[:3])
+    return (
+        f". The working directory is uploaded, without {', '.join(EXCLUDES)} and what .gitignore names; the largest "
+        f"files in it: {shown}. Leave them out by `excludes` in --runtime-env, or submit from another folder"
+    )
 
 
 def stop(client: JobSubmissionClient, submission: Submission, say: Callable[[str], None]) -> None:
@@ -172,14 +234,15 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
     """Pass a job's log on until the job ends; return its exit code (130: stopped, 1: it died or could not start).
 
     Raises:
-        DetachedError: If the user pressed Ctrl-C; the job goes on.
+        InterruptedRun: If the user pressed Ctrl-C; the job goes on.
         FactoryError: If the cluster does not answer any more, or the job did not end well by itself.
     """
     try:
         broken = asyncio.run(_tail(client, job_id, out))
         details = _settled(client, job_id)
     except KeyboardInterrupt:
-        raise DetachedError(
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: what follows is said
+        raise InterruptedRun(
             f"detached; job {job_id} goes on. The same command comes back to it, with --stop it ends the job; "
             f"`factory status {submission.run_path}` says where the run stands"
         ) from None
@@ -200,8 +263,8 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
         code = 130
     elif code is None or not 0 < code < 126:
         raise FactoryError(
-            f"job {job_id} died: {_line(details.message)}; all finished attempts are safe in {submission.run_path}: "
-            "submit again to go on"
+            f"job {job_id} died: {_line(details.message)}; attempts that it had finished are safe in "
+            f"{submission.run_path}: submit again to go on"
         )
     return code
 
@@ -252,6 +315,6 @@ def _runtime_env(submission: Submission) -> dict[str, Any]:
 
 
 def _line(error: object) -> str:
-    """Return what was said in one line of bounded length."""
+    """Return what was said in one line of bounded length; of a long one its end as well, where the cause stands."""
     text = " ".join(str(error).split())
-    return text if len(text) <= 500 else text[:500] + "..."
+    return text if len(text) <= 900 else f"{text[:300]} [...] {text[-600:]}"

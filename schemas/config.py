@@ -73,7 +73,7 @@ class Columns(Part):
     def _asks_something(self) -> Columns:
         if self.ready is not None:
             if self.ready not in READY_MAPPINGS:
-                near = difflib.get_close_matches(self.ready, READY_MAPPINGS, n=1, cutoff=0.4)
+                near = difflib.get_close_matches(self.ready.lower(), READY_MAPPINGS, n=1, cutoff=0.4)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise ValueError(f"{self.ready!r} is no known dataset; {hint}there are: {', '.join(READY_MAPPINGS)}")
             both = [key for key in ("problem", "messages", "answer", "letter", "options") if getattr(self, key)]

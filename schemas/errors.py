@@ -7,6 +7,7 @@ FactoryError
 │   ├── RequestError       the engine refused one request; others go on
 │   │   └── NotRecordedError   a recording has no such attempt
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
+├── InterruptedRun         the user pressed Ctrl-C; nothing that was finished is lost
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
     ├── RunLockedError         another process works on this run
@@ -43,6 +44,10 @@ class NotRecordedError(RequestError):
 
 class EngineDeadError(TeacherError):
     """One engine is gone; what it had in flight goes back to the queue."""
+
+
+class InterruptedRun(FactoryError):
+    """The user pressed Ctrl-C: what was finished is safe, and the same command goes on."""
 
 
 class VerifierError(FactoryError):

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +42,7 @@ from schemas.problem import Domain, Message, Problem
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason
 
 LABEL: Final = "teacher"  # the part of the job file that messages name
+ROWS_LOOKED_AT: Final = 100  # in search of the columns: a row may lack an optional one
 MAX_SHOWN_IDS: Final = 5
 TRUE_WORDS: Final = ("true", "correct", "1", "1.0", "yes")
 FALSE_WORDS: Final = ("false", "incorrect", "wrong", "0", "0.0", "no")
@@ -259,11 +260,25 @@ def _bodies(
 ) -> Iterator[tuple[int, int, Mapping[str, Any] | None]]:
     """Yield place and content of every row of a file, after its columns were found there."""
     rows = _parquet_bodies(path, names) if path.suffix == ".parquet" else _jsonl_bodies(path)
-    first = next((row for row in rows if row[2] is not None), None)
-    if first is None:
-        return
-    _check_columns(first[2] or {}, teacher, path)
-    yield from chain([first], rows)
+    head = list(islice(rows, ROWS_LOOKED_AT))
+    bodies = [body for _, _, body in head if body is not None]
+    if head and not bodies:
+        _refuse_unreadable(path)
+    if bodies:
+        _check_columns(bodies, teacher, path)
+    yield from chain(head, rows)
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Refuse a file that has rows, of which none can be read; say why by the first."""
+    with path.open("rb") as file:
+        line = next(line for line in iter(lambda: file.readline(MAX_LINE_BYTES), b"") if line.strip())
+    defect = parse_line(line.removeprefix(b"\xef\xbb\xbf"), is_whole=True)[1]
+    hint = "it is packed (gzip): unpack it" if line.startswith(b"\x1f\x8b") else "CSV and JSON arrays must be converted"
+    raise SourceError(
+        f"{LABEL}.path: {path}: none of its first rows can be read; the first: {defect}; JSON Lines (one object a "
+        f"line) or Parquet is wanted: {hint}"
+    )
 
 
 def _jsonl_bodies(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any] | None]]:
@@ -311,18 +326,22 @@ def _columns_to_read(teacher: ReplayTeacher, path: Path) -> tuple[str, ...]:
     )
 
 
-def _check_columns(body: Mapping[str, Any], teacher: ReplayTeacher, path: Path) -> None:
+def _check_columns(bodies: Sequence[Mapping[str, Any]], teacher: ReplayTeacher, path: Path) -> None:
     """Check that the first row has every column that is mapped.
 
     Raises:
         SourceError: If one is missing; names it and those there are.
     """
-    names = pq.read_schema(path).names if path.suffix == ".parquet" else column_names(body)
+    names = (
+        pq.read_schema(path).names
+        if path.suffix == ".parquet"
+        else list(dict.fromkeys(name for body in bodies for name in column_names(body)))
+    )
     problems = [
         f"{LABEL}.columns.{key}={name!r}: {path.name} has no such column; "
         f"{nearest(name, names)}there are: {listed(names)}"
         for key, name in teacher.columns.model_dump().items()
-        if name is not None and lookup(body, name) is MISSING
+        if name is not None and all(lookup(body, name) is MISSING for body in bodies)
     ]
     if problems:
         raise SourceError("\n".join(problems))

@@ -71,6 +71,28 @@ def test_a_prompt_without_token_ids_is_estimated_from_its_characters_and_the_cou
     assert "estimate" in estimate(_job(), both)["prompt_tokens"].origin
 
 
+def test_a_context_that_is_shorter_than_a_completion_may_be_is_the_limit() -> None:
+    figures = estimate(_job({"mean_tokens": 6_000}, max_model_len=2_000), COUNTED)
+    assert figures["output_tokens_at_most"].value == 4_000 * 2_000
+    assert figures["output_tokens"].value == 4_000 * 2_000
+    assert "max_model_len" in figures["output_tokens_at_most"].origin
+
+
+def test_of_a_prompt_that_is_the_json_of_its_turns_the_contents_count() -> None:
+    text = '[{"role": "user", "content": "What is 0 + 1?"}]'
+    found = count_prompts([Prompt(problem_id="a", text=text, sha256="0", token_ids=())])
+    assert found.num_tokens == -(-len("What is 0 + 1?") // CHARACTERS_PER_TOKEN)
+    raw = count_prompts([Prompt(problem_id="a", text="[not json", sha256="0", token_ids=())])
+    assert raw.num_tokens == -(-len("[not json") // CHARACTERS_PER_TOKEN)
+
+
+def test_of_a_recording_nobody_knows_the_tokens_beforehand() -> None:
+    teacher = {"kind": "replay", "path": "x.jsonl", "columns": {"problem": "p", "completion": "c"}}
+    body = {**_job().model_dump(mode="json", exclude_unset=True), "teacher": teacher}
+    figures = estimate(parse_config(body, origin="test"), COUNTED)
+    assert figures["output_tokens_at_most"].value is None
+
+
 def test_only_a_teacher_on_gpus_has_a_price() -> None:
     job = _job()
     scripted = parse_config(

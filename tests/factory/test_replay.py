@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,13 +163,29 @@ def test_the_same_attempt_twice_counts_once_and_one_id_for_two_texts_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "holds no completion"), (b"\x00\xff\xfe", "holds no completion"), (None, "no such file")],
+    [
+        (b"", "holds no completion"),
+        (b"\x00\xff\xfe", "none of its first rows can be read; the first: is not UTF-8"),
+        (b"problem,completion\nWhat?,42\n", "CSV and JSON arrays must be converted"),
+        (b'[{"problem": "What?", "completion": "42"}]', "CSV and JSON arrays must be converted"),
+        (gzip.compress(b'{"problem": "What?", "completion": "42"}\n'), "unpack it"),
+        (None, "no such file"),
+    ],
 )
 def test_a_recording_that_is_none_is_said_so(tmp_path: Path, content: bytes | None, expected: str) -> None:
     if content is not None:
         (tmp_path / "r.jsonl").write_bytes(content)
     with pytest.raises(SourceError, match=expected):
         open_recording(teacher_of(tmp_path / "r.jsonl"))
+
+
+def test_a_column_that_the_first_rows_leave_out_is_found_further_down(tmp_path: Path) -> None:
+    rows: list[dict[str, str]] = [
+        {"problem": "What?"},
+        *({"problem": "What?", "completion": f"It is {n}."} for n in range(3)),
+    ]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert open_recording(teacher_of(tmp_path / "r.jsonl")).num_completions == 3
 
 
 def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:

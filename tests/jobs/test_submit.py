@@ -21,6 +21,9 @@ import pytest
 import yaml
 
 from factory.report import read_status
+from jobs.submit import Submission, entrypoint, read_runtime_env
+from schemas.config import load_config
+from schemas.errors import ConfigError
 from tests.drills.test_other_teachers import add_rightly
 from tests.runs import (
     MARK,
@@ -196,6 +199,56 @@ def test_a_cluster_that_refuses_or_is_none_is_named_and_nothing_is_started(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_address_that_is_given_is_the_one_that_is_asked(submit: Submit, cluster: Cluster, tmp_path: Path) -> None:
+    _write_job(tmp_path)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        with submit("--no-follow", address="http://127.0.0.1:1", **{name: cluster.address}) as child:
+            assert child.wait() == 2
+            assert "http://127.0.0.1:1: nothing answers" in child.said()
+    assert not any(str(tmp_path) in job["entrypoint"] for job in cluster.ask("/api/jobs/"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pipp: [requests]", ("pipp", "unknown key", "pip")),
+        ("excludes: big", ("excludes='big'", "list")),
+        ("env_vars: {N: 1}", ("env_vars", "quotes")),
+        ("env_vars: null", ("env_vars",)),
+        ("working_dir: /elsewhere", ("working_dir", "the one you are in")),
+        ("[pip]", ("must be a mapping",)),
+        ("a: [", ("cannot be read",)),
+    ],
+)
+def test_a_wrong_runtime_environment_is_named_before_anything_is_asked(
+    text: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "env.yaml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        read_runtime_env(tmp_path / "env.yaml")
+    for word in words:
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("module", ["jobs.py", "factory/__init__.py"])
+def test_a_module_that_would_hide_the_factorys_own_is_named(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_job(tmp_path)
+    asked = Submission(
+        job=load_config(tmp_path / "job.yaml"),
+        job_file=tmp_path / "job.yaml",
+        run_path=tmp_path / "run",
+        address="http://127.0.0.1:8265",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert " -m jobs run job.yaml " in entrypoint(asked)
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    (tmp_path / module).write_text("print('mine')")
+    with pytest.raises(ConfigError, match="hides the factory's own"):
+        entrypoint(asked)
+
+
 def test_a_job_file_outside_the_working_directory_is_refused(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     _write_job(tmp_path)
@@ -216,15 +269,23 @@ def test_detached_found_again_killed_and_submitted_again_a_run_loses_and_doubles
     with submit() as child:  # Ctrl-C while it works
         wait_until(lambda: run.exists() and len(traces_on_disk(run)) > 8, JOB_STARTS_S, "first traces")
         child.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        if child.process.poll() is None:  # the impatient press it twice
+            child.process.send_signal(signal.SIGINT)
         assert child.wait(30) == 130
+        assert "Traceback" not in child.said()
         assert "detached" in child.said()
         assert "same command" in child.said()
     (driver,) = cluster.drivers(run)
     made = len(traces_on_disk(run))
     wait_until(lambda: len(traces_on_disk(run)) > made, 30, "the job goes on")
 
+    with submit("--set", "teacher.tokens_per_s=999", "--no-follow") as child:  # a change does not reach it
+        assert child.wait(60) == 0
+        assert "goes on as it was submitted" in child.said()
     with submit() as child:  # the same command: not a second job
         wait_until(lambda: "already" in child.said(), 60, "found again")
+        assert "as it was submitted" not in child.said()
         assert cluster.drivers(run) == [driver]
         made = set(traces_on_disk(run))
         os.kill(driver, signal.SIGKILL)
