@@ -182,7 +182,7 @@ def test_a_recording_that_is_none_is_said_so(tmp_path: Path, content: bytes | No
 def test_a_column_that_the_first_rows_leave_out_is_found_further_down(tmp_path: Path) -> None:
     rows: list[dict[str, str]] = [
         {"problem": "What?"},
-        *({"problem": "What?", "completion": f"It is {n}."} for n in range(3)),
+        *({"problem": "What?", "text": f"It is {n}."} for n in range(3)),
     ]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert open_recording(teacher_of(tmp_path / "r.jsonl")).num_completions == 3
