@@ -41,6 +41,7 @@ class Status:
     reasons: Mapping[str, int]
     pass_rate: float | None  # true / (true + false) of all judged traces
     failed_reasons: Mapping[str, int]
+    failed_details: Mapping[str, str]  # what was said of one of them, by reason
     quarantined: Mapping[str, int]
     selection: str
     accepted: int | None  # null: its tables are not built
@@ -60,6 +61,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
     counts = state.counts(manifest.num_samples)
+    failed_reasons, failed_details = _failed_reasons(folder, manifest)
     in_journal = _in_journal(folder, state)
     counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
     words = _words(folder, manifest)
@@ -75,7 +77,8 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         outcomes=dict(state.outcomes.most_common()),
         reasons=dict(state.reasons.most_common()),
         pass_rate=words[True] / (words[True] + words[False]) if words[True] + words[False] else None,
-        failed_reasons=_failed_reasons(folder, manifest),
+        failed_reasons=failed_reasons,
+        failed_details=failed_details,
         quarantined=_quarantined(folder, manifest),
         selection=selection,
         accepted=accepted,
@@ -133,9 +136,15 @@ def _union_s(spans: Any) -> float:
     return total / 1e6
 
 
-def _failed_reasons(folder: RunFolder, manifest: Manifest) -> dict[str, int]:
-    tables = folder.tables_of("untraced", manifest.untraced)
-    return dict(Counter(item.reason for table in tables for item in untraced_from_table(table)))
+def _failed_reasons(folder: RunFolder, manifest: Manifest) -> tuple[dict[str, int], dict[str, str]]:
+    """Return how many attempts failed, by reason, and what was said of the first of each."""
+    counts: Counter[str] = Counter()
+    details: dict[str, str] = {}
+    for table in folder.tables_of("untraced", manifest.untraced):
+        for item in untraced_from_table(table):
+            counts[item.reason] += 1
+            details.setdefault(item.reason, item.detail)
+    return dict(counts), details
 
 
 def _quarantined(folder: RunFolder, manifest: Manifest) -> dict[str, int]:

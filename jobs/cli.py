@@ -328,4 +328,6 @@ def _finish(path: Path, selection: str | None = None, *, as_json: bool) -> None:
     failures = {reason: count for reason, count in found.failed_reasons.items() if reason not in _NO_FAULT}
     if failures or found.counts.unjudged:
         show.message(f"finished with failures: {json.dumps(failures | {'unjudged': found.counts.unjudged})}")
+        for reason in failures:
+            show.message(f"  {reason}, one of them: {found.failed_details[reason] or 'no more is known'}")
         raise typer.Exit(1)

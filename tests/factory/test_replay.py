@@ -168,7 +168,7 @@ def test_the_same_attempt_twice_counts_once_and_one_id_for_two_texts_is_refused(
         (b"\x00\xff\xfe", "none of its first rows can be read; the first: is not UTF-8"),
         (b"problem,completion\nWhat?,42\n", "CSV and JSON arrays must be converted"),
         (b'[{"problem": "What?", "completion": "42"}]', "CSV and JSON arrays must be converted"),
-        (gzip.compress(b'{"problem": "What?", "completion": "42"}\n'), "unpack it"),
+        (gzip.compress(b'{"problem": "What?", "completion": "42"}\n', mtime=0), "unpack it"),
         (None, "no such file"),
     ],
 )
@@ -180,10 +180,7 @@ def test_a_recording_that_is_none_is_said_so(tmp_path: Path, content: bytes | No
 
 
 def test_a_column_that_the_first_rows_leave_out_is_found_further_down(tmp_path: Path) -> None:
-    rows: list[dict[str, str]] = [
-        {"problem": "What?"},
-        *({"problem": "What?", "text": f"It is {n}."} for n in range(3)),
-    ]
+    rows = [{"q": "What?"}, *({"q": "What?", "text": f"It is {n}."} for n in range(3))]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert open_recording(teacher_of(tmp_path / "r.jsonl")).num_completions == 3
 
