@@ -96,7 +96,7 @@ def test_a_recording_is_judged_and_every_disagreement_with_its_labels_is_found(t
     assert status.counts.requested == 10 * 4
     assert status.counts.generated == len(rows)
     assert status.failed_reasons == {"not_recorded": 10 * 4 - len(rows)}
-    assert "recorded" in status.failed_details["not_recorded"]
+    assert "the recording has" in status.failed_details["not_recorded"]
     assert status.outcomes["correct"] == 15
     found = read_agreement(path)
     assert (found.only_verdict, found.only_label, found.num_not_compared) == (1, 1, 1)
