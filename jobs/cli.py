@@ -29,6 +29,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
+app.add_typer(bench, name="bench")
+
 
 def _folder(text: str) -> Path:
     """Return a path; an empty one, as of a shell variable that is not set, would mean the current folder."""
@@ -303,6 +306,27 @@ def doctor(as_json: AsJson = False) -> None:
     show.json_line([asdict(finding) for finding in findings]) if as_json else show.findings(findings)
     if not all(finding.is_fine for finding in findings):
         raise typer.Exit(1)
+
+
+@bench.command("math", epilog="Example: factory bench math --cases cases.jsonl --against math-verify")
+def bench_math(
+    cases: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines of gold, prediction, expected, category.")],
+    against: Annotated[str | None, typer.Option(metavar="NAME", help="Also measure a rival: math-verify.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over each case; the median time counts.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the verifier of final answers: accuracy by category, false accepts and rejects, time."""
+    from jobs.bench import math as measured
+
+    found = measured.read_cases(cases)
+    with show.counting("cases", len(found)) as done:
+        scores = measured.run(found, measured.graders(against), rounds, done)
+    figures, categories = measured.summary(found, scores), measured.by_category(found, scores)
+    wrong = measured.mistakes(found, scores[measured.OURS])
+    if as_json:
+        show.json_line({"graders": figures, "categories": categories, "mistakes": wrong})
+    else:
+        show.comparison(figures, categories, wrong)
 
 
 def _selection_of(path: Path) -> str:

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from factory.visible import visible
@@ -302,6 +303,44 @@ def agreement(found: Agreement) -> None:
             f"label {words[item.label]}, verdict {item.outcome}{f' ({item.reason})' if item.reason else ''}"
         )
         _line(f"  reference {item.reference!r} · our answer {item.answer!r} · the publisher's {item.label_answer!r}")
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far a long work is: call what is yielded with the number that is done."""
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def comparison(
+    figures: Mapping[str, Mapping[str, float | None]],
+    categories: Mapping[str, Mapping[str, tuple[int, int]]],
+    mistakes: Sequence[Mapping[str, Any]],
+) -> None:
+    """Print a comparison of graders, by figure and by category, and what ours got wrong."""
+    table = Table(title="graders", title_justify="left")
+    names = list(figures)
+    for head in ("", *names):
+        table.add_column(head, justify="left" if not head else "right")
+    for figure in figures[names[0]]:
+        table.add_row(figure, *(_number(figures[name].get(figure)) for name in names))
+    out.print(table)
+    table = Table(title="right, by category", title_justify="left")
+    for head in ("category", "cases", *names):
+        table.add_column(head, justify="left" if head == "category" else "right")
+    for category, found in categories.items():
+        table.add_row(category, str(found[names[0]][1]), *(str(found[name][0]) for name in names))
+    out.print(table)
+    for item in mistakes:
+        _line(f"{item['case']} ({item['category']}): expected {item['expected']}, said {item['word']}")
+        _line(f"  reference {item['reference']!r} · completion {item['completion']!r}")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if value < 10 else f"{value:,.0f}"
 
 
 def difference(found: Mapping[str, Any]) -> None:

@@ -1,0 +1,124 @@
+"""Benchmarks count what they say they count; their figures themselves are no test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.bench.math import Case, Score, by_category, graders, mistakes, read_cases, run, summary
+from schemas.errors import ConfigError
+from tests.jobs.test_cli import factory
+
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "gold": "1/2", "prediction": "\\boxed{0.5}", "expected": True, "category": "fraction"},
+    {"id": "b", "gold": "1/2", "prediction": "\\boxed{0.6}", "expected": False, "category": "fraction"},
+    {"id": "c", "gold": "3", "prediction": "\\boxed{3}", "expected": True, "category": "number", "disputed": True},
+    {
+        "id": "d",
+        "gold": "7",
+        "prediction": None,
+        "prediction_parts": [["so ", 3], ["\\boxed{7}", 1]],
+        "expected": True,
+        "category": "long",
+        "hostile": True,
+    },
+]
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + "\n")
+    return path
+
+
+def test_cases_are_read_put_together_and_the_disputed_left_out(cases: Path) -> None:
+    found = read_cases(cases)
+    assert [case.name for case in found] == ["a", "b", "d"]
+    assert found[-1].completion == "so so so \\boxed{7}"
+    assert [case.is_hostile for case in found] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("not json", "line 5"),
+        ('{"gold": "1", "expected": true, "category": "x"}', "KeyError: 'prediction'"),
+        ('{"gold": 1, "prediction": "1", "expected": true, "category": "x"}', "must be texts"),
+        ("[1]", "is no case"),
+    ],
+)
+def test_a_line_that_is_no_case_is_named(line: str, words: str, cases: Path) -> None:
+    cases.write_text(cases.read_text().rstrip("\n") + "\n" + line)
+    with pytest.raises(ConfigError, match=words):
+        read_cases(cases)
+
+
+def test_right_wrong_and_raised_are_counted_apart_and_each_grader_sees_each_case_in_every_round() -> None:
+    found = [
+        Case(name=f"{n}", completion=str(n), reference="0", expected=n < 4, category="even" if n % 2 == 0 else "odd")
+        for n in range(8)
+    ]
+    seen: dict[str, list[str]] = {"all": [], "none": [], "raises": []}
+
+    def accept(completion: str, reference: str) -> bool:
+        seen["all"].append(completion)
+        return True
+
+    def reject(completion: str, reference: str) -> bool | None:
+        seen["none"].append(completion)
+        return None if completion == "7" else False
+
+    def fail(completion: str, reference: str) -> bool:
+        seen["raises"].append(completion)
+        if completion.isdigit():
+            raise ZeroDivisionError(completion)
+        return True
+
+    counted: list[int] = []
+    scores = run(found, {"all": accept, "none": reject, "raises": fail}, 3, counted.append)
+    assert counted == list(range(1, 9))
+    for asked in seen.values():
+        assert sorted(asked[1:]) == sorted([str(n) for n in range(8)] * 3)  # the first is to warm up
+    figures = summary(found, scores)
+    wanted = ("right", "false accepts", "false rejects", "exceptions")
+    assert [figures["all"][name] for name in wanted] == [4, 4, 0, 0]
+    assert [figures["none"][name] for name in wanted] == [3, 0, 4, 0]  # null is not the expected false
+    assert [figures["raises"][name] for name in wanted] == [0, 0, 0, 8]
+    assert by_category(found, scores)["even"] == {"all": (2, 4), "none": (2, 4), "raises": (0, 4)}
+    assert [item["case"] for item in mistakes(found, scores["all"])] == ["4", "5", "6", "7"]
+    assert {item["word"] for item in mistakes(found, scores["raises"])} == {f"ZeroDivisionError: {n}" for n in range(8)}
+
+
+def test_times_are_the_median_of_the_rounds() -> None:
+    score = Score()
+    assert score.times_s == {}
+    found = [Case(name="a", completion="1", reference="1", expected=True, category="x")]
+    figures = summary(found, run(found, {"g": lambda c, r: True}, 5, lambda done: None))["g"]
+    assert 0 < figures["p50 ms, plain"] == figures["max ms, plain"]
+    assert figures["verdicts/s, plain"] == pytest.approx(1_000 / figures["p50 ms, plain"])
+
+
+def test_math_verify_is_called_in_both_ways() -> None:
+    found = graders("math-verify")
+    assert [grade("\\boxed{\\frac{1}{2}}", "1/2") for grade in found.values()] == [True, True, True]
+    assert found["factory"]("so \\boxed{3} and not 4", "4") is False
+    with pytest.raises(ConfigError, match="there is: math-verify"):
+        graders("verl")
+
+
+def test_the_command_prints_tables_or_json(cases: Path) -> None:
+    ended = factory("bench", "math", "--cases", cases, "--rounds", "1", "--json")
+    assert ended.code == 0, ended.err
+    body = json.loads(ended.out)
+    assert body["graders"]["factory"]["right"] == 3
+    assert body["mistakes"] == []
+    assert body["categories"]["fraction"] == {"factory": [2, 2]}
+    shown = factory("bench", "math", "--cases", cases, "--rounds", "1")
+    for word in ("accuracy", "false accepts", "verdicts/s", "fraction"):
+        assert word in shown.out
+    missing = factory("bench", "math", "--cases", cases.parent / "no.jsonl")
+    assert (missing.code, "no.jsonl" in missing.err) == (2, True)
