@@ -206,11 +206,11 @@ def _agreement(path: Path) -> dict[str, Any] | None:
         return None
     return {
         **{name: getattr(found, name) for name in ("both_true", "both_false", "only_label", "only_verdict")},
-        "sentence": agreement_sentence(found),
+        "sentence": _sentence(found),
     }
 
 
-def agreement_sentence(found: Agreement) -> str:
+def _sentence(found: Agreement) -> str:
     """Return in words how verdicts agree with labels."""
     rate = "None could be compared." if found.rate is None else f"{found.rate:.2%} of {found.num_compared:,} compared."
     return f"Verdicts and labels agree on {rate} Not compared: {found.num_not_compared:,}."

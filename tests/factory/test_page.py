@@ -17,26 +17,18 @@ from factory.samples import FACETS, NONE, Asked, Samples
 from schemas.errors import ConfigError, StoreError
 from schemas.verdict import Outcome
 from tests.factory.test_mathml import MATH, Reader
-from tests.hostile import NUM_PROBLEMS, NUM_SAMPLES, write_hostile_run
+from tests.hostile import NUM_PROBLEMS, NUM_SAMPLES
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a hostile run."""
-    path = tmp_path_factory.mktemp("page") / "run"
-    write_hostile_run(path)
-    return path
+def page(hostile_run: Path) -> str:
+    return build_page(hostile_run)
 
 
-@pytest.fixture(scope="module")
-def page(run: Path) -> str:
-    return build_page(run)
-
-
-def test_the_funnel_is_the_status_of_the_run(run: Path, page: str) -> None:
+def test_the_funnel_is_the_status_of_the_run(hostile_run: Path, page: str) -> None:
     rows = re.findall(r'<tr class="in\d"><td>([^<]*)</td><td class="n">([\d,]*)</td>', page)
     shown = {label: int(count.replace(",", "")) for label, count in rows}
-    status = read_status(run)
+    status = read_status(hostile_run)
     assert shown["requested"] == status.counts.requested == NUM_PROBLEMS * NUM_SAMPLES
     assert shown["generated"] == status.counts.generated == NUM_PROBLEMS * NUM_SAMPLES - 1
     assert shown["pending"] == status.counts.pending == 1
@@ -47,8 +39,8 @@ def test_the_funnel_is_the_status_of_the_run(run: Path, page: str) -> None:
     assert "1 attempts are pending" in page
 
 
-def test_sources_and_domains_sum_to_the_outcomes(run: Path) -> None:
-    sums, status = Samples(run, "default").sums(), read_status(run)
+def test_sources_and_domains_sum_to_the_outcomes(hostile_run: Path) -> None:
+    sums, status = Samples(hostile_run, "default").sums(), read_status(hostile_run)
     assert sums.num_traces == NUM_PROBLEMS * NUM_SAMPLES - 1
     total: Counter[str] = Counter()
     for counts in sums.by_source.values():
@@ -60,19 +52,19 @@ def test_sources_and_domains_sum_to_the_outcomes(run: Path) -> None:
     assert sum(sums.pass_rates.values()) == NUM_PROBLEMS
 
 
-def test_bars_of_a_plot_hold_every_sample_once(run: Path, page: str) -> None:
+def test_bars_of_a_plot_hold_every_sample_once(hostile_run: Path, page: str) -> None:
     lengths, rates = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert (
         sum(int(count) for count in re.findall(r": (\d+) \w+ samples</title>", lengths))
-        == Samples(run, "default").sums().num_traces
+        == Samples(hostile_run, "default").sums().num_traces
     )
     assert sum(int(count) for count in re.findall(r": (\d+) problems</title>", rates)) == NUM_PROBLEMS
     for place, height in re.findall(r'y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', page):
         assert 12 <= float(place) <= float(place) + float(height) <= 205.02
 
 
-def test_every_outcome_has_up_to_ten_samples_and_one_of_a_problem_first(run: Path, page: str) -> None:
-    samples = Samples(run, "default")
+def test_every_outcome_has_up_to_ten_samples_and_one_of_a_problem_first(hostile_run: Path, page: str) -> None:
+    samples = Samples(hostile_run, "default")
     sections = page[page.index('<h2 id="samples">') :].split("<h3>")[1:]
     assert len(sections) == len(samples.counts("outcome"))
     for section in sections:
@@ -109,20 +101,22 @@ def test_nothing_in_the_page_acts_or_loads_and_a_policy_says_so_to_the_browser(p
 
 
 def test_the_same_run_gives_the_same_bytes_and_a_size_that_does_not_follow_the_texts(
-    run: Path, page: str, tmp_path: Path
+    hostile_run: Path, page: str, tmp_path: Path
 ) -> None:
-    assert write_page(run, None, tmp_path / "page.html") == len(page.encode())
+    assert write_page(hostile_run, None, tmp_path / "page.html") == len(page.encode())
     assert (tmp_path / "page.html").read_text() == page
     assert len(page) < 1_000_000
 
 
-def test_a_page_that_cannot_be_written_or_a_selection_that_is_not_built_is_named(run: Path, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_or_a_selection_that_is_not_built_is_named(
+    hostile_run: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_page(run, None, tmp_path / "no/such/page.html")
+        write_page(hostile_run, None, tmp_path / "no/such/page.html")
     with pytest.raises(
         ConfigError, match=r"--selection takes one of default.*factory select .* --set select.name=short"
     ):
-        build_page(run, "short")
+        build_page(hostile_run, "short")
 
 
 # Plots
@@ -152,8 +146,8 @@ def test_pass_rates_that_are_never_or_always_stand_apart() -> None:
 # Samples
 
 
-def test_samples_are_found_by_facets_that_narrow_one_another(run: Path) -> None:
-    samples = Samples(run, "default")
+def test_samples_are_found_by_facets_that_narrow_one_another(hostile_run: Path) -> None:
+    samples = Samples(hostile_run, "default")
     for facet in FACETS:
         for value, count in samples.counts(facet).items():
             rows = [samples.row(number) for number in samples.find(Asked(**{facet: value}))]
@@ -166,15 +160,15 @@ def test_samples_are_found_by_facets_that_narrow_one_another(run: Path) -> None:
     assert both == sorted(both)
 
 
-def test_a_value_that_no_sample_has_is_named_with_those_that_are_there(run: Path) -> None:
+def test_a_value_that_no_sample_has_is_named_with_those_that_are_there(hostile_run: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"--outcome unreadible: no sample has it; did you mean 'unreadable'\? there are: .*correct"
     ):
-        Samples(run, "default").find(Asked(outcome="unreadible"))
+        Samples(hostile_run, "default").find(Asked(outcome="unreadible"))
 
 
-def test_tables_that_cannot_be_what_this_version_wrote_are_one_clear_error(run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
+def test_tables_that_cannot_be_what_this_version_wrote_are_one_clear_error(hostile_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
     (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
     table = pq.read_table(file)
     pq.write_table(table.drop_columns(["num_true"]), file)
@@ -189,25 +183,25 @@ def test_tables_that_cannot_be_what_this_version_wrote_are_one_clear_error(run: 
         Samples(copy, "default")
 
 
-def test_samples_and_sums_do_not_depend_on_row_groups_and_shards(run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
+def test_samples_and_sums_do_not_depend_on_row_groups_and_shards(hostile_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
     (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
     table = pq.read_table(file)
     file.unlink()
     for shard, start in enumerate((0, 20)):
         part = table.slice(start, 20 if start == 0 else None)
         pq.write_table(part, file.parent / f"train-{shard:05d}-of-00002.parquet", row_group_size=7)
-    whole, parts = Samples(run, "default"), Samples(copy, "default")
+    whole, parts = Samples(hostile_run, "default"), Samples(copy, "default")
     assert parts.sums() == whole.sums()
     assert [parts.row(n)["trace_id"] for n in range(len(parts))] == [
         whole.row(n)["trace_id"] for n in range(len(whole))
     ]
-    assert build_page(copy).count("<details") == build_page(run).count("<details")
+    assert build_page(copy).count("<details") == build_page(hostile_run).count("<details")
 
 
-def test_a_page_says_when_its_tables_are_not_of_todays_verdicts(run: Path, tmp_path: Path, page: str) -> None:
+def test_a_page_says_when_its_tables_are_not_of_todays_verdicts(hostile_run: Path, tmp_path: Path, page: str) -> None:
     assert "builds them anew" not in page
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
     (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
     table = pq.read_table(file)
     other = ["no_answer" if word == "wrong_answer" else word for word in table["outcome"].to_pylist()]
@@ -216,8 +210,8 @@ def test_a_page_says_when_its_tables_are_not_of_todays_verdicts(run: Path, tmp_p
     assert "builds them anew" in build_page(copy)
 
 
-def test_a_source_that_is_called_none_counts_with_what_has_none(run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
+def test_a_source_that_is_called_none_counts_with_what_has_none(hostile_run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
     (file,) = (copy / "tables" / "default" / "candidates").glob("*.parquet")
     table = pq.read_table(file)
     names = [

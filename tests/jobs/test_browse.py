@@ -34,16 +34,8 @@ PAGE = 5
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a hostile run."""
-    path = tmp_path_factory.mktemp("browse") / "run"
-    write_hostile_run(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def samples(run: Path) -> Samples:
-    return Samples(run, "default")
+def samples(hostile_run: Path) -> Samples:
+    return Samples(hostile_run, "default")
 
 
 def _press(samples: Samples, place: Place, keys: str, num_lines: int = 12) -> Place:
@@ -114,16 +106,16 @@ def test_a_samples_lines_fit_the_terminal_and_cannot_act_on_it(width: int, sampl
 # The command
 
 
-def test_without_a_terminal_samples_are_printed_up_to_a_limit(run: Path, samples: Samples) -> None:
-    ended = factory("browse", run, "--outcome", "correct", "--limit", "3")
+def test_without_a_terminal_samples_are_printed_up_to_a_limit(hostile_run: Path, samples: Samples) -> None:
+    ended = factory("browse", hostile_run, "--outcome", "correct", "--limit", "3")
     assert ended.code == 0
     assert len(re.findall(r"^trace [0-9a-f]{32}$", ended.out, re.MULTILINE)) == 3
     assert f"{samples.counts('outcome')['correct'] - 3} more" in ended.err
     assert "\x1b" not in ended.out
 
 
-def test_as_json_a_line_is_a_sample_with_all_of_its_columns(run: Path, samples: Samples) -> None:
-    ended = factory("browse", run, "--reason", "none", "--source", "source 2", "--limit", "1000", "--json")
+def test_as_json_a_line_is_a_sample_with_all_of_its_columns(hostile_run: Path, samples: Samples) -> None:
+    ended = factory("browse", hostile_run, "--reason", "none", "--source", "source 2", "--limit", "1000", "--json")
     rows = [json.loads(line) for line in ended.out.splitlines()]
     assert len(rows) == len(samples.find(Asked(reason="none", source="source 2")))
     assert all(row["source"] == "source 2" and row["reason"] is None and row["text"] for row in rows)
@@ -137,8 +129,10 @@ def test_as_json_a_line_is_a_sample_with_all_of_its_columns(run: Path, samples: 
         (["--outcome", "correct", "--reason", "empty_box"], ["outcome correct, reason empty_box", "at once"]),
     ],
 )
-def test_what_is_not_there_is_a_usage_error_that_names_what_is(words: list[str], said: list[str], run: Path) -> None:
-    ended = factory("browse", run, *words)
+def test_what_is_not_there_is_a_usage_error_that_names_what_is(
+    words: list[str], said: list[str], hostile_run: Path
+) -> None:
+    ended = factory("browse", hostile_run, *words)
     assert ended.code == 2
     for word in said:
         assert word in ended.err
@@ -174,16 +168,16 @@ def test_a_message_about_a_hostile_name_does_not_act_on_the_terminal(tmp_path: P
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_where_signs_cannot_be_written_there_are_others(encoding: str, run: Path) -> None:
+def test_where_signs_cannot_be_written_there_are_others(encoding: str, hostile_run: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    words = [sys.executable, "-m", "jobs", "browse", str(run), "--limit", "1"]
+    words = [sys.executable, "-m", "jobs", "browse", str(hostile_run), "--limit", "1"]
     ended = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert b"trace " in ended.stdout
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(run: Path) -> None:
-    words = [sys.executable, "-m", "jobs", "browse", str(run), "--limit", "1000"]
+def test_a_reader_that_has_seen_enough_is_no_failure(hostile_run: Path) -> None:
+    words = [sys.executable, "-m", "jobs", "browse", str(hostile_run), "--limit", "1000"]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
@@ -234,8 +228,8 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(run: Path) -> Iterator[Terminal]:
-    found = Terminal("browse", run)
+def terminal(hostile_run: Path) -> Iterator[Terminal]:
+    found = Terminal("browse", hostile_run)
     yield found
     found.close()
 
