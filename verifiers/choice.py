@@ -1,7 +1,8 @@
 """Whether a completion chooses the right option of a multiple-choice question.
 
 Reads the letter (``A``, ``(A)``, ``A.``, ``\\text{A}``, ``A: text``) or the option's text alone. Invariant: an answer
-that names several options is none: ``multiple_candidates``. Exact; no process, no guess beyond the extraction's.
+that names several options is none (``multiple_candidates``), unless the reference names several. Exact; no process, no
+guess beyond the extraction's.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from schemas.verdict import Reason, Verdict
 from verifiers.extract import Extracted, Missing, Origin, extract_answer, last_match, response_start
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS
 from verifiers.math import Finding, to_check
-from verifiers.normalize import as_words, normalize
+from verifiers.parser import normal_form
+from verifiers.words import as_words
 
 NAME: Final = "choice"
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 LATEX_TEXT: Final = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|textrm|mathsf|rm|bf)\s*\{([^{}]*)\}")
 OPENING: Final = re.compile(
@@ -27,49 +29,102 @@ OPENING: Final = re.compile(
 )
 LONE_LETTER: Final = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'’])")
 JOINED_LETTER: Final = re.compile(r"(?:\bor\b|\band\b|[,/&;])\s*\(?([B-HJ-Z])\)?(?![A-Za-z'’])")
+LETTERS: Final = re.compile(r"[A-Z]")
+RUN_TOGETHER: Final = re.compile(r"\s*\(?([A-Z]{2,10})\)?[\s.]*")
 SENTENCE: Final = re.compile(r"(?<![A-Za-z])(?!and\b)[a-z]{3,}")
-LAST_CHOICE: Final = re.compile(r"(?:option|choice|answer)[*_ ]{0,4}(?:is|:)?[*_ ]{0,4}\(?([A-Z])\)?(?![A-Za-z])")
+# The last letter of a response that stands apart as one: "option B", "(B)", "it's B." at the end, a line of its own.
+LAST_CHOICE: Final = re.compile(
+    r"(?:(?i:option|choice|answer|choose|pick|with|it's|it is)[*_ ]{0,4}(?:is|:)?[*_ ]{0,4}\(?|\(|^[*_ ]{0,4}\(?)"
+    r"([B-HJ]|A(?! [a-z])|A(?=[).:,]))(?![A-Za-z'’])",
+    re.MULTILINE,
+)
+FIRST_LETTER: Final = re.compile(r"[\s*_(]{0,9}([A-J])[).:*]")
+# What follows "The answer is": its first letter that is no word.
+MARKED_LETTER: Final = re.compile(
+    r"[^A-Za-z\n]{0,9}(?:(?:for sure|definitely|clearly|certainly|option|choice|letter|the)[^A-Za-z\n]{1,9}){0,3}"
+    r"\(?([A-J])\)?(?![A-Za-z'’])(?! (?!because|since|as|and|or|is)[a-z])"
+)
+NEXT_LETTER: Final = re.compile(
+    r"\)?[*_]{0,3}(?:,? (?:or|and) |, ?|/| & )[*_]{0,3}\(?([A-J])\)?(?![A-Za-z'’])(?! [a-z])"
+)
 
 
 def judge_choice(completion: str, reference: Choice, *, strict: bool = False) -> Verdict:
     """Return the verdict, with one check, on which option the response chooses. Never raises on what a model wrote."""
     start = time.perf_counter()
-    found = _extract(completion, strict=strict)
+    found = extract_choice(completion, strict=strict)
     if isinstance(found, Missing):
         finding = Finding(found.reason, "extraction")
     else:
-        finding = compare_choice(found.text, reference)
+        finding = compare_choice(found.text, reference.letter, reference.options)
     return Verdict(reference_hash=None, checks=(to_check(NAME, VERSION, found, finding, start),))
 
 
-def _extract(completion: str, *, strict: bool) -> Extracted | Missing:
+def extract_choice(completion: str, *, strict: bool = False) -> Extracted | Missing:
+    """Return the text that names an option, or why there is none: a letter in prose counts if nothing is marked."""
     found = extract_answer(completion, strict=True)
-    is_guess = isinstance(found, Missing) or found.origin is Origin.LAST_MATH
-    if not is_guess or strict or (isinstance(found, Missing) and found.reason is not Reason.NO_ANSWER):
+    if isinstance(found, Extracted):
+        if found.origin in (Origin.BOX, Origin.ANSWER_TAG) or strict:
+            return found
+        if found.origin is Origin.MARKER:
+            line = completion.find("\n", found.start)
+            named = MARKED_LETTER.match(completion, found.start, len(completion) if line < 0 else line)
+            return found if named is None else _letters_at(completion, named)
+        if read_letters(found.text) is not None and found.origin is Origin.WHOLE and not SENTENCE.search(found.text):
+            return found
+    elif strict or found.reason is not Reason.NO_ANSWER:
         return found
-    last = last_match(LAST_CHOICE, completion, response_start(completion), len(completion))
-    return found if last is None else Extracted(text=last[1], start=last.start(), end=last.end(), origin=Origin.MARKER)
+    start = response_start(completion)
+    opening = FIRST_LETTER.match(completion, start)
+    last = last_match(LAST_CHOICE, completion, start, len(completion)) or opening
+    return found if last is None else _letters_at(completion, last)
 
 
-def compare_choice(answer: str, reference: Choice) -> Finding:
-    """Return how an extracted text compares with the right option."""
-    form = reference.letter
+def _letters_at(text: str, match: re.Match[str]) -> Extracted:
+    """Return the letter that was matched, with those that "or", "and" or a comma joins to it."""
+    end = match.end(1)
+    while joined := NEXT_LETTER.match(text, end):
+        end = joined.end(1)
+    return Extracted(text=text[match.start(1) : end], start=match.start(1), end=end, origin=Origin.MARKER)
+
+
+def compare_choice(answer: str, reference: str, options: tuple[str, ...] = ()) -> Finding:
+    """Return how an extracted text compares with the right letter, or with all of the right letters (``A, C``, ``AC``).
+
+    ``options`` are the texts behind A, B, C, ..., where they are known.
+    """
+    wanted = sorted(set(LETTERS.findall(LATEX_TEXT.sub(r"\1", reference))))
+    form = ", ".join(wanted)
+    if not wanted:
+        return Finding(Reason.UNPARSED_REFERENCE, "choice", None, reference[:MAX_BARE_CHARS])
     if len(answer) > MAX_ANSWER_CHARS:
         return Finding(Reason.TOO_LONG, "limit", None, form)
-    letters = read_letters(answer, reference)
+    letters = read_letters(answer, options)
+    if letters is not None and len(wanted) > 1 and len(letters) == 1:
+        letters = _run_together(answer) or letters
+    if letters is None and len(wanted) > 1:
+        letters = _run_together(answer)
     if letters is None:
         return Finding(Reason.UNPARSED_ANSWER, "choice", answer[:MAX_BARE_CHARS], form)
-    if len(letters) > 1:
-        return Finding(Reason.MULTIPLE_CANDIDATES, "choice", ", ".join(letters), form)
-    reason = None if letters[0] == reference.letter else Reason.VALUE_DIFFERS
-    return Finding(reason, "choice", letters[0], form)
+    said = ", ".join(sorted(letters))
+    if len(letters) > 1 == len(wanted):
+        return Finding(Reason.MULTIPLE_CANDIDATES, "choice", said, form)
+    if len(letters) != len(wanted):
+        return Finding(Reason.LENGTH_DIFFERS, "choice", said, form)
+    return Finding(None if sorted(letters) == wanted else Reason.VALUE_DIFFERS, "choice", said, form)
 
 
-def read_letters(answer: str, reference: Choice) -> list[str] | None:
+def _run_together(answer: str) -> list[str] | None:
+    """Return the letters of ACD."""
+    match = RUN_TOGETHER.fullmatch(LATEX_TEXT.sub(r"\1", answer).replace("$", ""))
+    return sorted(set(match[1])) if match else None
+
+
+def read_letters(answer: str, options: tuple[str, ...] = ()) -> list[str] | None:
     """Return the letters that the answer chooses, in order, or None if it names no option."""
-    num_options = len(reference.options) or 26
+    num_options = len(options) or 26
     text = LATEX_TEXT.sub(r"\1", answer.replace("\\ ", " ").replace("~", " ")).replace("*", "").replace("$", "").strip()
-    by_text = _by_text(text, reference)
+    by_text = _by_text(text, options)
     if by_text is not None:
         return [by_text]
     opening = OPENING.match(text)
@@ -79,7 +134,7 @@ def read_letters(answer: str, reference: Choice) -> list[str] | None:
         return None  # "a train": an article, no letter
     first = opening[1].upper()
     rest = text[opening.end() :].strip()
-    option = reference.options[ord(first) - ord("A")] if reference.options else None
+    option = options[ord(first) - ord("A")] if options else None
     if option is not None and rest and _same_text(rest, option):
         return [first]
     # In a sentence about the chosen option a capital is not a choice, unless it is joined to the letter: "B, or C".
@@ -92,13 +147,13 @@ def _is_option(letter: str, num_options: int) -> bool:
     return "A" <= letter <= "Z" and ord(letter) - ord("A") < num_options
 
 
-def _by_text(text: str, reference: Choice) -> str | None:
+def _by_text(text: str, options: tuple[str, ...]) -> str | None:
     """Return the letter of the one option that has this text."""
-    hits = [chr(ord("A") + index) for index, option in enumerate(reference.options) if _same_text(text, option)]
+    hits = [chr(ord("A") + index) for index, option in enumerate(options) if _same_text(text, option)]
     return hits[0] if len(hits) == 1 else None
 
 
 def _same_text(left: str, right: str) -> bool:
     if as_words(left) == as_words(right) != "":
         return True
-    return normalize(left) == normalize(right) != ""
+    return normal_form(left) == normal_form(right) != ""

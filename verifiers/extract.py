@@ -1,8 +1,8 @@
 """The final answer in a completion: where it stands and how it was found.
 
 First step of every answer check. Invariant: linear in the length of the text, no regular expression with nested
-quantifiers, and nothing inside the thinking part ever counts. Reads text only: what the answer means is the comparers'
-matter. First form: adjacent boxes are merged; display mathematics and prose are read by simple rules.
+quantifiers, and nothing inside the thinking part ever counts. The last box binds, wherever it stands; all that is less
+binding is looked for in the last ``MAX_TAIL_CHARS`` only. Reads text: what the answer means is the comparers' matter.
 """
 
 from __future__ import annotations
@@ -14,9 +14,17 @@ from typing import Final, NamedTuple
 
 from schemas.trace import split_completion
 from schemas.verdict import Reason
-from verifiers.limits import MAX_BARE_CHARS, MAX_LINE_CHARS
+from verifiers.limits import (
+    MAX_BARE_CHARS,
+    MAX_BOX_CHARS,
+    MAX_BOX_GAP_CHARS,
+    MAX_JOINED_BOXES,
+    MAX_LINE_CHARS,
+    MAX_TAIL_CHARS,
+)
+from verifiers.words import is_worded
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 
 class Origin(StrEnum):
@@ -27,6 +35,7 @@ class Origin(StrEnum):
     MARKER = "marker"  # "final answer is", "Answer:", "####", "A:" at the start of a line
     WHOLE = "whole"  # a response that is nothing but an answer
     LAST_MATH = "last_math"  # the last $...$, \\(...\\) or \\[...\\]
+    LAST_LINE = "last_line"  # a guess, not made in strict mode
     LAST_NUMBER = "last_number"  # a guess, not made in strict mode
 
 
@@ -65,21 +74,50 @@ class Box(NamedTuple):
 
 BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is none
 BOX_START: Final = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,9}(\{?)")
+BOX_NAMES: Final = ("\\boxed", "\\fbox", "\\framebox")
 BARE_BOX_END: Final = re.compile(r"[\s$.,;]")
-ANSWER_TAG: Final = re.compile(r"<(/?)answer>")
+CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z_]{1,30}\|>")  # an engine that went on after its end token
 MARKER: Final = re.compile(
-    r"(?:final[ \t]+answer|answer)[*_ \t]{0,9}(?:is\b|are\b|:|=)[ \t]{0,9}:?|####|^[*_ \t]{0,9}A[ \t]?:",
+    r"final[ \t]+answer[*_ \t]{0,9}(?:is\b|are\b|:|=|)[*_ \t]{0,9}:?|"
+    r"answer[*_ \t]{0,9}(?:is\b|are\b|:|=)[ \t]{0,9}:?|####|"
+    r"^[*_ \t]{0,9}(?:A|result|answer|solution)[*_]{0,3}[ \t]?:|(?:答案|答え)[*_ \t]{0,3}(?:是|为|は|)[:： \t]{0,3}|"
+    r"r[ée]ponse(?:[ \t]finale)?[ \t]?(?:est|:)|antwort[ \t]?(?:ist|:)|ответ[ \t]?:|respuesta[ \t]?(?:es|:)",
     re.IGNORECASE | re.MULTILINE,
 )
-JOINT: Final = re.compile(r"(?:[\s$,;.]|\\[,;!() ]|\\q?quad|\\text ?\{ ?(?:and|or)? ?\}|\band\b|\bor\b){1,20}")
-JOINT_WORD: Final = re.compile(r"[,;]|and|or|quad")
+# Between two boxes that are one answer: nothing but these, and a comma or a word that joins.
+JOINT_TEXT: Final = re.compile(r"\\text ?\{([^{}]{0,60})\}")
+JOINT_NOISE: Final = re.compile(r"\$|\\[,;!() \[\]]|\\q?quad(?![A-Za-z])|\\\\|&")
+JOINT_LABEL: Final = re.compile(r"(?:[A-Za-z]|\\[a-z]{2,8})(?:_\{?\w{1,3}\}?)?\s?=\s*$")
+COMMAS: Final = re.compile(r"[\s,;]*[,;][\s,;]*")
+JOINT: Final = re.compile(r"[\s,;]{0,9}(?:[A-Za-z()]{1,12}[\s,;]{1,9}){0,7}(?:and|or)[\s,;]{0,9}")
+NO_JOINT: Final = re.compile(
+    r"\b(?:is|are|was|were|not|no|but|then|so|thus|hence|therefore|since|gives?|instead|rather|wrong|incorrect|actually|"
+    r"wait|correct|check|because|if|final|answer|earlier|previously|found|got|claimed|should|be)\b",
+    re.IGNORECASE,
+)
+ANSWER_TAG: Final = re.compile(r"<(/?)answer>")
 MATH_SPAN: Final = re.compile(r"\$\$?([^$]{1,2000})\$|\\\(((?:[^\\]|\\(?![()])){1,2000})\\\)", re.DOTALL)
 DISPLAY: Final = re.compile(r"\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]", re.DOTALL)
-NUMBER: Final = re.compile(r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?%?(?<=[\d%])")
-WORD: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|exp|sqrt")
-COMMAND_TEXT: Final = re.compile(r"\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}")
+MATRIX: Final = re.compile(r"(\\begin\{[a-zA-Z]?(?:matrix|array)\}(?:[^\\]|\\(?!end)){1,2000}\\end\{\w+\})", re.DOTALL)
+NUMBER: Final = re.compile(
+    r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
+    r"|-?\\d?frac\{-?\d+\}\{\d+\}",
+    re.ASCII,
+)
+WORD: Final = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|pi)\b)[A-Za-z]{2,}")
+OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff\u3000-\u9fff\uac00-\ud7af]{2}")
+FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt|mod|in")
+COMMAND_TEXT: Final = re.compile(
+    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+)
+AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
 CLAUSE: Final = re.compile(r"\b(?:is|are|be|equals|gives|get|to)\b[ \t]*:?")
+SENTENCE_END: Final = re.compile(r"[.!?](?=\s+[A-Z(\"'*$\\]|\s*$)|。")
+ASIDE: Final = re.compile(
+    r",?\s+(?:because|since|as|which|where|when|after|though|although|so)\b|"
+    r",\s+(?:obviously|clearly|indeed|of course|it|not|i|we|and so|respectively)\b",
+    re.IGNORECASE,
+)
 
 
 def last_match(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.Match[str] | None:
@@ -114,9 +152,9 @@ def find_boxes(text: str, start: int = 0) -> list[Box]:
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    """Return where the brace opened before ``start`` closes, or None if it never does."""
+    """Return where the brace opened before ``start`` closes, or None if it never does, or not within its limit."""
     depth = 1
-    for token in BRACE.finditer(text, start):
+    for token in BRACE.finditer(text, start, start + MAX_BOX_CHARS):
         if token[0] == "{":
             depth += 1
         elif token[0] == "}":
@@ -129,54 +167,76 @@ def _closing_brace(text: str, start: int) -> int | None:
 def extract_answer(completion: str, *, strict: bool = False, is_block: bool = False) -> Extracted | Missing:
     """Return the final answer of the response, or why there is none.
 
-    A box is authoritative even if it is empty or cut off. ``strict`` makes no guesses (last number). ``is_block`` is
-    for answers of several lines, such as grids: a marker then takes all that follows, and a response without any
-    marker is taken whole.
+    A box is authoritative even if it is empty or cut off. ``strict`` makes no guesses (last line, last number).
+    ``is_block`` is for answers of several lines, such as grids: a marker then takes all that follows, and a response
+    without any marker is taken whole.
     """
     start, end = response_start(completion), len(completion)
-    if not completion[start:].strip():
+    if (control := completion.find("<|", start)) >= 0:
+        end = _without_control_tokens(completion, start, control)
+    if not completion[start:end].strip():
         return Missing(reason=Reason.NO_ANSWER)
-    region = _last_answer_tag(completion, start)
-    origin = Origin.WHOLE
+    region = _last_answer_tag(completion, start, end)
     if region is not None:
         start, end = region
-        origin = Origin.ANSWER_TAG
     boxed = _from_boxes(completion, start, end)
     if boxed is not None:
         return boxed
+    if not is_block:
+        start = max(start, end - MAX_TAIL_CHARS)
     marked = _from_marker(completion, start, end, is_block=is_block)
     if marked is not None:
         return marked
-    if region is not None or is_block:
-        trim = _stripped if is_block else _trimmed
-        return trim(completion, start, end, origin) or Missing(reason=Reason.NO_ANSWER)
-    whole = _trimmed(completion, start, end, Origin.WHOLE)
-    if whole is not None and len(whole.text) <= MAX_BARE_CHARS and not _is_prose(whole.text):
+    if is_block:
+        origin = Origin.WHOLE if region is None else Origin.ANSWER_TAG
+        return _stripped(completion, start, end, origin) or Missing(reason=Reason.NO_ANSWER)
+    if region is not None:
+        found = _trimmed(completion, start, end, Origin.ANSWER_TAG)
+        return Missing(reason=Reason.NO_ANSWER) if found is None else _clause(completion, found)
+    return _unmarked(completion, start, end, strict=strict) or Missing(reason=Reason.NO_ANSWER)
+
+
+def _without_control_tokens(text: str, start: int, first: int) -> int:
+    """Return where the response ends: before the first control token that something stands before."""
+    for token in CONTROL_TOKEN.finditer(text, first):
+        if text[start : token.start()].strip():
+            return token.start()
+    return len(text)
+
+
+def _unmarked(text: str, start: int, end: int, *, strict: bool) -> Extracted | None:
+    """Return what a response without box and marker answers: all of it, its last formula, its last line or number."""
+    whole = _trimmed(text, start, end, Origin.WHOLE)
+    if whole is not None and len(whole.text) <= MAX_BARE_CHARS and "\n" not in whole.text and not _is_prose(whole.text):
         return whole
-    found = _last_math(completion, start, end)
-    if found is None and not strict:
-        found = _last_number(completion, start, end)
-    return found or Missing(reason=Reason.NO_ANSWER)
+    found = _last_math(text, start, end)
+    if found is not None or strict:
+        return found
+    if whole is not None and "\n" in whole.text:
+        line = _trimmed(text, text.rindex("\n", whole.start, whole.end), whole.end, Origin.LAST_LINE)
+        if line is not None and len(line.text) <= MAX_BARE_CHARS and not _is_prose(line.text):
+            return line
+    return _last_number(text, start, end)
 
 
-def _last_answer_tag(text: str, start: int) -> tuple[int, int] | None:
+def _last_answer_tag(text: str, start: int, end: int) -> tuple[int, int] | None:
     """Return the inside of the last <answer> block, to the end of the text if it is never closed."""
-    opened = text.rfind("<answer>", start)
+    opened = text.rfind("<answer>", start, end)
     if opened < 0:
         return None
     inside = opened + len("<answer>")
-    closed = text.find("</answer>", inside)
-    return inside, closed if closed >= 0 else len(text)
+    closed = text.find("</answer>", inside, end)
+    return inside, closed if closed >= 0 else end
 
 
 def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
-    boxes = [box for box in find_boxes(text, start) if box.outer.start < end]
+    boxes = _last_boxes(text, start, end)
     if not boxes:
         return None
     last = boxes[-1]
     if last.inner.end is None or last.inner.end > end:
         return Missing(reason=Reason.UNTERMINATED_BOX, start=last.outer.start, end=end)
-    parts = _joined(text, boxes)
+    parts = [last] if len(boxes) == 1 else _joined(text, boxes)
     texts = list(dict.fromkeys(unwrap(text[part.inner.start : part.inner.end]) for part in parts))
     if not any(texts):
         return Missing(reason=Reason.EMPTY_BOX, start=last.outer.start, end=last.outer.end)
@@ -186,27 +246,51 @@ def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
     return Extracted(text=", ".join(filter(None, texts)), start=first.outer.start, end=stop, origin=Origin.BOX)
 
 
+def _last_boxes(text: str, start: int, end: int) -> list[Box]:
+    """Return the last box and those close before it, in order; boxes inside a box count as part of it."""
+    first = place = max(text.rfind(name, start, end) for name in BOX_NAMES)
+    if place < 0:
+        return []
+    for _ in range(MAX_JOINED_BOXES):
+        before = max(text.rfind(name, max(start, place - MAX_BOX_GAP_CHARS), place) for name in BOX_NAMES)
+        if before < 0:
+            break
+        place = before
+    boxes = find_boxes(text, place)
+    # What looks like one box after the other may be one in the other: then the outer one was found, or never closes.
+    return [box for box in boxes if box.outer.start < end] if boxes else find_boxes(text, first)
+
+
 def _joined(text: str, boxes: list[Box]) -> list[Box]:
     """Return the last box with those before it that only commas, "and" and the like separate from it."""
     parts = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         between = text[box.outer.end : parts[0].outer.start] if box.outer.end is not None else ""
-        if len(between) > 60 or not JOINT.fullmatch(between) or not JOINT_WORD.search(between):
+        if not _is_joint(between):
             break
         parts.insert(0, box)
-        if len(parts) > 50:  # a list of answers is short; this keeps the loop linear
-            break
     return parts
 
 
+def _is_joint(between: str) -> bool:
+    """Return whether what stands between two boxes makes them one answer: "and", ", ", " papers and ", "and $y =$"."""
+    if len(between) > 80 or not between.strip():
+        return False
+    plain = JOINT_NOISE.sub(" ", JOINT_TEXT.sub(r" \1 ", between))
+    plain = JOINT_LABEL.sub("", plain)
+    return bool(COMMAS.fullmatch(plain) or (JOINT.fullmatch(plain) and not NO_JOINT.search(plain)))
+
+
 def unwrap(text: str) -> str:
-    """Return the content of a box without boxes that wrap all of it."""
+    """Return the content of a box without boxes and emphasis that wrap all of it."""
     text = text.strip()
-    boxes = find_boxes(text)
+    boxes = find_boxes(text) if "box" in text else []
     depth = 0
     while len(boxes) == 1 and boxes[0].outer == Span(0, len(text)) and depth < 8:  # deeper nesting is a caller's limit
         text = text[boxes[0].inner.start : boxes[0].inner.end].strip()
         boxes, depth = find_boxes(text), depth + 1
+    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+        text = text[2:-2].strip()
     return text
 
 
@@ -218,7 +302,7 @@ def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracte
         return _stripped(text, last.end(), end, Origin.MARKER)
     # An answer on its own line below the marker counts too.
     begin = last.end()
-    while begin < end and text[begin] in " \t\r\n*_":
+    while begin < end and text[begin] in " \t\r\n*_:":
         begin += 1
     if text.startswith(("$$", "\\[", "\\("), begin):
         found = _first_math(text, begin, end)
@@ -228,6 +312,10 @@ def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracte
     stop = end if stop < 0 else stop
     if stop - begin > MAX_LINE_CHARS:
         return None
+    if sentence := SENTENCE_END.search(text, begin, stop):
+        stop = sentence.start()
+    if (aside := ASIDE.search(text, begin, stop)) and aside.start() > begin:
+        stop = aside.start()
     found = _trimmed(text, begin, stop, Origin.MARKER)
     return None if found is None else _clause(text, found)
 
@@ -251,16 +339,22 @@ def _clause(text: str, found: Extracted) -> Extracted:
 
 
 def _is_prose(text: str) -> bool:
-    """Return whether the text holds more than a formula, a number with its unit, or one or two words."""
+    """Return whether the text holds more than a formula, an amount with its unit, or a few words alone."""
+    if OTHER_SCRIPT.search(text) and any(character.isdigit() for character in text):
+        return True
     words = [word for word in WORD.findall(COMMAND_TEXT.sub(" ", text)) if not FUNCTION_NAMES.fullmatch(word)]
-    return len(words) > 2 or (bool(words) and "$" in text.replace("\\$", ""))
+    if not words:
+        return False
+    if is_worded(text):
+        return len(words) > 4
+    return "$" in text.replace("\\$", "") or "\\(" in text or not AMOUNT.fullmatch(text)
 
 
 def _trimmed(text: str, start: int, end: int, origin: Origin) -> Extracted | None:
     """Return the stretch without space, emphasis, math delimiters and a final full stop around it."""
     while start < end and text[start] in " \t\r\n*_`":
         start += 1
-    while end > start and (text[end - 1] in " \t\r\n*_`" or (text[end - 1] == "." and text[end - 2 : end] != "..")):
+    while end > start and (text[end - 1] in " \t\r\n*_`,;" or _is_full_stop(text, end)):
         end -= 1
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if (
@@ -270,9 +364,14 @@ def _trimmed(text: str, start: int, end: int, origin: Origin) -> Extracted | Non
             and left not in text[start + len(left) : end - len(right)]
         ):
             start, end = start + len(left), end - len(right)
-    while end > start and text[end - 1] in " \t\r\n.":
+    while end > start and (text[end - 1] in " \t\r\n" or _is_full_stop(text, end)):
         end -= 1
     return Extracted(text=text[start:end], start=start, end=end, origin=origin) if end > start else None
+
+
+def _is_full_stop(text: str, end: int) -> bool:
+    """Return whether the character before ``end`` ends a sentence; three dots do not."""
+    return text[end - 1] == "." and text[max(end - 2, 0) : end] != ".."
 
 
 def _stripped(text: str, start: int, end: int, origin: Origin) -> Extracted | None:
@@ -286,7 +385,7 @@ def _stripped(text: str, start: int, end: int, origin: Origin) -> Extracted | No
 
 def _last_math(text: str, start: int, end: int) -> Extracted | None:
     best = None
-    for pattern in (MATH_SPAN, DISPLAY):
+    for pattern in (MATH_SPAN, DISPLAY, MATRIX):
         for match in pattern.finditer(text, start, end):
             group = next(i for i in range(1, pattern.groups + 1) if match.group(i) is not None)
             if best is None or match.start(group) > best.start:
@@ -307,4 +406,9 @@ def _last_number(text: str, start: int, end: int) -> Extracted | None:
     last = last_match(NUMBER, text, max(start, end - 10_000), end)  # a last number lies near the end
     if last is None:
         return None
-    return Extracted(text=last.group().replace("$", ""), start=last.start(), end=last.end(), origin=Origin.LAST_NUMBER)
+    return Extracted(
+        text=last.group().replace("\\$", "").replace("$", ""),
+        start=last.start(),
+        end=last.end(),
+        origin=Origin.LAST_NUMBER,
+    )

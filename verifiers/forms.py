@@ -1,7 +1,7 @@
 """Answers whose form counts: comparers for the kinds that a source names, without sympy.
 
 Part of the mathematics ladder, rung "form". Each comparer takes answer and reference texts and returns None for equal,
-or the reason why not. Exact, total on any text within the caps of ``limits``, no eval. A reference that is not of its
+or the reason why not. Exact, no eval. A reference that is not of its
 own kind raises ``BadReferenceError``: the problem's fault, not the model's.
 """
 
@@ -17,15 +17,15 @@ from typing import Any, Final
 
 from schemas.verdict import Reason
 from verifiers.limits import MAX_FACTORS
-from verifiers.literals import read_literal
-from verifiers.normalize import as_words, normalize
+from verifiers.parser import NotParsedError, TooDeepError, normal_form, parse
+from verifiers.terms import Term
+from verifiers.values import exact_or_none
+from verifiers.words import as_words
 
 Comparer = Callable[[str, str], Reason | None]
 
 FENCE: Final = re.compile(r"\A```[a-z]*\n(.*?)\n?```\Z", re.DOTALL)
 WRAPPED_TEXT: Final = re.compile(r"\A\\(?:text|mathrm|texttt|textbf|mathtt)\{(.*)\}\Z", re.DOTALL)
-PRODUCT_SIGN: Final = re.compile(r"\\times|\\cdot|[*×·]")
-FACTOR: Final = re.compile(r"(\d+)(?:(?:\^|\*\*)\{?(\d+)\}?)?", re.ASCII)
 
 
 class BadReferenceError(ValueError):
@@ -119,16 +119,22 @@ def _closes_at_end(text: str) -> bool:
 
 
 def _items(text: str) -> list[Any] | None:
-    """Return the items as exact numbers where they are literals, else as normal forms."""
+    """Return the items as exact numbers where they are numbers, else as normal forms."""
     texts = split_items(text)
-    if texts is None:
+    return None if texts is None else [_value(item) for item in texts]
+
+
+def _value(text: str) -> Any:
+    term = _term(text)
+    value = None if term is None else exact_or_none(term)
+    return normal_form(text) if value is None else value
+
+
+def _term(text: str) -> Term | None:
+    try:
+        return parse(text)
+    except (NotParsedError, TooDeepError, RecursionError):
         return None
-    values: list[Any] = []
-    for item in texts:
-        normal = normalize(item)
-        literal = read_literal(normal)
-        values.append(normal if literal is None else (literal.value, literal.imaginary))
-    return values
 
 
 def compare_tuple(answer: str, reference: str) -> Reason | None:
@@ -164,16 +170,19 @@ def compare_reduced_fraction(answer: str, reference: str) -> Reason | None:
     return None if found == expected else Reason.VALUE_DIFFERS
 
 
-WRITTEN_FRACTION: Final = re.compile(r"([+-]?)(?:\\frac\{([+-]?\d+)\}\{(\d+)\}|(\d+)/(\d+)|(\d+))", re.ASCII)
-
-
 def _top_and_bottom(text: str) -> tuple[int, int] | None:
-    match = WRITTEN_FRACTION.fullmatch(normalize(bare(text)))
-    if match is None or len(match[0]) > 200:
+    """Return numerator and denominator as written, the sign with the numerator."""
+    term = _term(bare(text))
+    sign = 1
+    while term is not None and term.op == "neg":
+        term, sign = term.args[0], -sign
+    if term is None:
         return None
-    top = int(match[2] or match[4] or match[6])
-    bottom = int(match[3] or match[5] or 1)
-    return (-top if match[1] == "-" else top), bottom
+    if term.op == "number" and term.value.denominator == 1:
+        return sign * int(term.value), 1
+    if term.op != "div" or any(arg.op != "number" or arg.value.denominator != 1 for arg in term.args):
+        return None
+    return sign * int(term.args[0].value), int(term.args[1].value)
 
 
 def compare_factors(answer: str, reference: str) -> Reason | None:
@@ -188,16 +197,20 @@ def compare_factors(answer: str, reference: str) -> Reason | None:
 
 
 def _factors(text: str) -> Counter[int] | None:
-    factors: Counter[int] = Counter()
-    parts = PRODUCT_SIGN.split(normalize(bare(text)).replace("**", "^"))
-    if len(parts) > MAX_FACTORS:
+    term = _term(bare(text))
+    if term is None:
         return None
+    factors: Counter[int] = Counter()
+    parts = term.args if term.op == "mul" else (term,)
     for part in parts:
-        match = FACTOR.fullmatch(part.strip())
-        if match is None or len(match[0]) > 100:
+        base, power = (part.args[0], part.args[1]) if part.op == "pow" else (part, None)
+        if base.op != "number" or base.value.denominator != 1 or (power is not None and power.op != "number"):
             return None
-        factors[int(match[1])] += int(match[2] or 1)
-    return factors
+        count = 1 if power is None else power.value
+        if count.denominator != 1 or not 0 < count <= MAX_FACTORS:
+            return None
+        factors[int(base.value)] += int(count)
+    return factors if len(parts) <= MAX_FACTORS else None
 
 
 def compare_reals(answer: str, reference: str, precision: Fraction) -> Reason | None:
@@ -218,10 +231,11 @@ def _grid(text: str) -> list[list[Fraction]] | None:
     for line in bare(text).splitlines():
         row = []
         for word in line.replace(",", " ").strip("[] ").split():
-            literal = read_literal(word)
-            if literal is None or literal.imaginary:
+            term = _term(word)
+            value = None if term is None else exact_or_none(term)
+            if value is None:
                 return None
-            row.append(literal.value)
+            row.append(Fraction(int(value.p), int(value.q)))
         rows.append(row)
     return rows
 

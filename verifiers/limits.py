@@ -10,15 +10,28 @@ from typing import Final
 
 # --- extraction, characters -----------------------------------------------------------------------------------------
 MAX_LINE_CHARS: Final = 400  # longest text after a marker taken as an answer: longest MATH reference is 159 (measured)
+MAX_TAIL_CHARS: Final = 65_536  # end of a response in which an answer without a box is looked for (note on mathematics)
+MAX_BOX_CHARS: Final = 65_536  # of one box: an answer longer than that never closes, for us (guess)
+MAX_BOX_GAP_CHARS: Final = 600  # from one box to the next that may belong to it (guess)
+MAX_JOINED_BOXES: Final = 50  # boxes that together make one answer: a list of answers is short (guess)
 MAX_BARE_CHARS: Final = 300  # longest response without any marker taken whole as the answer (guess)
 
 # --- answers ---------------------------------------------------------------------------------------------------------
 MAX_ANSWER_CHARS: Final = 4_096  # as inspect_ai's math scorer; the longest MATH reference is 159 (measured)
 MAX_SCORED_CHARS: Final = 65_536  # answers of puzzles are grids and move lists: 100 KB is no answer any more (guess)
-MAX_DEPTH: Final = 64  # nesting of brackets; as inspect_ai's math scorer; antlr recurses about 15 frames a level
+MAX_DEPTH: Final = 40  # nested parser calls of one answer (note on mathematics); about 5 of our frames each
 MAX_LITERAL_DIGITS: Final = 1_000  # digits of one number; int() of 4,300 is Python's own limit, this costs 20 us
+MAX_TOKENS: Final = 1_500  # of one answer (guess); the longest MATH reference has 80 (measured)
+MAX_NUMBER_EXPONENT: Final = 5_000  # |exponent| of a number in scientific notation: it is computed exactly (guess)
 MAX_EXPONENT: Final = 1_000  # |exponent| of a number in scientific notation: exact Fractions stay small (guess)
 MAX_TOWER_EXPONENT: Final = 20_000  # value of b^c in a^(b^c): bits of a power (note on mathematics)
+MAX_EXACT_BITS: Final = 20_000  # of a rational number computed exactly (note on mathematics)
+MAX_FACTORIAL: Final = 2_500  # n of n! computed exactly (note on mathematics)
+MAX_MODULAR_FACTORIAL: Final = 20_000  # n of n! modulo a prime: 2 ms (measured)
+MAX_SET_PARTS: Final = 64  # intervals and points of one set (guess)
+MAX_PAIRED_ITEMS: Final = 24  # items without an exact value, compared each with each: 576 comparisons (guess)
+MAX_MATRIX_PRODUCTS: Final = 512  # products of cells in one product of matrices: 8 by 8 (guess)
+MAX_BRANCHES: Final = 16  # values of an answer with several plus-minus signs (guess)
 MAX_FACTORS: Final = 256  # entries of a factorisation: more means that an exponent was inflated (guess)
 EXACT_DECIMAL_DIGITS: Final = 12  # a decimal with so many digits that fits a fraction to its last digit is a printed
 # double of that fraction (doubles carry 15 to 17); with fewer digits it is a rounding, and wrong (guess)

@@ -17,10 +17,10 @@ from schemas.verdict import Reason, Verdict
 from verifiers.extract import Missing, extract_answer
 from verifiers.forms import bare
 from verifiers.limits import MAX_SCORED_CHARS
-from verifiers.literals import TooManyDigitsError, read_literal
-from verifiers.math import Finding, to_check
-from verifiers.normalize import depth_of, normalize
+from verifiers.math import Finding, is_written_out, to_check
+from verifiers.parser import NotParsedError, TooBigError, TooDeepError, parse
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
+from verifiers.tokens import TooManyTokensError
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +148,12 @@ def _three_figures(text: str) -> float:
 def _kind_of(text: str) -> str:
     """Return the kind of an answer by its look: a number, JSON, words, else what must be the same text."""
     try:
-        if "\n" not in text and read_literal(normalize(text)) is not None:
+        if "\n" not in text and parse(text).op != "quantity" and is_written_out(parse(text)):
             return "number"
-    except TooManyDigitsError:
+    except TooBigError:
         return "exact"
+    except (NotParsedError, TooDeepError, TooManyTokensError):
+        pass
     if text.lstrip().startswith(("[", "{")):
         try:
             json.loads(text)
@@ -187,6 +189,18 @@ def read_payload(reference: Scorer) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and {"question", "answer", "metadata"} <= entry.keys() else None
+
+
+def depth_of(text: str) -> int:
+    """Return the deepest nesting of brackets of any kind."""
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
 
 
 def _score(answer: str, reference: Scorer) -> Finding:

@@ -1,11 +1,10 @@
 """Whether a completion's final answer is the reference: a ladder of comparers, cheapest first.
 
-Public seam: ``judge_answer``. Rungs: "extraction" (there is nothing to compare), "string" (the same normal form),
-"form" (a kind whose form counts), "base", "unit", "number" (exact literals), "text", "items" (tuples and sets of
-literals), "limit", and last "math_verify" in a process that can be killed. Invariants: never raises on what a model
-wrote, nothing a model wrote is evaluated in this process, no absolute tolerance but the reference's own precision, and
-a failure of ours is ``unjudged``, never "wrong". First form: relations, expressions and units beyond the common ones
-are math-verify's.
+Public seam: ``judge_answer``. The reference is read and typed once; its type picks the rung: "string" (the same text),
+"integer" (whole numbers), "form" (a kind whose form counts), "choice", "text", then what ``compare`` does with parsed
+answers, named after the reference's type; "limit" where a text breaks a bound, and last "sympy" (math-verify) in a
+process that can be killed. Invariants: never raises on what a model wrote, nothing a model wrote is evaluated, no
+absolute tolerance but the reference's own precision, and a failure of ours is ``unjudged``, never "wrong".
 """
 
 from __future__ import annotations
@@ -20,22 +19,55 @@ from typing import Final
 
 from schemas.problem import Answer, Choice
 from schemas.verdict import REASON_OUTCOMES, Check, MathDetail, Outcome, Reason, Verdict
-from verifiers import normalize as notation
+from verifiers.compare import How, UndecidedError, compare
 from verifiers.extract import Extracted, Missing, extract_answer
-from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals, split_items
-from verifiers.limits import MAX_ANSWER_CHARS, MAX_DEPTH, MAX_FORM_CHARS, MAX_SCORED_CHARS
-from verifiers.literals import Literal, TooManyDigitsError, is_same_number, read_literal
+from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
+from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
+from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
-from verifiers.units import split_unit
+from verifiers.terms import Term, has_op, symbols, text_of
+from verifiers.tokens import TooManyTokensError, groups_commas
+from verifiers.words import as_words, is_worded
 
 logger = logging.getLogger(__name__)
 
 NAME: Final = "math"
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 NUMBER_KIND: Final = "number"  # the answer must be written out: "2 + 3" is not an answer to "what is 2 + 3"
-UNEVALUATED: Final = re.compile(r"\\(?:int|lim)(?![A-Za-z])")  # restates the problem, and sympy would solve it
 GRID_KIND: Final = "grid"  # rows of numbers; the one kind besides numbers that knows a precision
+CHOICE_KIND: Final = "choice"
+PERCENT_KIND: Final = "percent"  # here a bare p stands for p percent too
+INTEGER: Final = re.compile(r"[\s$]*([+-]?)\s?0*(\d{1,300})[\s$.]*", re.ASCII)
+CHOICE_LETTER: Final = re.compile(
+    r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?[.\s]*\}?[\s$.]*"
+)
+OPTION: Final = re.compile(r"\(?([A-J])[.):] {1,3}(\S.*)")  # "C. x = 42": a letter with its text
+UNEVALUATED: Final = re.compile(
+    r"\\(?:i{1,3}nt|oint|lim|sum|prod)(?![A-Za-z])"
+)  # restates the problem: sympy solves it
+PROSE: Final = re.compile(r"(?<![\\A-Za-z])(?!sqrt|arc|sinh|cosh|tanh|infty|theta|alpha|beta|gamma)[A-Za-z]{4,}")
+# How a reference that is one of these is called in a verdict: its type is the rung.
+TYPE_NAMES: Final = {
+    "number": "number",
+    "decimal": "number",
+    "group": "tuple",
+    "set": "set",
+    "builder": "set",
+    "union": "set",
+    "intersection": "set",
+    "difference": "set",
+    "member": "set",
+    "items": "list",
+    "relation": "relation",
+    "matrix": "matrix",
+    "based": "base",
+    "quantity": "unit",
+    "degree": "unit",
+    "percent": "percent",
+    "text": "text",
+    "ratio": "ratio",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +80,18 @@ class Finding:
     reference_form: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference's text as read once: its type, and its term where it is a formula."""
+
+    text: str
+    type: str
+    term: Term | None = None
+    integer: int | None = None
+    form: str | None = None
+    is_for_sympy: bool = False
+
+
 def judge_answer(
     completion: str, reference: str | Answer | Choice, *, kind: str | None = None, strict: bool = False
 ) -> Verdict:
@@ -56,6 +100,7 @@ def judge_answer(
     ``kind`` overrides the reference's own; ``strict`` makes no guess where no answer is marked. Never raises, whatever
     the texts hold; safe from any thread. Times are in milliseconds.
     """
+    start = time.perf_counter()
     if isinstance(reference, Choice):
         from verifiers.choice import judge_choice
 
@@ -63,10 +108,25 @@ def judge_answer(
     wanted = Answer(text=reference, kind=kind) if isinstance(reference, str) else reference
     if kind is not None and wanted.kind != kind:
         wanted = replace(wanted, kind=kind)
-    start = time.perf_counter()
-    found = extract_answer(completion, strict=strict, is_block=wanted.kind in BLOCK_KINDS)
-    finding = Finding(found.reason, "extraction") if isinstance(found, Missing) else compare(found.text, wanted)
+    found = find_answer(completion, wanted, strict=strict)
+    finding = Finding(found.reason, "extraction") if isinstance(found, Missing) else compare_texts(found.text, wanted)
     return Verdict(reference_hash=None, checks=(to_check(NAME, VERSION, found, finding, start),))
+
+
+def find_answer(completion: str, reference: Answer, *, strict: bool = False) -> Extracted | Missing:
+    """Return the answer of a completion to compare with a reference, or why there is none."""
+    if is_letter(reference):
+        from verifiers.choice import extract_choice
+
+        return extract_choice(completion, strict=strict)
+    return extract_answer(completion, strict=strict, is_block=reference.kind in BLOCK_KINDS)
+
+
+def is_letter(reference: Answer) -> bool:
+    """Return whether a reference is the letter of an option."""
+    if reference.kind not in (None, CHOICE_KIND) or len(reference.text) > 40:
+        return False
+    return reference.kind == CHOICE_KIND or CHOICE_LETTER.fullmatch(reference.text) is not None
 
 
 def to_check(name: str, version: str, found: Extracted | Missing, finding: Finding, start_s: float) -> Check:
@@ -89,182 +149,180 @@ def to_check(name: str, version: str, found: Extracted | Missing, finding: Findi
     )
 
 
-def compare(answer: str, reference: Answer) -> Finding:
+def compare_texts(answer: str, reference: Answer) -> Finding:
     """Return how an extracted answer compares with the reference: the ladder, without extraction."""
-    wanted = read_reference(reference.text) if reference.kind not in COMPARERS else reference.text.strip()
-    if not wanted:
+    if reference.kind in COMPARERS or reference.kind == GRID_KIND:
+        return _compare_forms(answer, reference)
+    wanted = read_reference(reference.text, reference.kind)
+    if wanted.type == "empty":
         return Finding(Reason.UNPARSED_REFERENCE, "extraction")
-    max_chars = MAX_SCORED_CHARS if reference.kind in BLOCK_KINDS else MAX_ANSWER_CHARS
-    if answer.strip() == wanted and reference.kind not in COMPARERS:
-        return Finding(None, "string", answer[:MAX_FORM_CHARS], wanted[:MAX_FORM_CHARS])
-    if len(answer) > max_chars:
+    if answer.strip() == wanted.text:
+        return Finding(None, "string", answer[:MAX_FORM_CHARS], wanted.text[:MAX_FORM_CHARS])
+    if wanted.integer is not None and reference.precision is None and (match := INTEGER.fullmatch(answer)):
+        value = -int(match[2]) if match[1] == "-" else int(match[2])
+        return Finding(None if value == wanted.integer else Reason.VALUE_DIFFERS, "integer", str(value), wanted.form)
+    if len(answer) > MAX_ANSWER_CHARS:
         return Finding(Reason.TOO_LONG, "limit")
-    if len(wanted) > max_chars:
+    if len(wanted.text) > MAX_ANSWER_CHARS:
         return Finding(Reason.UNPARSED_REFERENCE, "limit")
-    if notation.depth_of(answer) > MAX_DEPTH:
-        return Finding(Reason.TOO_DEEP, "limit")
-    precision = None if reference.precision is None else Fraction(repr(float(reference.precision)))
-    try:
-        if reference.kind in COMPARERS:
-            reason = COMPARERS[reference.kind](answer, wanted)
-            return Finding(reason, "form", answer[:MAX_FORM_CHARS], wanted[:MAX_FORM_CHARS])
-        if reference.kind == GRID_KIND:
-            return Finding(compare_reals(answer, wanted, precision or Fraction(0)), "form")
-        return _climb(answer, wanted, precision, reference.kind)
-    except BadReferenceError:
-        return Finding(Reason.UNPARSED_REFERENCE, "form", reference_form=wanted[:MAX_FORM_CHARS])
-    except TooManyDigitsError:
-        return Finding(Reason.TOO_BIG, "number")
+    if wanted.type == CHOICE_KIND:
+        return _compare_letters(answer, wanted)
+    return _climb(answer, wanted, reference)
 
 
 @lru_cache(maxsize=4_096)
-def read_reference(text: str) -> str:
-    """Return the answer that a reference states: its box, or the last formula of a sentence, else all of it."""
-    if "\\boxed" in text or "$" in text:
+def read_reference(text: str, kind: str | None = None) -> Reference:
+    """Return a reference as read: its box, or the last formula of a sentence, else all of it; typed, parsed."""
+    stated = text.strip()
+    if "\\boxed" in text or "\\fbox" in text or "$" in text:
         found = extract_answer(text, strict=True)
         if isinstance(found, Extracted):
-            return found.text
-    return text.strip()
+            stated = found.text
+    if not stated:
+        return Reference("", "empty")
+    if is_letter(Answer(text=stated, kind=kind)):
+        return Reference(stated, CHOICE_KIND)
+    if kind is None and (option := OPTION.fullmatch(stated)):
+        return Reference(option[1], CHOICE_KIND, form=option[2])
+    if match := INTEGER.fullmatch(stated):
+        value = -int(match[2]) if match[1] == "-" else int(match[2])
+        return Reference(stated, "integer", parse(stated), value, str(value))
+    if kind == "text" or is_worded(stated):
+        words = as_words(stated)
+        return Reference(stated, "text", Term("text", (), words), form=words[:MAX_FORM_CHARS])
+    try:
+        term = parse(stated)
+    except NotParsedError as error:
+        is_text = not error.is_for_sympy and PROSE.search(stated) is not None
+        return Reference(stated, "text" if is_text else "unparsed", is_for_sympy=error.is_for_sympy)
+    except (TooDeepError, TooBigError, TooManyTokensError, RecursionError):
+        return Reference(stated, "limit")
+    return Reference(stated, TYPE_NAMES.get(term.op, "expression"), term, form=text_of(term)[:MAX_FORM_CHARS])
 
 
-def _climb(answer: str, wanted: str, precision: Fraction | None, kind: str | None) -> Finding:
-    a, r = notation.normalize(answer), notation.normalize(wanted)
-    forms = (a[:MAX_FORM_CHARS], r[:MAX_FORM_CHARS])
-    if a == r and (not notation.may_group(a) or notation.is_list_comma(answer) == notation.is_list_comma(wanted)):
-        return Finding(None, "string", *forms)
-    based = _compare_bases(a, r)
-    if based is not None:
-        return Finding(based.reason, "base", *forms)
-    a_unit, r_unit = split_unit(a), split_unit(r)
-    if a_unit.unit and r_unit.unit and a_unit.unit != r_unit.unit:
-        return Finding(Reason.UNIT_MISMATCH, "unit", *forms)
-    if not a_unit.is_letter or r_unit.unit:
-        a = a_unit.body
-    if not r_unit.is_letter or a_unit.unit:
-        r = r_unit.body
-    a, r = _without_symbol(a, r), _without_symbol(r, a)
-    literals = _compare_literals(a, r, answer, wanted, precision)
-    if literals is not None:
-        return Finding(literals.reason, "number", *forms)
-    if kind == NUMBER_KIND:
-        return Finding(Reason.TYPE_MISMATCH, "number", *forms)
-    if notation.is_text(r) and (notation.is_text(a) or "\\text" in r):
-        same = notation.as_words(a) == notation.as_words(r)
-        return Finding(None if same else Reason.VALUE_DIFFERS, "text", *forms)
-    items = _compare_items(a, r)
-    if items is not None:
-        return Finding(items.reason, "items", *forms)
-    if UNEVALUATED.search(a) and not UNEVALUATED.search(r):
-        return Finding(Reason.TYPE_MISMATCH, "form", *forms)
-    if notation.is_power_tower(a):
-        return Finding(Reason.TOO_BIG, "limit", *forms)
-    return _ask_math_verify(answer, wanted, precision)
+def _compare_forms(answer: str, reference: Answer) -> Finding:
+    """Compare by a kind whose form counts."""
+    wanted = reference.text.strip()
+    max_chars = MAX_SCORED_CHARS if reference.kind in BLOCK_KINDS else MAX_ANSWER_CHARS
+    if not wanted or len(wanted) > max_chars:
+        return Finding(Reason.UNPARSED_REFERENCE, "limit" if wanted else "extraction")
+    if len(answer) > max_chars:
+        return Finding(Reason.TOO_LONG, "limit")
+    forms = (answer[:MAX_FORM_CHARS], wanted[:MAX_FORM_CHARS])
+    try:
+        if reference.kind in COMPARERS:
+            return Finding(COMPARERS[reference.kind](answer, wanted), "form", *forms)
+        return Finding(compare_reals(answer, wanted, _tolerance(reference) or Fraction(0)), "form", *forms)
+    except BadReferenceError:
+        return Finding(Reason.UNPARSED_REFERENCE, "form", reference_form=forms[1])
+    except (TooBigError, TooDeepError, TooManyTokensError):
+        return Finding(Reason.TOO_BIG, "form")
 
 
-class _Equal:
-    """A comparer's decision; None instead of one means that it is not its case."""
-
-    def __init__(self, reason: Reason | None) -> None:
-        self.reason = reason
+def _tolerance(reference: Answer) -> Fraction | None:
+    return None if reference.precision is None else Fraction(repr(float(reference.precision)))
 
 
-def _compare_bases(a: str, r: str) -> _Equal | None:
-    """Numbers with a base: digits and base must be the same; a base on one side only is a mismatch."""
-    left, right = notation.read_base(a), notation.read_base(r)
-    if left is None and right is None:
-        return None
-    if left is None or right is None:
-        other = a if left is None else r
-        is_number = other.replace(",", "").isalnum()
-        return _Equal(Reason.BASE_MISMATCH) if is_number else None
-    if left.base != right.base:
-        return _Equal(Reason.BASE_MISMATCH)
-    return _Equal(None if left.digits == right.digits else Reason.VALUE_DIFFERS)
+def _compare_letters(answer: str, wanted: Reference) -> Finding:
+    from verifiers.choice import compare_choice
+
+    if wanted.form is not None and normal_form(answer) == normal_form(wanted.form):
+        return Finding(None, "choice", answer[:MAX_FORM_CHARS], wanted.form[:MAX_FORM_CHARS])
+    return compare_choice(answer, wanted.text)
 
 
-def _without_symbol(text: str, other: str) -> str:
-    """Return ``x=5`` as ``5`` where the other side names no variable: only a lone symbol is unwrapped."""
-    match = notation.LONE_SYMBOL.match(text)
-    if match is None or notation.LONE_SYMBOL.match(other):
-        return text
-    rest = text[match.end() :]
-    has_relation = any(sign in part for part in (rest, other) for sign in ("=", "\\leq", "\\geq", "<", ">"))
-    return text if has_relation or "," in rest else rest
+def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
+    """Parse the answer and compare it by the reference's type; ask sympy where our own rungs cannot tell."""
+    words = as_words(answer)
+    if words == as_words(wanted.text) != "" and (wanted.type == "text" or is_worded(answer)):
+        return Finding(None, "text", words[:MAX_FORM_CHARS], wanted.form)
+    if wanted.type == "limit":
+        return Finding(Reason.UNPARSED_REFERENCE, "limit")
+    try:
+        term = Term("text", (), words) if is_worded(answer) else parse(answer)
+    except NotParsedError as error:
+        if wanted.type == "text":
+            return Finding(Reason.VALUE_DIFFERS, "text", words[:MAX_FORM_CHARS], wanted.form)
+        if PROSE.search(answer) or not (error.is_for_sympy or wanted.term is None):
+            return Finding(Reason.UNPARSED_ANSWER, wanted.type, None, wanted.form)
+        return _ask_sympy(answer, wanted, reference)
+    except (TooDeepError, RecursionError):
+        return Finding(Reason.TOO_DEEP, "limit", None, wanted.form)
+    except TooBigError:
+        return Finding(Reason.TOO_BIG, "limit", None, wanted.form)
+    except TooManyTokensError:
+        return Finding(Reason.TOO_LONG, "limit", None, wanted.form)
+    form = text_of(term)[:MAX_FORM_CHARS]
+    if wanted.term is None:
+        if wanted.type == "text" or term.op == "text":
+            return Finding(Reason.VALUE_DIFFERS, "text", form, wanted.form)
+        return _ask_sympy(answer, wanted, reference)
+    if reference.kind == NUMBER_KIND and not is_written_out(term):
+        return Finding(Reason.TYPE_MISMATCH, NUMBER_KIND, form, wanted.form)
+    how = How(_tolerance(reference), reference.kind == PERCENT_KIND)
+    try:
+        reason = compare(term, wanted.term, how)
+        if reason is not None and "," in answer and term.op in ("number", "group", "items", "set"):
+            reason = _other_reading(answer, wanted.term, how, reason)
+    except UndecidedError:
+        return _ask_sympy(answer, wanted, reference)
+    return Finding(reason, wanted.type, form, wanted.form)
 
 
-def _compare_literals(a: str, r: str, answer: str, wanted: str, precision: Fraction | None) -> _Equal | None:
-    left = None if notation.is_list_comma(answer) else read_literal(a)
-    right = None if notation.is_list_comma(wanted) else read_literal(r)
-    if left is None or right is None:
-        return None
-    return _Equal(None if is_same_number(left, right, precision) else Reason.VALUE_DIFFERS)
+def _other_reading(answer: str, wanted: Term, how: How, reason: Reason) -> Reason | None:
+    """Return how the answer compares with its commas read the other way: 1,234 as two items, beside a list."""
+    is_grouped = groups_commas(answer)
+    if not is_grouped or wanted.op not in ("items", "set", "group"):
+        return reason
+    try:
+        return None if compare(parse(answer, group_commas=False), wanted, how) is None else reason
+    except (NotParsedError, TooDeepError, TooBigError, TooManyTokensError, UndecidedError):
+        return reason
 
 
-BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
+def is_written_out(term: Term) -> bool:
+    """Return whether a term is a number written out: digits, a fraction of them, a percentage, a power of ten."""
+    match term.op:
+        case "number" | "decimal" | "based":
+            return True
+        case "neg" | "percent":
+            return is_written_out(term.args[0])
+        case "div":
+            return all(arg.op in ("number", "decimal") for arg in term.args)
+        case "mul":
+            is_scientific = term.args[-1].op == "pow" and term.args[-1].args[0] == Term("number", (), Fraction(10))
+            return len(term.args) == 2 and is_scientific and is_written_out(term.args[0])
+        case "quantity" | "degree":
+            return is_written_out(term.args[0])
+        case "add":
+            return len(term.args) == 2 and term.args[0].op == "number" and term.args[1].op == "div"
+        case "relation":
+            return len(term.args) == 2 and not symbols(term.args[1]) and is_written_out(term.args[1])
+        case _:
+            return has_op(term, "constant") and not symbols(term)
 
 
-def _compare_items(a: str, r: str) -> _Equal | None:
-    """Tuples, intervals and sets of literals: brackets, length, then values, sets in any order."""
-    left, right = _bracketed(a), _bracketed(r)
-    if left is None or right is None:
-        return None
-    (open_a, close_a, items_a), (open_r, close_r, items_r) = left, right
-    if (open_a, close_a) != (open_r, close_r) and "{" not in (open_a, open_r):
-        return _Equal(Reason.BRACKET_DIFFERS)
-    if (open_a == "{") != (open_r == "{"):
-        return _Equal(Reason.TYPE_MISMATCH)
-    values_a, values_r = _values(items_a), _values(items_r)
-    if values_a is None or values_r is None:
-        return None
-    if len(values_a) != len(values_r):
-        return _Equal(Reason.LENGTH_DIFFERS)
-    if open_a == "{":
-        values_a, values_r = sorted(values_a), sorted(values_r)
-    return _Equal(None if values_a == values_r else Reason.VALUE_DIFFERS)
-
-
-def _bracketed(text: str) -> tuple[str, str, list[str]] | None:
-    """Return the outer brackets of one tuple, interval or set, and its items."""
-    text = text.replace("\\{", "{").replace("\\}", "}") if text.startswith("\\{") else text
-    if len(text) < 3 or text[0] not in BRACKETS or text[-1] not in ")]}":
-        return None
-    depth = 0
-    for index, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if depth == 0 and index < len(text) - 1:
-            return None
-    items = split_items("(" + text[1:-1] + ")")
-    return None if depth or items is None or len(items) < 2 else (text[0], text[-1], items)
-
-
-def _values(items: list[str]) -> list[tuple[Fraction, Fraction]] | None:
-    literals: list[Literal] = []
-    for item in items:
-        literal = read_literal(item)
-        if literal is None:
-            return None
-        literals.append(literal)
-    return [(literal.value, literal.imaginary) for literal in literals]
-
-
-def _ask_math_verify(answer: str, wanted: str, precision: Fraction | None) -> Finding:
+def _ask_sympy(answer: str, wanted: Reference, reference: Answer) -> Finding:
+    if UNEVALUATED.search(answer) and not UNEVALUATED.search(wanted.text):
+        return Finding(Reason.TYPE_MISMATCH, wanted.type, None, wanted.form)
+    tolerance = _tolerance(reference)
     payload = {
-        "answer": notation.to_latex(answer),
-        "reference": notation.to_latex(wanted),
-        "precision": None if precision is None else f"{precision.numerator}/{precision.denominator}",
+        "answer": answer,
+        "reference": wanted.text,
+        "precision": None if tolerance is None else f"{tolerance.numerator}/{tolerance.denominator}",
     }
     match default_pool().call("math_verify", payload):
         case Done(value=value):
             forms = (value["answer_form"], value["reference_form"])
             if not value["has_reference"]:
-                return Finding(Reason.UNPARSED_REFERENCE, "math_verify", *forms)
+                return Finding(Reason.UNPARSED_REFERENCE, "sympy", *forms)
             if not value["has_answer"]:
-                return Finding(Reason.UNPARSED_ANSWER, "math_verify", *forms)
-            return Finding(None if value["is_equal"] else Reason.VALUE_DIFFERS, "math_verify", *forms)
+                return Finding(Reason.UNPARSED_ANSWER, "sympy", *forms)
+            return Finding(None if value["is_equal"] else Reason.VALUE_DIFFERS, "sympy", *forms)
         case TimedOut():
-            return Finding(Reason.TIMEOUT, "math_verify")
+            return Finding(Reason.TIMEOUT, "sympy")
         case TooBig():
-            return Finding(Reason.TOO_BIG, "math_verify")
+            return Finding(Reason.TOO_BIG, "sympy")
         case Died(detail=detail):
             logger.warning("unjudged: %s", detail)
-            return Finding(Reason.WORKER_DIED, "math_verify")
+            return Finding(Reason.WORKER_DIED, "sympy")

@@ -18,7 +18,8 @@ from schemas.problem import Domain
 from schemas.trace import FinishReason, TraceFormat
 from schemas.verdict import Check, Outcome, Reason, Verdict
 from verifiers.extract import MARKER, Span, find_boxes
-from verifiers.normalize import normalize
+from verifiers.parser import normal_form
+from verifiers.words import as_words
 
 NAME: Final = "format"
 VERSION: Final = "1"
@@ -331,8 +332,8 @@ def _has_answer(view: View, part: str) -> bool:
     thought = view.text[view.think.start : view.think.end] if view.think else ""
     boxes = find_boxes(thought)
     if boxes and boxes[-1].inner.end is not None:  # a word boxed in the thinking and repeated here
-        boxed = normalize(thought[boxes[-1].inner.start : boxes[-1].inner.end]).replace("\\text", "").strip("{} ")
-        if boxed and boxed.casefold() in part.casefold():
+        boxed = as_words(thought[boxes[-1].inner.start : boxes[-1].inner.end])
+        if boxed and boxed in part.casefold():
             return True
     return not boxes and len(part.split()) <= 3  # "odd", "Jessica won": a bare answer in words
 
@@ -345,10 +346,10 @@ def find_multiple_answers(view: View) -> Finding | None:
     boxes = [box for box in find_boxes(view.text, view.response.start) if box.inner.end is not None]
     if len(boxes) < 2:
         return None
-    first = normalize(view.text[boxes[0].inner.start : boxes[0].inner.end])
+    first = normal_form(view.text[boxes[0].inner.start : boxes[0].inner.end])
     for before, box in pairwise(boxes):
         assert before.outer.end is not None
-        if normalize(view.text[box.inner.start : box.inner.end]) == first:
+        if normal_form(view.text[box.inner.start : box.inner.end]) == first:
             continue
         start = max(before.outer.end, box.outer.start - HEDGE_REACH)
         if HEDGE.search(view.text, start, box.outer.start):

@@ -21,9 +21,6 @@ from verifiers.limits import MAX_ANSWER_CHARS, TASK_DEADLINE_S
 from verifiers.math import judge_answer
 
 DATA = Path(__file__).parents[1] / "data"
-# Plain rows of the public corpus that this form of the ladder gets wrong, all of them rejected though right, or
-# without a usable reference: relations between boxes, plus-minus inside a fraction, polar form, an ellipsis.
-KNOWN_WRONG = {"mp-0083", "mp-0090", "mp-0109", "mp-0131", "mp-0136", "mp-0143"}
 
 fractions = st.fractions(max_denominator=10_000)
 pairs = st.tuples(fractions, fractions) | fractions.map(lambda f: (f, f))  # equal pairs are rare by chance
@@ -92,7 +89,7 @@ def judge_row(row: dict[str, Any]) -> bool | None:
 
 
 def test_the_public_corpus_is_judged_as_expected_and_in_time() -> None:
-    judge_answer("\\boxed{x+1}", "1+x")  # the workers are up
+    judge_answer("\\boxed{\\sum_k k}", "\\sum_k k")  # the workers are up
     wrong, slow, false_accepts = set(), [], []
     for row in rows("math_cases_public.jsonl"):
         if row.get("disputed"):
@@ -106,7 +103,7 @@ def test_the_public_corpus_is_judged_as_expected_and_in_time() -> None:
         if word and not row["expected"]:
             false_accepts.append(row["id"])
     assert false_accepts == []
-    assert wrong <= KNOWN_WRONG
+    assert wrong == set()
     assert slow == []
 
 
@@ -142,7 +139,7 @@ def test_verdicts_are_the_same_from_asyncio() -> None:
 def test_a_verdict_without_a_worker_is_unjudged_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     close_default_pool()
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    verdict = judge_answer("\\boxed{x+1}", "1+x")
+    verdict = judge_answer("\\boxed{\\sum_{k=1}^{3} k x}", "\\sum_{k=1}^{3} x k")
     assert (verdict.outcome, verdict.reason, verdict.is_correct) == (Outcome.UNJUDGED, Reason.WORKER_DIED, None)
 
 
@@ -155,7 +152,7 @@ def test_a_verdict_without_a_worker_is_unjudged_never_wrong(monkeypatch: pytest.
         ("\\boxed{" + "1+" * MAX_ANSWER_CHARS + "1}", "5", Reason.TOO_LONG),
         ("\\boxed{" + "(" * 100 + "1" + ")" * 100 + "}", "5", Reason.TOO_DEEP),
         ("\\boxed{" + "7" * 3_000 + "}", "5", Reason.TOO_BIG),
-        ("\\boxed{10^{10^{10^{10}}}}", "5", Reason.TOO_BIG),
+        ("\\boxed{10^{10^{10^{10}}}}", "5", Reason.VALUE_DIFFERS),
         ("\\boxed{(1,2,3)}", "(1,2)", Reason.LENGTH_DIFFERS),
         ("\\boxed{(1,2)}", "\\{1,2\\}", Reason.TYPE_MISMATCH),
         ("\\boxed{12 \\text{ kg}}", "12\\text{ cm}", Reason.UNIT_MISMATCH),

@@ -1,0 +1,632 @@
+"""An answer's text as tokens: one reading for LaTeX, plain notation and Unicode signs.
+
+First half of reading a formula, before ``parser``. Spacing, delimiters and size commands are gone, synonyms have one
+name, numbers are whole with their grouping marks. Linear in the text, which the caller has bounded. Builds no trees.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final, Literal, NamedTuple
+
+from verifiers.limits import MAX_TOKENS
+
+Kind = Literal[
+    "number",  # text: its digits without grouping marks, perhaps with an exponent; or with (repeating) digits
+    "word",  # letters of plain text or LaTeX, not split yet
+    "symbol",  # a named variable: \\alpha, \\hbar, ...
+    "constant",
+    "function",
+    "text",  # words of \\text{...}
+    "separator",  # and, or
+    "relation",
+    "setop",
+    "sign",  # one character, or a name such as "pm", "frac", "sqrt"
+    "accent",
+    "unsupported",  # integrals, sums, limits: not for our own rungs
+    "end",
+]
+
+
+class Token(NamedTuple):
+    """What stands there, and whether space stood before it."""
+
+    kind: Kind
+    text: str
+    is_spaced: bool = False
+
+
+class TooManyTokensError(ValueError):
+    """The text has more tokens than ``MAX_TOKENS``."""
+
+
+CHARACTERS: Final = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "﹣": "-",
+        "‐": "-",
+        "‑": "-",
+        "×": "\\times ",
+        "✕": "\\times ",
+        "·": "\\cdot ",
+        "∙": "\\cdot ",
+        "⋅": "\\cdot ",
+        "÷": "\\div ",
+        "∕": "/",
+        "⁄": "/",
+        "π": "\\pi ",
+        "∞": "\\infty ",
+        "≥": "\\geq ",
+        "⩾": "\\geq ",
+        "≤": "\\leq ",
+        "⩽": "\\leq ",
+        "≠": "\\neq ",
+        "≈": "\\approx ",
+        "≡": "\\equiv ",
+        "∪": "\\cup ",
+        "∩": "\\cap ",
+        "∖": "\\setminus ",
+        "∈": "\\in ",
+        "∅": "\\emptyset ",
+        "±": "\\pm ",
+        "∓": "\\mp ",
+        "√": "\\sqrt ",
+        "∛": "\\sqrt[3] ",
+        "°": "^\\circ ",
+        "ℝ": "\\mathbb{R}",
+        "ℤ": "\\mathbb{Z}",
+        "ℕ": "\\mathbb{N}",
+        "ℚ": "\\mathbb{Q}",
+        "ℂ": "\\mathbb{C}",
+        "∠": "\\angle ",
+        "′": "'",
+        "…": "\\ldots ",
+        "€": "\\euro ",
+        "£": "\\pounds ",
+        "¢": "\\cents ",
+        "½": "\\frac{1}{2}",
+        "⅓": "\\frac{1}{3}",
+        "⅔": "\\frac{2}{3}",
+        "¼": "\\frac{1}{4}",
+        "¾": "\\frac{3}{4}",
+        "⅕": "\\frac{1}{5}",
+        "⅙": "\\frac{1}{6}",
+        "⅛": "\\frac{1}{8}",
+        "⅜": "\\frac{3}{8}",
+        "⅝": "\\frac{5}{8}",
+        "⅞": "\\frac{7}{8}",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "\u200b": None,
+        "\u200c": None,
+        "\u200d": None,
+        "\u2060": None,
+        "\ufeff": None,
+    }
+)
+SUPERSCRIPTS: Final = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
+RAISED: Final = re.compile(f"[{SUPERSCRIPTS}]+")
+RAISED_TO_PLAIN: Final = str.maketrans(SUPERSCRIPTS, "0123456789+-")
+LOWERED: Final = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+LOWERED_TO_PLAIN: Final = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+
+_SPACE: Final = (
+    r"(?:\s|~|\$|\\(?:left|right)\s?\.|\\[,;:!>( )\[\]]|\\(?:q?quad|left|right|[bB]igg?[lrm]?|limits|nolimits|"
+    r"displaystyle|textstyle|scriptstyle|boxed|fbox|mathstrut|strut|hline|hfill|newline|noindent|cr|medspace|thinspace|thickspace|enspace|"
+    r"nobreak|allowbreak|mathop|mathrel|mathbin|mathord|unicode)(?![A-Za-z]))+"
+)
+_MARK: Final = r"(?:\{,\}|,\\!\s?|\\!,|\\,|\\!|\\ |\{\\,\}|~|[ \u2009\u202f])"
+_REAL: Final = r"(?:\.\d+)?(?:[eE][+-]?\d{1,9}(?![\d.A-Za-z]))?"
+
+
+def _lexer(marks: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?P<space>{_SPACE})"
+        r"|(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s?(?:\{\d{1,40}\}|\d))"
+        rf"|(?P<number>\d{{1,3}}(?:{marks}\d{{3}})+(?!\d){_REAL}|\d+{_REAL}|\.\d+(?:[eE][+-]?\d{{1,9}}(?![\d.A-Za-z]))?)"
+        r"|(?P<command>\\[A-Za-z]+\*?)"
+        r"|(?P<escaped>\\.)"
+        r"|(?P<word>[A-Za-z]+)"
+        r"|(?P<sign>\*\*|<=|>=|!=|==|\.\.\.|<-?>|.)",
+        re.DOTALL | re.ASCII,
+    )
+
+
+PLAIN_LEXER: Final = _lexer(_MARK)
+COMMA_LEXER: Final = _lexer(rf"(?:{_MARK}|,)")
+GROUP_MARKS: Final = re.compile(r"(?<=\d)[^\d.eE+-]+(?=\d)")
+LIST_COMMA: Final = re.compile(r",(?:\s|~|\\ |\\;|\\:|\\q?quad|\$|\\text|\\\))|(?<!\d),(?!\\!)|,(?!\\!)(?!\d{3}(?!\d))")
+SPACED_COMMA: Final = re.compile(r",(?:\s|~|\\ |\\;|\\:|\\q?quad)")
+DIGIT_COMMA: Final = re.compile(r"\d,\d{3}(?!\d)")
+
+RELATIONS: Final = {
+    "=": "=",
+    "==": "=",
+    "<": "<",
+    ">": ">",
+    "<=": "<=",
+    ">=": ">=",
+    "!=": "!=",
+    "leq": "<=",
+    "le": "<=",
+    "leqslant": "<=",
+    "leqq": "<=",
+    "geq": ">=",
+    "ge": ">=",
+    "geqslant": ">=",
+    "geqq": ">=",
+    "lt": "<",
+    "gt": ">",
+    "neq": "!=",
+    "ne": "!=",
+    "approx": "~",
+    "simeq": "~",
+    "doteq": "~",
+    "approxeq": "~",
+    "equiv": "==",
+    "cong": "~=",
+    "sim": "~=",
+    "in": "in",
+    "notin": "notin",
+    "subset": "subset",
+    "subseteq": "subset",
+    "mid": "|",
+    "perp": "perp",
+    "parallel": "parallel",
+    "propto": "propto",
+}
+FUNCTIONS: Final = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "sech",
+        "csch",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "arcsec",
+        "arccsc",
+        "arsinh",
+        "arcosh",
+        "artanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "sqrt",
+        "cbrt",
+        "abs",
+        "floor",
+        "ceil",
+        "gcd",
+        "lcm",
+        "min",
+        "max",
+        "binom",
+        "det",
+        "arg",
+        "Re",
+        "Im",
+        "sgn",
+        "nCr",
+        "nPr",
+        "conj",
+    ]
+)
+FUNCTION_NAMES: Final = {
+    **{name: name for name in FUNCTIONS},
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "acot": "arccot",
+    "asec": "arcsec",
+    "acsc": "arccsc",
+    "asinh": "arsinh",
+    "acosh": "arcosh",
+    "atanh": "artanh",
+    "arcsinh": "arsinh",
+    "arccosh": "arcosh",
+    "arctanh": "artanh",
+    "ceiling": "ceil",
+    "sign": "sgn",
+    "signum": "sgn",
+    "binomial": "binom",
+    "choose": "binom",
+    "factorial": "factorial",
+    "tg": "tan",
+    "ctg": "cot",
+    "cosec": "csc",
+    "arctg": "arctan",
+    "Abs": "abs",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Tan": "tan",
+    "Log": "log",
+    "Ln": "ln",
+    "LN": "ln",
+    "Sqrt": "sqrt",
+}
+GREEK: Final = frozenset(
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "varepsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "vartheta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "omicron",
+        "rho",
+        "varrho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "varphi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+    ]
+)
+GREEK_SYNONYMS: Final = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho"}
+CONSTANT_NAMES: Final = {
+    "pi": "pi",
+    "infty": "infinity",
+    "infinity": "infinity",
+    "inf": "infinity",
+    "oo": "infinity",
+    "emptyset": "empty",
+    "varnothing": "empty",
+    "R": "reals",
+    "reals": "reals",
+    "imath": "i",
+    "Reals": "reals",
+}
+BLACKBOARD: Final = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}
+DOTS: Final = frozenset({"ldots", "dots", "cdots", "dotsc", "dotsb", "dotsm", "vdots", "ddots"})
+SIGN_NAMES: Final = {
+    "cdot": "*",
+    "times": "*",
+    "ast": "*",
+    "star": "*",
+    "cdotp": "*",
+    "bullet": "*",
+    "div": "/",
+    "pm": "pm",
+    "mp": "mp",
+    "dfrac": "frac",
+    "tfrac": "frac",
+    "cfrac": "frac",
+    "frac": "frac",
+    "nicefrac": "frac",
+    "sfrac": "frac",
+    "binom": "binom",
+    "dbinom": "binom",
+    "tbinom": "binom",
+    "sqrt": "sqrt",
+    "vert": "|",
+    "lvert": "|",
+    "rvert": "|",
+    "Vert": "|",
+    "lVert": "|",
+    "rVert": "|",
+    "lfloor": "lfloor",
+    "rfloor": "rfloor",
+    "lceil": "lceil",
+    "rceil": "rceil",
+    "langle": "langle",
+    "rangle": "rangle",
+    "lbrace": "\\{",
+    "rbrace": "\\}",
+    "lbrack": "[",
+    "rbrack": "]",
+    "lparen": "(",
+    "rparen": ")",
+    "colon": ":",
+    "circ": "circ",
+    "degree": "degree",
+    "degrees": "degree",
+    "prime": "'",
+    "begin": "begin",
+    "end": "end",
+    "over": "over",
+    "pmod": "pmod",
+    "bmod": "bmod",
+    "mod": "pmod",
+    "pounds": "£",
+    "euro": "€",
+    "cents": "¢",
+    "textdollar": "usd",
+    "percent": "%",
+    "angle": "angle",
+    "overset": "overset",
+    "complement": "complement",
+    "choose": "choose",
+}
+ACCENTS: Final = frozenset(
+    [
+        "overline",
+        "bar",
+        "vec",
+        "hat",
+        "widehat",
+        "tilde",
+        "widetilde",
+        "overrightarrow",
+        "dot",
+        "ddot",
+        "underline",
+        "overleftrightarrow",
+        "overbrace",
+        "underbrace",
+    ]
+)
+UNSUPPORTED: Final = frozenset(
+    [
+        "int",
+        "iint",
+        "iiint",
+        "oint",
+        "sum",
+        "prod",
+        "lim",
+        "limsup",
+        "liminf",
+        "sup",
+        "inf",
+        "bigcup",
+        "bigcap",
+        "partial",
+        "nabla",
+        "coprod",
+        "substack",
+    ]
+)
+TEXT_COMMANDS: Final = frozenset(
+    [
+        "text",
+        "textrm",
+        "textbf",
+        "textit",
+        "textsf",
+        "texttt",
+        "textnormal",
+        "mbox",
+        "hbox",
+        "mathrm",
+        "mathbf",
+        "mathit",
+        "mathsf",
+        "mathtt",
+        "rm",
+        "bf",
+        "it",
+        "operatorname",
+        "operatorname*",
+        "boldsymbol",
+        "bm",
+        "mathcal",
+        "mathscr",
+        "mathfrak",
+        "emph",
+        "pmb",
+        "textup",
+    ]
+)
+DROPPED_WITH_ARGUMENT: Final = frozenset(
+    ["color", "textcolor", "hspace", "vspace", "phantom", "hphantom", "vphantom", "label", "tag"]
+)
+ARGUMENT: Final = re.compile(r"\s*\{([^{}]*)\}")
+NESTED_ARGUMENT: Final = re.compile(r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+BARE_ARGUMENT: Final = re.compile(r"\s*(\\[A-Za-z]+|[A-Za-z0-9])")
+NUMERIC_TEXT: Final = re.compile(r"[-+\d.,/%$\s\\]*\d[-+\d.,/%$\s\\!]*")
+SEPARATOR_TEXT: Final = re.compile(r"[,;.\s~]*(and|or|AND|OR|And|Or)[,;.\s~]*")
+FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*[A-Za-z0-9]+)+\s*\)?")
+
+
+def tokenize(text: str, *, group_commas: bool) -> list[Token]:
+    """Return the tokens of a text, the last of kind "end". ``group_commas``: whether 1,234 is one number.
+
+    Raises:
+        TooManyTokensError: If there are more than ``MAX_TOKENS``.
+    """
+    if not text.isascii():
+        text = to_ascii(text)
+    tokens: list[Token] = []
+    _scan(text, COMMA_LEXER if group_commas else PLAIN_LEXER, tokens)
+    while tokens and tokens[-1].kind == "sign" and tokens[-1].text in ".,;!:?"[:3]:
+        tokens.pop()
+    tokens.append(Token("end", ""))
+    return tokens
+
+
+def to_ascii(text: str) -> str:
+    """Return the text with Unicode signs as LaTeX commands, and compatibility forms (full-width digits) as plain."""
+    text = RAISED.sub(lambda match: "^{" + match[0].translate(RAISED_TO_PLAIN) + "}", text)
+    text = LOWERED.sub(lambda match: "_{" + match[0].translate(LOWERED_TO_PLAIN) + "}", text)
+    return unicodedata.normalize("NFKC", text.translate(CHARACTERS)).translate(CHARACTERS)
+
+
+def groups_commas(text: str) -> bool:
+    """Return whether commas between digits of this text are thousands separators: never in what looks like a list."""
+    if "," not in text or not DIGIT_COMMA.search(text):
+        return False
+    if text.lstrip(" $").startswith(("(", "[", "\\{", "\\left", "{")):
+        return SPACED_COMMA.search(text) is not None
+    return LIST_COMMA.search(text) is None or SPACED_COMMA.search(text) is not None
+
+
+def _scan(text: str, lexer: re.Pattern[str], tokens: list[Token]) -> None:
+    position, end, is_spaced = 0, len(text), False
+    while position < end:
+        match = lexer.match(text, position)
+        assert match is not None, "the last alternative takes any character"
+        kind, found = match.lastgroup, match[0]
+        position = match.end()
+        if kind == "space":
+            is_spaced = True
+            continue
+        if len(tokens) > MAX_TOKENS:
+            raise TooManyTokensError(f"more than {MAX_TOKENS} tokens")
+        if kind == "number":
+            digits = found if found.isdecimal() else GROUP_MARKS.sub("", found)
+            tokens.append(Token("number", digits, is_spaced))
+        elif kind == "word":
+            lowered = found.lower()
+            if lowered in ("and", "or"):
+                tokens.append(Token("separator", lowered, is_spaced))
+            else:
+                tokens.append(Token("word", found, is_spaced))
+        elif kind == "sign":
+            _add_sign(found, is_spaced, tokens)
+        elif kind == "command":
+            position = _add_command(text, found[1:], position, is_spaced, lexer, tokens)
+        elif kind == "repeating":
+            point, _, block = found.partition("\\")
+            tokens.append(Token("number", f"{point or '0'}({''.join(filter(str.isdigit, block))})", is_spaced))
+        else:
+            _add_escaped(found[1], is_spaced, tokens)
+        is_spaced = False
+
+
+def _add_sign(found: str, is_spaced: bool, tokens: list[Token]) -> None:
+    if found in RELATIONS:
+        tokens.append(Token("relation", RELATIONS[found], is_spaced))
+    elif found == "...":
+        tokens.append(Token("symbol", "...", is_spaced))
+    elif found in ("**",):
+        tokens.append(Token("sign", "^", is_spaced))
+    elif found not in '"`':
+        tokens.append(Token("sign", found, is_spaced))
+
+
+def _add_escaped(character: str, is_spaced: bool, tokens: list[Token]) -> None:
+    if character == "\\":
+        tokens.append(Token("sign", "newline", is_spaced))
+    elif character in "{}":
+        tokens.append(Token("sign", "\\" + character, is_spaced))
+    elif character == "$":
+        tokens.append(Token("sign", "usd", is_spaced))
+    elif character in "%|&#":
+        tokens.append(Token("sign", character, is_spaced))
+    elif character not in "\n\t-/":
+        tokens.append(Token("sign", "\\" + character, is_spaced))
+
+
+def _add_command(
+    text: str, name: str, position: int, is_spaced: bool, lexer: re.Pattern[str], tokens: list[Token]
+) -> int:
+    """Add what a command stands for and return where to go on."""
+    if name in TEXT_COMMANDS:
+        return _add_text(text, name, position, is_spaced, lexer, tokens)
+    if name in DROPPED_WITH_ARGUMENT:
+        argument = ARGUMENT.match(text, position)
+        return argument.end() if argument else position
+    if name in ("mathbb", "Bbb"):
+        argument = ARGUMENT.match(text, position) or BARE_ARGUMENT.match(text, position)
+        if argument is None:
+            return position
+        letter = argument[1].strip()
+        kind: Kind = "constant" if letter in BLACKBOARD else "symbol"
+        tokens.append(Token(kind, BLACKBOARD.get(letter, f"mathbb {letter}"), is_spaced))
+        return argument.end()
+    if name == "not":
+        following = lexer.match(text, position)
+        for spelling, sign in (("=", "!="), ("\\in", "notin"), ("\\equiv", "notequiv"), ("<", ">="), (">", "<=")):
+            if following is not None and following[0] == spelling:
+                tokens.append(Token("relation", sign, is_spaced))
+                return following.end()
+        tokens.append(Token("sign", "\\not", is_spaced))
+        return position
+    if name in ("begin", "end"):
+        argument = ARGUMENT.match(text, position)
+        tokens.append(Token("sign", name, is_spaced))
+        tokens.append(Token("text", argument[1].strip("*") if argument else "", False))
+        return argument.end() if argument else position
+    tokens.append(_named(name, is_spaced))
+    return position
+
+
+def _named(name: str, is_spaced: bool) -> Token:
+    if name in SIGN_NAMES:
+        return Token("sign", SIGN_NAMES[name], is_spaced)
+    if name in CONSTANT_NAMES:
+        return Token("constant", CONSTANT_NAMES[name], is_spaced)
+    if name in FUNCTION_NAMES:
+        return Token("function", FUNCTION_NAMES[name], is_spaced)
+    if name in RELATIONS:
+        return Token("relation", RELATIONS[name], is_spaced)
+    if name in ("cup", "cap", "setminus", "backslash", "union"):
+        return Token("setop", {"union": "cup", "backslash": "setminus"}.get(name, name), is_spaced)
+    if name in DOTS:
+        return Token("symbol", "...", is_spaced)
+    if name in ACCENTS:
+        return Token("accent", name, is_spaced)
+    if name in UNSUPPORTED:
+        return Token("unsupported", name, is_spaced)
+    if name in ("land", "wedge"):
+        return Token("separator", "and", is_spaced)
+    if name in ("lor", "vee"):
+        return Token("separator", "or", is_spaced)
+    return Token("symbol", GREEK_SYNONYMS.get(name, name if name in GREEK else f"\\{name}"), is_spaced)
+
+
+def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pattern[str], tokens: list[Token]) -> int:
+    argument = NESTED_ARGUMENT.match(text, position) or BARE_ARGUMENT.match(text, position)
+    if argument is None:
+        return position
+    content = argument[1].replace("\\ ", " ").replace("~", " ").strip()
+    if not content or content in ".,":
+        if content == ",":
+            tokens.append(Token("sign", ",", is_spaced))
+        return argument.end()
+    if content.startswith("\\") and content[1:].isalpha():  # \mathbf\alpha
+        tokens.append(_named(content[1:], is_spaced))
+    elif separator := SEPARATOR_TEXT.fullmatch(content):
+        tokens.append(Token("separator", separator[1].lower(), True))
+    elif len(content) == 1 and content.isalpha():
+        tokens.append(Token("word", content, is_spaced))
+    elif content in FUNCTION_NAMES or (name.startswith("operatorname") and content in FUNCTION_NAMES):
+        tokens.append(Token("function", FUNCTION_NAMES[content], is_spaced))
+    elif NUMERIC_TEXT.fullmatch(content) or FORMULA_TEXT.fullmatch(content):
+        _scan(content, lexer, tokens)
+    elif content == "$" or content == "\\$":
+        tokens.append(Token("sign", "usd", is_spaced))
+    elif content in ("\\%", "%"):
+        tokens.append(Token("sign", "%", is_spaced))
+    else:
+        tokens.append(Token("text", content, is_spaced))
+    return argument.end()

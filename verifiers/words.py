@@ -1,0 +1,51 @@
+"""Answers in words: one form for spelling, case, LaTeX text marks and sentence punctuation.
+
+Part of the mathematics ladder, for text answers and labels. Compares whole texts, never parts of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from verifiers.tokens import CONSTANT_NAMES, FUNCTION_NAMES, GREEK
+
+TEXT_MARKS: Final = re.compile(
+    r"\\(?:text|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|operatorname)"
+    r"(?![A-Za-z])"
+)
+SPACING: Final = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|[{}$*]|\\[()\[\]]")
+PUNCTUATION: Final = re.compile(r"(?<!\d)[.,;:!?'\"`’]|[.,;:!?'\"`’](?!\d)")
+LETTERS_ONLY: Final = re.compile(r"[^\W\d_][^\W\d_' \-]*")
+# Two ways to say the same; the right side is what they are compared by.
+SYNONYMS: Final = {
+    "dne": "does not exist",
+    "empty set": "no solution",
+    "no solutions": "no solution",
+    "no real solutions": "no real solution",
+    "no real roots": "no real solution",
+    "the empty set": "no solution",
+    "all reals": "all real numbers",
+    "all real": "all real numbers",
+    "the real numbers": "all real numbers",
+    "real numbers": "all real numbers",
+    "infinitely many solutions": "infinitely many",
+    "infinite": "infinity",
+}
+
+
+def as_words(text: str) -> str:
+    """Return a text answer for comparison: no LaTeX text marks, no case, no sentence punctuation, single spaces."""
+    text = SPACING.sub(" ", TEXT_MARKS.sub(" ", text)).replace("\\_", "_")
+    words = " ".join(PUNCTUATION.sub(" ", text).casefold().split())
+    words = words.removeprefix("the ") if len(words) > 6 else words
+    return SYNONYMS.get(words, words)
+
+
+def is_worded(text: str) -> bool:
+    """Return whether a text is words and nothing else: letters alone, with a word of three or more."""
+    plain = SPACING.sub(" ", TEXT_MARKS.sub(" ", text)).strip()
+    plain = PUNCTUATION.sub(" ", plain).strip()
+    if plain in GREEK or plain in FUNCTION_NAMES or plain in CONSTANT_NAMES:
+        return False
+    return bool(LETTERS_ONLY.fullmatch(plain)) and any(len(word) >= 3 for word in plain.split())
