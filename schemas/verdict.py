@@ -86,6 +86,9 @@ class Reason(StrEnum):
     BRACKET_DIFFERS = "bracket_differs"
 
 
+_RANKS: Final = {outcome: rank for rank, outcome in enumerate(PRECEDENCE)}
+
+
 READABILITY_REASONS: Final = frozenset(list(Reason)[:13])
 
 REASON_OUTCOMES: Final[dict[Reason, Outcome]] = {
@@ -189,12 +192,12 @@ def summarize(checks: Iterable[Check]) -> Summary:
     ordered = list(checks)
     if not ordered:
         raise ValueError("a verdict needs at least one check")
-    deciding = min(ordered, key=lambda check: PRECEDENCE.index(check.outcome))  # min keeps the first of equals
+    deciding = min(ordered, key=lambda check: _RANKS[check.outcome])  # min keeps the first of equals
     flag_free_reason = None if deciding.outcome is Outcome.READABLE else deciding.reason
     answers = [check for check in ordered if check.name in ANSWER_CHECKS]
     is_correct: bool | None = None
     if answers:
-        answer = min(answers, key=lambda check: PRECEDENCE.index(check.outcome))
+        answer = min(answers, key=lambda check: _RANKS[check.outcome])
         if answer.outcome is Outcome.CORRECT:
             is_correct = True
         elif answer.outcome in (Outcome.WRONG_ANSWER, Outcome.NO_ANSWER, Outcome.OVER_LIMIT):

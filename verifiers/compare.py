@@ -16,11 +16,13 @@ from itertools import product
 from typing import Final
 
 from schemas.verdict import Reason
+from verifiers.balls import NotScalarError, infinite_sign
 from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
+from verifiers.rationals import exact_or_none
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
 from verifiers.terms import SETS, Term, has_constant, has_op, is_label, negated, number, symbols, walk
 from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
-from verifiers.values import NotScalarError, constant_ratio, exact_or_none, infinite_sign, same_value
+from verifiers.values import constant_ratio, same_value
 
 EQUAL_SIGNS: Final = ("=", "~", "==", ":=", "~=")
 ORDER_SIGNS: Final = ("<", ">", "<=", ">=")
@@ -186,29 +188,30 @@ def _compare_quantities(answer: Term, reference: Term, how: How) -> Reason | Non
     quantity, bare = (answer, reference) if answer.op == "quantity" else (reference, answer)
     inner = quantity.args[0]
     if quantity.value == DEGREE and has_constant(bare, "pi"):
-        inner = Term("degree", (inner,))
+        inner = Term("mul", (inner, Term("constant", (), "pi"), number(Fraction(1, 180))))
     return compare(inner, bare, how) if quantity is answer else compare(bare, inner, how)
 
 
 def _compare_units(answer: Term, reference: Term, how: How) -> Reason | None:
     mine, theirs = answer.value, reference.value
-    if mine.label != theirs.label:
-        is_alike = mine.label is not None and theirs.label is not None and _is_same_label(mine.label, theirs.label)
-        if not is_alike and not _is_nothing(mine) and not _is_nothing(theirs):
-            return Reason.UNIT_MISMATCH
+    if _says_less(mine, theirs) or _says_less(theirs, mine):
         return compare(answer.args[0], reference.args[0], how)
-    if mine.dimensions != theirs.dimensions and not _is_nothing(mine) and not _is_nothing(theirs):
+    if mine.label is not None and theirs.label is not None:
+        is_same = mine.label == theirs.label or _is_same_label(mine.label, theirs.label)
+        return compare(answer.args[0], reference.args[0], how) if is_same else Reason.UNIT_MISMATCH
+    if mine.label != theirs.label or mine.dimensions != theirs.dimensions:
         return Reason.UNIT_MISMATCH
-    if mine.factor == theirs.factor or _is_nothing(mine) or _is_nothing(theirs):
+    if mine.factor == theirs.factor:
         return compare(answer.args[0], reference.args[0], how)
     scaled = Term("mul", (answer.args[0], number(mine.factor / theirs.factor)))
-    same = compare(scaled, reference.args[0], how)
-    return None if same is None else Reason.UNIT_MISMATCH if answer.args == reference.args else same
+    reason = compare(scaled, reference.args[0], how)
+    return Reason.UNIT_MISMATCH if reason is not None and answer.args == reference.args else reason
 
 
-def _is_nothing(unit: Unit) -> bool:
-    """Return whether a unit says nothing: "units"."""
-    return not unit.dimensions and unit.label is None
+def _says_less(unit: Unit, other: Unit) -> bool:
+    """Return whether a unit is the nameless one of geometry ("square units") and the other no other kind of unit."""
+    is_nameless = not unit.dimensions and unit.label is None
+    return is_nameless and other.label is None and all(name == "length" for name, _ in other.dimensions)
 
 
 def _is_same_label(left: str, right: str) -> bool:

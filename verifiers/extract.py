@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from schemas.trace import split_completion
+from schemas.trace import THINK_CLOSE, THINK_OPEN
 from schemas.verdict import Reason
 from verifiers.limits import (
     MAX_BARE_CHARS,
@@ -72,9 +72,9 @@ class Box(NamedTuple):
     inner: Span
 
 
+NOT_SPACE: Final = re.compile(r"\S")
 BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is none
 BOX_START: Final = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])[ \t\n]{0,9}(\{?)")
-BOX_NAMES: Final = ("\\boxed", "\\fbox", "\\framebox")
 BARE_BOX_END: Final = re.compile(r"[\s$.,;]")
 CONTROL_TOKEN: Final = re.compile(r"<\|[A-Za-z_]{1,30}\|>")  # an engine that went on after its end token
 MARKER: Final = re.compile(
@@ -130,8 +130,14 @@ def last_match(pattern: re.Pattern[str], text: str, start: int, end: int) -> re.
 
 
 def response_start(completion: str) -> int:
-    """Return where the response begins: the end of the text when the thinking is never closed."""
-    return len(completion) - len(split_completion(completion).response)
+    """Return where the response begins: the end of the text when the thinking is never closed.
+
+    The same place as ``schemas.trace.split_completion`` says, without copying the text.
+    """
+    closed = completion.rfind(THINK_CLOSE)
+    if closed >= 0:
+        return closed + len(THINK_CLOSE)
+    return len(completion) if THINK_OPEN in completion else 0
 
 
 def find_boxes(text: str, start: int = 0) -> list[Box]:
@@ -174,7 +180,7 @@ def extract_answer(completion: str, *, strict: bool = False, is_block: bool = Fa
     start, end = response_start(completion), len(completion)
     if (control := completion.find("<|", start)) >= 0:
         end = _without_control_tokens(completion, start, control)
-    if not completion[start:end].strip():
+    if NOT_SPACE.search(completion, start, end) is None:
         return Missing(reason=Reason.NO_ANSWER)
     region = _last_answer_tag(completion, start, end)
     if region is not None:
@@ -248,17 +254,22 @@ def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
 
 def _last_boxes(text: str, start: int, end: int) -> list[Box]:
     """Return the last box and those close before it, in order; boxes inside a box count as part of it."""
-    first = place = max(text.rfind(name, start, end) for name in BOX_NAMES)
+    place = _last_box_start(text, start, end)
     if place < 0:
         return []
     for _ in range(MAX_JOINED_BOXES):
-        before = max(text.rfind(name, max(start, place - MAX_BOX_GAP_CHARS), place) for name in BOX_NAMES)
+        before = _last_box_start(text, max(start, place - MAX_BOX_GAP_CHARS), place)
         if before < 0:
             break
         place = before
-    boxes = find_boxes(text, place)
-    # What looks like one box after the other may be one in the other: then the outer one was found, or never closes.
-    return [box for box in boxes if box.outer.start < end] if boxes else find_boxes(text, first)
+    return [box for box in find_boxes(text, place) if box.outer.start < end]
+
+
+def _last_box_start(text: str, start: int, end: int) -> int:
+    place = text.rfind("\\boxed", start, end)
+    for name in ("\\fbox", "\\framebox"):
+        place = max(place, text.rfind(name, max(place, start), end))
+    return place
 
 
 def _joined(text: str, boxes: list[Box]) -> list[Box]:
@@ -291,6 +302,8 @@ def unwrap(text: str) -> str:
         boxes, depth = find_boxes(text), depth + 1
     if len(text) > 4 and text.startswith("**") and text.endswith("**"):
         text = text[2:-2].strip()
+    if text.startswith("{") and text.endswith("}") and "," not in text and _closing_brace(text, 1) == len(text) - 1:
+        text = text[1:-1].strip()
     return text
 
 

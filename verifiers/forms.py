@@ -18,8 +18,8 @@ from typing import Any, Final
 from schemas.verdict import Reason
 from verifiers.limits import MAX_FACTORS
 from verifiers.parser import NotParsedError, TooDeepError, normal_form, parse
+from verifiers.rationals import exact_or_none
 from verifiers.terms import Term
-from verifiers.values import exact_or_none
 from verifiers.words import as_words
 
 Comparer = Callable[[str, str], Reason | None]

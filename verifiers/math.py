@@ -24,6 +24,7 @@ from verifiers.extract import Extracted, Missing, extract_answer
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
 from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
+from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
 from verifiers.terms import Term, has_op, symbols, text_of
 from verifiers.tokens import TooManyTokensError, groups_commas
@@ -38,7 +39,6 @@ NUMBER_KIND: Final = "number"  # the answer must be written out: "2 + 3" is not 
 GRID_KIND: Final = "grid"  # rows of numbers; the one kind besides numbers that knows a precision
 CHOICE_KIND: Final = "choice"
 PERCENT_KIND: Final = "percent"  # here a bare p stands for p percent too
-INTEGER: Final = re.compile(r"[\s$]*([+-]?)\s?0*(\d{1,300})[\s$.]*", re.ASCII)
 CHOICE_LETTER: Final = re.compile(
     r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?[.\s]*\}?[\s$.]*"
 )
@@ -87,7 +87,7 @@ class Reference:
     text: str
     type: str
     term: Term | None = None
-    integer: int | None = None
+    plain: tuple[Monomial, ...] | None = None  # one number, or a pair in round brackets
     form: str | None = None
     is_for_sympy: bool = False
 
@@ -158,9 +158,11 @@ def compare_texts(answer: str, reference: Answer) -> Finding:
         return Finding(Reason.UNPARSED_REFERENCE, "extraction")
     if answer.strip() == wanted.text:
         return Finding(None, "string", answer[:MAX_FORM_CHARS], wanted.text[:MAX_FORM_CHARS])
-    if wanted.integer is not None and reference.precision is None and (match := INTEGER.fullmatch(answer)):
-        value = -int(match[2]) if match[1] == "-" else int(match[2])
-        return Finding(None if value == wanted.integer else Reason.VALUE_DIFFERS, "integer", str(value), wanted.form)
+    if wanted.plain is not None and reference.precision is None:
+        plain = read_plain(answer)
+        if plain is not None and len(plain) == len(wanted.plain):
+            reason = None if plain == wanted.plain else Reason.VALUE_DIFFERS
+            return Finding(reason, wanted.type, answer[:MAX_FORM_CHARS], wanted.form)
     if len(answer) > MAX_ANSWER_CHARS:
         return Finding(Reason.TOO_LONG, "limit")
     if len(wanted.text) > MAX_ANSWER_CHARS:
@@ -184,9 +186,8 @@ def read_reference(text: str, kind: str | None = None) -> Reference:
         return Reference(stated, CHOICE_KIND)
     if kind is None and (option := OPTION.fullmatch(stated)):
         return Reference(option[1], CHOICE_KIND, form=option[2])
-    if match := INTEGER.fullmatch(stated):
-        value = -int(match[2]) if match[1] == "-" else int(match[2])
-        return Reference(stated, "integer", parse(stated), value, str(value))
+    if (plain := read_plain(stated)) is not None:
+        return Reference(stated, _plain_type(stated, plain), None, plain, stated[:MAX_FORM_CHARS])
     if kind == "text" or is_worded(stated):
         words = as_words(stated)
         return Reference(stated, "text", Term("text", (), words), form=words[:MAX_FORM_CHARS])
@@ -197,7 +198,22 @@ def read_reference(text: str, kind: str | None = None) -> Reference:
         return Reference(stated, "text" if is_text else "unparsed", is_for_sympy=error.is_for_sympy)
     except (TooDeepError, TooBigError, TooManyTokensError, RecursionError):
         return Reference(stated, "limit")
-    return Reference(stated, TYPE_NAMES.get(term.op, "expression"), term, form=text_of(term)[:MAX_FORM_CHARS])
+    form = text_of(term)[:MAX_FORM_CHARS]
+    return Reference(stated, TYPE_NAMES.get(term.op, "expression"), term, form=form)
+
+
+def _plain_type(text: str, plain: tuple[Monomial, ...]) -> str:
+    if len(plain) > 1:
+        return "tuple"
+    if plain[0].radicand > 1 or plain[0].num_pi:
+        return "expression"
+    return "integer" if plain[0].coefficient.q == 1 and "." not in text else "number"
+
+
+@lru_cache(maxsize=4_096)
+def term_of(text: str) -> Term:
+    """Return the term of a reference that ``read_plain`` knows: needed where the answer is written another way."""
+    return parse(text)
 
 
 def _compare_forms(answer: str, reference: Answer) -> Finding:
@@ -243,7 +259,7 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
     except NotParsedError as error:
         if wanted.type == "text":
             return Finding(Reason.VALUE_DIFFERS, "text", words[:MAX_FORM_CHARS], wanted.form)
-        if PROSE.search(answer) or not (error.is_for_sympy or wanted.term is None):
+        if PROSE.search(answer) or not (error.is_for_sympy or wanted.type == "unparsed"):
             return Finding(Reason.UNPARSED_ANSWER, wanted.type, None, wanted.form)
         return _ask_sympy(answer, wanted, reference)
     except (TooDeepError, RecursionError):
@@ -253,7 +269,8 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
     except TooManyTokensError:
         return Finding(Reason.TOO_LONG, "limit", None, wanted.form)
     form = text_of(term)[:MAX_FORM_CHARS]
-    if wanted.term is None:
+    wanted_term = wanted.term if wanted.plain is None else term_of(wanted.text)
+    if wanted_term is None:
         if wanted.type == "text" or term.op == "text":
             return Finding(Reason.VALUE_DIFFERS, "text", form, wanted.form)
         return _ask_sympy(answer, wanted, reference)
@@ -261,9 +278,9 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
         return Finding(Reason.TYPE_MISMATCH, NUMBER_KIND, form, wanted.form)
     how = How(_tolerance(reference), reference.kind == PERCENT_KIND)
     try:
-        reason = compare(term, wanted.term, how)
+        reason = compare(term, wanted_term, how)
         if reason is not None and "," in answer and term.op in ("number", "group", "items", "set"):
-            reason = _other_reading(answer, wanted.term, how, reason)
+            reason = _other_reading(answer, wanted_term, how, reason)
     except UndecidedError:
         return _ask_sympy(answer, wanted, reference)
     return Finding(reason, wanted.type, form, wanted.form)

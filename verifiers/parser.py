@@ -58,6 +58,7 @@ ENVIRONMENTS: Final = frozenset(["aligned", "align", "equation", "gathered", "sp
 UNIT_ENDS: Final = frozenset({",", ";", ")", "]", "}", "\\}", "newline", "&", "pm", "+", ":", "|"})
 PERCENT_WORDS: Final = frozenset({"percent", "percentage", "pct"})
 DOUBLED: Final = re.compile(r"\\\\(?=[a-z]{2})")
+DIGITS: Final = frozenset("0123456789abcdefghijklmnopqrstuvwxyz.")
 END: Final = Token("end", "")
 
 
@@ -563,7 +564,7 @@ class _Parser:
         self.position += 1
         base = _base(self.script())
         digits = token.text.lstrip("0").lower() or "0"
-        if base is None or not digits.isalnum() or any(int(digit, 36) >= base for digit in digits):
+        if base is None or not set(digits) <= DIGITS or any(int(digit, 36) >= base for digit in digits if digit != "."):
             raise NotParsedError("a subscript that is no base")
         return Term("based", (), Based(digits, base))
 

@@ -15,18 +15,11 @@ from typing import Final
 
 from flint import fmpq
 
+from verifiers.balls import NotScalarError, infinite_sign, precision, real_ball
 from verifiers.limits import MAX_SET_PARTS
+from verifiers.rationals import exact_or_none
 from verifiers.terms import Term, is_label, number, symbols, walk
-from verifiers.values import (
-    HIGH_BITS,
-    LOW_BITS,
-    NotScalarError,
-    exact_or_none,
-    infinite_sign,
-    precision,
-    real_ball,
-    same_value,
-)
+from verifiers.values import HIGH_BITS, LOW_BITS, same_value
 
 INFINITY: Final = Term("constant", (), "infinity")
 MINUS_INFINITY: Final = Term("neg", (INFINITY,))

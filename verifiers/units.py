@@ -97,6 +97,7 @@ _OTHERS: Final[dict[str, tuple[Fraction, dict[str, int]]]] = {
     "yard": (Fraction("0.9144"), {_LENGTH: 1}),
     "mi": (Fraction("1609.344"), {_LENGTH: 1}),
     "mile": (Fraction("1609.344"), {_LENGTH: 1}),
+    "gm": (Fraction(1, 1000), {_MASS: 1}),
     "lb": (Fraction("0.45359237"), {_MASS: 1}),
     "pound": (Fraction("0.45359237"), {_MASS: 1}),
     "oz": (Fraction("0.028349523125"), {_MASS: 1}),
@@ -340,6 +341,8 @@ def _words_of(token: Token) -> list[str]:
 
 def _label(words: list[str]) -> Unit | None:
     lowered = [word.lower() for word in words]
+    if "".join(lowered).replace(".", "") in ("am", "pm"):
+        return Unit(Fraction(1), (), label="".join(lowered).replace(".", ""))
     if len(words) > MAX_LABEL_WORDS or not all(word.isalpha() and word not in NO_LABELS for word in lowered):
         return None
     if any(len(word) < 2 for word in lowered) or not any(len(word) > 2 for word in lowered) or lowered[-1] in SCALES:
