@@ -69,6 +69,7 @@ class Evaluator:
     def __init__(self, point: Point, *, is_complex: bool, log_base: int | None = None) -> None:
         self.point, self.is_complex, self.log_base = point, is_complex, log_base
         self.make: Any = acb if is_complex else arb
+        self.scale = arb(0)  # the largest that was added up: what a difference of sums is small beside
 
     def __call__(self, term: Term) -> Any:
         match term.op:
@@ -81,9 +82,11 @@ class Evaluator:
             case "constant":
                 return self.constant(term.value)
             case "add":
-                total = self(term.args[0])
-                for arg in term.args[1:]:
-                    total = total + self(arg)
+                total = self.make(0)
+                for arg in term.args:
+                    ball = self(arg)
+                    self.scale = self.scale.max(arb(abs(ball).abs_upper()))
+                    total = total + ball
                 return total
             case "mul":
                 total = self(term.args[0])

@@ -20,7 +20,7 @@ from verifiers.balls import NotScalarError, infinite_sign
 from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
 from verifiers.rationals import exact_or_none
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
-from verifiers.terms import SETS, Term, has_constant, has_op, is_label, negated, number, symbols, walk
+from verifiers.terms import SETS, Term, has_constant, has_op, has_operator, is_label, negated, number, symbols, walk
 from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
 from verifiers.values import constant_ratio, same_value
 
@@ -686,6 +686,8 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
         return Reason.TYPE_MISMATCH
     try:
         same = same_value(answer, reference, how.tolerance)
+        if not same and (has_operator(answer) or has_operator(reference)):
+            raise UndecidedError
         if same is False and how.is_percent and (answer.op == "percent") != (reference.op == "percent"):
             bare = [term.args[0] if term.op == "percent" else term for term in (answer, reference)]
             same = same_value(bare[0], bare[1], how.tolerance)

@@ -85,6 +85,7 @@ class _Parser:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.position, self.depth = tokens, 0, 0
         self.num_bars = 0  # open absolute values: there a bar closes, and never opens
+        self.num_braces = 0
         self.is_in_set = 0  # there "|" and ":" stand before the condition
 
     # --- tokens -------------------------------------------------------------------------------------------------
@@ -333,13 +334,13 @@ class _Parser:
         token = self.peek()
         match token.kind:
             case "number":
-                return term.op == "number" and token.is_spaced and self.is_sign("/", ahead=1)
+                if term.op == "number":
+                    return token.is_spaced and self.is_sign("/", ahead=1)
+                return token.is_spaced and (term.op == "pow" or (term.op == "mul" and term.args[-1].op == "pow"))
             case "word":
                 return token.text != "choose" and not self.is_unit_word(term)
-            case "symbol" | "constant" | "function" | "accent":
+            case "symbol" | "constant" | "function" | "accent" | "operator":
                 return True
-            case "unsupported":
-                raise NotParsedError(f"\\{token.text}", is_for_sympy=True)
             case "sign":
                 if token.text == "[":  # [2, \\infty[ in French notation
                     return any(later.text == "]" for later in self.tokens[self.position :])
@@ -357,7 +358,9 @@ class _Parser:
         if not _is_amount(term):
             return len(token.text) > 3 and _split(token.text) is None
         if len(token.text) == 1:
-            if not token.is_spaced or token.text not in LETTER_UNITS:
+            # In braces, or behind a command, space says nothing: \\frac{x}{5\\pi g} holds no grams.
+            is_apart = token.is_spaced and not self.num_braces and self.tokens[self.position - 1].kind != "constant"
+            if not is_apart or token.text not in LETTER_UNITS:
                 return False
         elif len(token.text) == 2 and token.text.lower() == token.text and token.text in ("xy", "ab", "pq", "mn"):
             return False
@@ -407,8 +410,8 @@ class _Parser:
         self.position += 1
         if self.is_degree():
             return self.raised(self.postfixed(Term("degree", (base,))))
-        if self.is_sign("'"):
-            self.position += 1
+        if self.is_sign("'") or (self.is_sign("{") and self.is_sign("'", ahead=1) and self.is_sign("}", ahead=2)):
+            self.position += 3 if self.is_sign("{") else 1
             return self.raised(_primed(base))
         exponent = self.nested(self.exponent)
         if base.op == "symbol" and self.take_sign("_"):  # v^2_0 is v_0^2
@@ -427,6 +430,8 @@ class _Parser:
         return False
 
     def exponent(self) -> Term:
+        if self.peek().kind == "number":  # in v^2_0 the 0 belongs to v: no base
+            return self.postfixed(_number(self.next().text))
         if self.take_sign("-"):
             return negated(self.exponent())
         if self.take_sign("+"):
@@ -489,8 +494,8 @@ class _Parser:
                 return self.subscripted(token.text)
             case "sign":
                 return self.bracketed(token)
-            case "unsupported":
-                raise NotParsedError(f"\\{token.text}", is_for_sympy=True)
+            case "operator":
+                return self.operator(token.text)
             case _:
                 raise NotParsedError(f"{token.text or 'the end'!r} where a number or a variable should be")
 
@@ -519,6 +524,11 @@ class _Parser:
     def subscripted(self, name: str) -> Term:
         if self.take_sign("_"):
             name = f"{name}_{self.script()}"
+        elif (token := self.peek()).kind == "number" and not token.is_spaced and token.text.isdecimal():
+            name = f"{name}_{self.next().text}"  # x3 in plain text
+        elif self.is_sign("[") and self.peek(1).kind == "number" and self.is_sign("]", ahead=2):
+            name = f"{name}_{self.peek(1).text}"  # a[0] in plain text
+            self.position += 3
         while self.is_sign("'"):
             self.position += 1
             name += "'"
@@ -578,10 +588,12 @@ class _Parser:
         self.expect("{")
         if self.take_sign("}"):
             raise NotParsedError("empty braces")
+        self.num_braces += 1
         term = self.nested(self.listed)
         if self.take_sign("over"):
             term = Term("div", (term, self.nested(self.listed)))
         self.expect("}")
+        self.num_braces -= 1
         return term
 
     def argument(self) -> Term:
@@ -597,6 +609,21 @@ class _Parser:
         elif token.kind == "word" and len(token.text) > 1 and _split(token.text) is not None:
             self.split_word()
         return self.primary()
+
+    def operator(self, name: str) -> Term:
+        """A sum, product, integral or limit as an unknown function of its range and of what stands behind it."""
+        parts: list[Term] = []
+        while self.is_sign("_", "^"):
+            self.position += 1
+            parts.append(self.nested(self.script_term))
+        return Term("apply", (*parts, self.nested(self.product)), f"\\{name}")
+
+    def script_term(self) -> Term:
+        if not self.take_sign("{"):
+            return self.primary()
+        term = self.listed()
+        self.expect("}")
+        return _sides_as_arguments(term)
 
     # --- functions ----------------------------------------------------------------------------------------------
     def function(self, name: str) -> Term:
@@ -807,6 +834,11 @@ def _times(left: Term, right: Term) -> Term:
     if left.op == "mul":
         return Term("mul", (*left.args, right))
     return Term("mul", (left, right))
+
+
+def _sides_as_arguments(term: Term) -> Term:
+    """Return k = 0 below a sum as something that has a value."""
+    return Term("apply", term.args, "range") if term.op in ("relation", "items", "member") else term
 
 
 def _mixed(whole: Term, fraction: Term) -> Term:

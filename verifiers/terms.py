@@ -112,11 +112,18 @@ def has_constant(term: Term, *names: str) -> bool:
     return any(node.op == "constant" and node.value in names for node in walk(term))
 
 
+def has_operator(term: Term) -> bool:
+    """Return whether a sum, product, integral or limit stands there, not worked out."""
+    return any(node.op == "apply" and node.value.startswith("\\") for node in walk(term))
+
+
 def is_label(term: Term) -> bool:
     """Return whether the term can name a value: x, x_1, f(x), |AB|, AB, \\Delta p, A:B, \\angle ABC; never a sum."""
     match term.op:
-        case "symbol" | "apply":
+        case "symbol":
             return True
+        case "apply":
+            return not has_operator(term)
         case "constant":
             return term.value in ("e", "i")
         case "mul":

@@ -24,7 +24,7 @@ Kind = Literal[
     "setop",
     "sign",  # one character, or a name such as "pm", "frac", "sqrt"
     "accent",
-    "unsupported",  # integrals, sums, limits: not for our own rungs
+    "operator",  # integrals, sums, limits: compared, never worked out
     "end",
 ]
 
@@ -394,26 +394,8 @@ ACCENTS: Final = frozenset(
         "underbrace",
     ]
 )
-UNSUPPORTED: Final = frozenset(
-    [
-        "int",
-        "iint",
-        "iiint",
-        "oint",
-        "sum",
-        "prod",
-        "lim",
-        "limsup",
-        "liminf",
-        "sup",
-        "inf",
-        "bigcup",
-        "bigcap",
-        "partial",
-        "nabla",
-        "coprod",
-        "substack",
-    ]
+OPERATORS: Final = frozenset(
+    ["int", "iint", "iiint", "oint", "sum", "prod", "lim", "limsup", "liminf", "bigcup", "bigcap", "coprod"]
 )
 TEXT_COMMANDS: Final = frozenset(
     [
@@ -595,8 +577,8 @@ def _named(name: str, is_spaced: bool) -> Token:
         return Token("symbol", "...", is_spaced)
     if name in ACCENTS:
         return Token("accent", name, is_spaced)
-    if name in UNSUPPORTED:
-        return Token("unsupported", name, is_spaced)
+    if name in OPERATORS:
+        return Token("operator", name, is_spaced)
     if name in ("land", "wedge"):
         return Token("separator", "and", is_spaced)
     if name in ("lor", "vee"):

@@ -113,7 +113,7 @@ def _agree_at(
         difference = acb(first - second)
         if not difference.contains(0):
             return False
-        size = arb(abs(first).abs_upper()) + arb(abs(second).abs_upper())
+        size = arb(abs(first).abs_upper()) + arb(abs(second).abs_upper()) + evaluate.scale
         if bool(_radius(difference) <= size * arb(2) ** (-POINT_BITS // 3)) or bool(_radius(difference) == 0):
             num_agreed += 1
     return True if num_agreed >= needed else None
