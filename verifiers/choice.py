@@ -14,8 +14,8 @@ from typing import Final
 from schemas.problem import Choice
 from schemas.verdict import Reason, Verdict
 from verifiers.extract import Extracted, Missing, Origin, extract_answer, last_match, response_start
+from verifiers.finding import Finding, to_check
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS
-from verifiers.math import Finding, to_check
 from verifiers.parser import normal_form
 from verifiers.words import as_words
 

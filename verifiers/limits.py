@@ -40,6 +40,11 @@ EXACT_DECIMAL_DIGITS: Final = 12  # a decimal with so many digits that fits a fr
 # double of that fraction (doubles carry 15 to 17); with fewer digits it is a rounding, and wrong (guess)
 MAX_FORM_CHARS: Final = 200  # of each normal form kept in a verdict's detail (guess)
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+CHUNK_PAIRS: Final = 100  # answers per message to a process: 0.1 s of work (measured)
+CHUNK_DEADLINE_S: Final = 10.0  # CPU time of one chunk: twice what 100 hostile answers may take
+MIN_SHARED_PAIRS: Final = 2_000  # fewer are compared sooner than processes start, which takes 0.5 s (measured)
+
 # --- worker processes ------------------------------------------------------------------------------------------------
 TASK_DEADLINE_S: Final = 1.5  # CPU time of one task: hostile cases must end within 2 s, p99 of plain ones is 0.3 s
 STARVATION_FACTOR: Final = 8.0  # wall time in deadlines after which a task without its CPU time is our failure (guess)

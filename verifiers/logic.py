@@ -15,9 +15,10 @@ from typing import Any, Final
 from schemas.problem import Answer, Scorer
 from schemas.verdict import Reason, Verdict
 from verifiers.extract import Missing, extract_answer
+from verifiers.finding import Finding, to_check
 from verifiers.forms import bare
 from verifiers.limits import MAX_SCORED_CHARS
-from verifiers.math import Finding, is_written_out, to_check
+from verifiers.math import is_written_out
 from verifiers.parser import NotParsedError, TooBigError, TooDeepError, parse
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
 from verifiers.tokens import TooManyTokensError

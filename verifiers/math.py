@@ -1,10 +1,11 @@
 """Whether a completion's final answer is the reference: a ladder of comparers, cheapest first.
 
-Public seam: ``judge_answer``. The reference is read and typed once; its type picks the rung: "string" (the same text),
-"integer" (whole numbers), "form" (a kind whose form counts), "choice", "text", then what ``compare`` does with parsed
-answers, named after the reference's type; "limit" where a text breaks a bound, and last "sympy" (math-verify) in a
-process that can be killed. Invariants: never raises on what a model wrote, nothing a model wrote is evaluated, no
-absolute tolerance but the reference's own precision, and a failure of ours is ``unjudged``, never "wrong".
+Public seam: ``judge_answer``, and ``judge_answers`` for many. The reference is read and typed once; its type picks the
+rung: "string" (the same text), numbers and pairs as most are written (``plain``), "form" (a kind whose form counts),
+"choice", "text", then what ``compare`` does with parsed answers, named after the reference's type; "limit" where a text
+breaks a bound, and last "sympy" (math-verify) in a process that can be killed. Invariants: never raises on what a model
+wrote, nothing a model wrote is evaluated, no absolute tolerance but the reference's own precision; a failure of ours
+is ``unjudged``, never "wrong".
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
 from schemas.problem import Answer, Choice
-from schemas.verdict import REASON_OUTCOMES, Check, MathDetail, Outcome, Reason, Verdict
+from schemas.verdict import Reason, Verdict
+from verifiers.batch import compare_all
+from verifiers.choice import compare_choice, extract_choice, judge_choice
 from verifiers.compare import How, UndecidedError, compare
 from verifiers.extract import Extracted, Missing, extract_answer
+from verifiers.finding import Finding, to_check
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
 from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
@@ -71,16 +76,6 @@ TYPE_NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """How two texts compare: None as reason means equal. ``rung`` decided; the forms are for the reader."""
-
-    reason: Reason | None
-    rung: str
-    answer_form: str | None = None
-    reference_form: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Reference:
     """A reference's text as read once: its type, and its term where it is a formula."""
 
@@ -101,23 +96,54 @@ def judge_answer(
     the texts hold; safe from any thread. Times are in milliseconds.
     """
     start = time.perf_counter()
-    if isinstance(reference, Choice):
-        from verifiers.choice import judge_choice
-
-        return judge_choice(completion, reference, strict=strict)
-    wanted = Answer(text=reference, kind=kind) if isinstance(reference, str) else reference
-    if kind is not None and wanted.kind != kind:
-        wanted = replace(wanted, kind=kind)
+    wanted = _as_answer(reference, kind)
+    if isinstance(wanted, Choice):
+        return judge_choice(completion, wanted, strict=strict)
     found = find_answer(completion, wanted, strict=strict)
     finding = Finding(found.reason, "extraction") if isinstance(found, Missing) else compare_texts(found.text, wanted)
     return Verdict(reference_hash=None, checks=(to_check(NAME, VERSION, found, finding, start),))
 
 
+def judge_answers(
+    samples: Sequence[tuple[str, str | Answer | Choice]],
+    *,
+    kind: str | None = None,
+    strict: bool = False,
+    num_workers: int | None = None,
+) -> list[Verdict]:
+    """Return the verdicts on many (completion, reference) samples, in their order.
+
+    The same verdicts as ``judge_answer`` gives; each pair of reference and extracted answer is compared once, and many
+    of them on all usable cores, in ``num_workers`` processes. ``kind`` and ``strict`` are for all samples.
+    """
+    asked: list[tuple[Answer, Extracted | Missing, float] | None] = []  # None: a choice, which costs nothing
+    for completion, reference in samples:
+        start, wanted = time.perf_counter(), _as_answer(reference, kind)
+        found = None if isinstance(wanted, Choice) else find_answer(completion, wanted, strict=strict)
+        asked.append(None if found is None or isinstance(wanted, Choice) else (wanted, found, start))
+    pairs = [(one[1].text, one[0]) for one in asked if one is not None and isinstance(one[1], Extracted)]
+    findings = compare_all(pairs, compare_texts, num_workers)
+    verdicts = []
+    for (completion, reference), one in zip(samples, asked, strict=True):
+        if one is None:
+            verdicts.append(judge_answer(completion, reference, strict=strict))
+            continue
+        wanted, found, start = one
+        finding = findings[found.text, wanted] if isinstance(found, Extracted) else Finding(found.reason, "extraction")
+        verdicts.append(Verdict(reference_hash=None, checks=(to_check(NAME, VERSION, found, finding, start),)))
+    return verdicts
+
+
+def _as_answer(reference: str | Answer | Choice, kind: str | None) -> Answer | Choice:
+    if isinstance(reference, Choice):
+        return reference
+    wanted = Answer(text=reference, kind=kind) if isinstance(reference, str) else reference
+    return wanted if kind is None or wanted.kind == kind else replace(wanted, kind=kind)
+
+
 def find_answer(completion: str, reference: Answer, *, strict: bool = False) -> Extracted | Missing:
     """Return the answer of a completion to compare with a reference, or why there is none."""
     if is_letter(reference):
-        from verifiers.choice import extract_choice
-
         return extract_choice(completion, strict=strict)
     return extract_answer(completion, strict=strict, is_block=reference.kind in BLOCK_KINDS)
 
@@ -129,28 +155,13 @@ def is_letter(reference: Answer) -> bool:
     return reference.kind == CHOICE_KIND or CHOICE_LETTER.fullmatch(reference.text) is not None
 
 
-def to_check(name: str, version: str, found: Extracted | Missing, finding: Finding, start_s: float) -> Check:
-    """Return the check that states a finding; ``start_s`` is when judging began, by ``time.perf_counter``."""
-    outcome = Outcome.CORRECT if finding.reason is None else REASON_OUTCOMES[finding.reason]
-    return Check(
-        name=name,
-        version=version,
-        outcome=outcome,
-        reason=finding.reason,
-        start=found.start,
-        end=found.end,
-        ms=(time.perf_counter() - start_s) * 1_000,
-        detail=MathDetail(
-            rung=finding.rung,
-            extracted=found.text[:MAX_ANSWER_CHARS] if isinstance(found, Extracted) else None,
-            answer_form=finding.answer_form,
-            reference_form=finding.reference_form,
-        ),
-    )
-
-
 def compare_texts(answer: str, reference: Answer) -> Finding:
     """Return how an extracted answer compares with the reference: the ladder, without extraction."""
+    return compare_exactly(answer, reference) or _ask_sympy(answer, reference)
+
+
+def compare_exactly(answer: str, reference: Answer) -> Finding | None:
+    """Return how they compare by all rungs but the last; None where only sympy can tell."""
     if reference.kind in COMPARERS or reference.kind == GRID_KIND:
         return _compare_forms(answer, reference)
     wanted = read_reference(reference.text, reference.kind)
@@ -240,15 +251,13 @@ def _tolerance(reference: Answer) -> Fraction | None:
 
 
 def _compare_letters(answer: str, wanted: Reference) -> Finding:
-    from verifiers.choice import compare_choice
-
     if wanted.form is not None and normal_form(answer) == normal_form(wanted.form):
         return Finding(None, "choice", answer[:MAX_FORM_CHARS], wanted.form[:MAX_FORM_CHARS])
     return compare_choice(answer, wanted.text)
 
 
-def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
-    """Parse the answer and compare it by the reference's type; ask sympy where our own rungs cannot tell."""
+def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding | None:
+    """Parse the answer and compare it by the reference's type."""
     words = as_words(answer)
     if words == as_words(wanted.text) != "" and (wanted.type == "text" or is_worded(answer)):
         return Finding(None, "text", words[:MAX_FORM_CHARS], wanted.form)
@@ -261,7 +270,7 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
             return Finding(Reason.VALUE_DIFFERS, "text", words[:MAX_FORM_CHARS], wanted.form)
         if PROSE.search(answer) or not (error.is_for_sympy or wanted.type == "unparsed"):
             return Finding(Reason.UNPARSED_ANSWER, wanted.type, None, wanted.form)
-        return _ask_sympy(answer, wanted, reference)
+        return None
     except (TooDeepError, RecursionError):
         return Finding(Reason.TOO_DEEP, "limit", None, wanted.form)
     except TooBigError:
@@ -273,7 +282,7 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
     if wanted_term is None:
         if wanted.type == "text" or term.op == "text":
             return Finding(Reason.VALUE_DIFFERS, "text", form, wanted.form)
-        return _ask_sympy(answer, wanted, reference)
+        return None
     if reference.kind == NUMBER_KIND and not is_written_out(term):
         return Finding(Reason.TYPE_MISMATCH, NUMBER_KIND, form, wanted.form)
     how = How(_tolerance(reference), reference.kind == PERCENT_KIND)
@@ -282,7 +291,7 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding:
         if reason is not None and "," in answer and term.op in ("number", "group", "items", "set"):
             reason = _other_reading(answer, wanted_term, how, reason)
     except UndecidedError:
-        return _ask_sympy(answer, wanted, reference)
+        return None
     return Finding(reason, wanted.type, form, wanted.form)
 
 
@@ -319,7 +328,8 @@ def is_written_out(term: Term) -> bool:
             return has_op(term, "constant") and not symbols(term)
 
 
-def _ask_sympy(answer: str, wanted: Reference, reference: Answer) -> Finding:
+def _ask_sympy(answer: str, reference: Answer) -> Finding:
+    wanted = read_reference(reference.text, reference.kind)
     if UNEVALUATED.search(answer) and not UNEVALUATED.search(wanted.text):
         return Finding(Reason.TYPE_MISMATCH, wanted.type, None, wanted.form)
     tolerance = _tolerance(reference)

@@ -37,7 +37,7 @@ from verifiers.limits import (
 
 VERSION: Final = "1"
 
-TASK_NAMES: Final = ("math_verify", "reasoning_gym", "probe")  # the registry itself lives in the worker
+TASK_NAMES: Final = ("math_verify", "reasoning_gym", "compare", "probe")  # the registry itself lives in the worker
 KILLED_BY_CPU_LIMIT: Final = f"killed by signal {int(signal.SIGXCPU)}"  # as the zygote words it
 CPU_CLOCK_S: Final = 0.02  # the kernel counts a process's time in steps of 10 ms
 PASSED_ENVIRONMENT: Final = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")  # what Python itself may need; no secrets

@@ -52,6 +52,13 @@ def load_reasoning_gym() -> Task:
     return task_reasoning_gym.load()
 
 
+def load_compare() -> Task:
+    """Return the task that compares chunks of answers."""
+    from verifiers import task_compare
+
+    return task_compare.load()
+
+
 def load_probe() -> Task:
     """Return a task for tests of the pool itself: it misbehaves as told, and takes no code."""
     hoard: list[bytearray] = []
@@ -91,6 +98,7 @@ def load_probe() -> Task:
 TASKS: Final[dict[str, Callable[[], Task]]] = {
     "math_verify": load_math_verify,
     "reasoning_gym": load_reasoning_gym,
+    "compare": load_compare,
     "probe": load_probe,
 }
 
