@@ -21,6 +21,10 @@ from verifiers.terms import Term
 _precision_lock = threading.RLock()  # the precision is one of the whole process
 
 
+class UnknownFunctionError(ValueError):
+    """The term has a function that we cannot evaluate."""
+
+
 class NotScalarError(ValueError):
     """The term is no number and no function: a set, words, a relation."""
 
@@ -197,19 +201,25 @@ class Evaluator:
                 return (first + 1).gamma() * (values[1] + 1).rgamma() * (first - values[1] + 1).rgamma()
             case "nPr", 2:
                 return (first + 1).gamma() * (first - values[1] + 1).rgamma()
-            case "Re", 1 if self.is_complex:
-                return acb(first.real)
-            case "Im", 1 if self.is_complex:
-                return acb(first.imag)
-            case "conj", 1 if self.is_complex:
-                return first.conjugate()
-            case "arg", 1 if self.is_complex:
-                return acb(first.arg())
+            case (("Re" | "Im" | "conj" | "arg"), 1):
+                return acb(self.part(name, first)) if self.is_complex else arb.nan()
         if self.is_complex:
             if not all(value.imag.is_zero() for value in values):
                 return acb(arb.nan())
             return acb(self.real_call(name, [value.real for value in values]))
         return self.real_call(name, values)
+
+    @staticmethod
+    def part(name: str, ball: acb) -> Any:
+        match name:
+            case "Re":
+                return ball.real
+            case "Im":
+                return ball.imag
+            case "arg":
+                return ball.arg()
+            case _:
+                return ball.conjugate()
 
     @staticmethod
     def real_call(name: str, values: list[Any]) -> Any:
@@ -233,7 +243,7 @@ class Evaluator:
             case "mod", 2:
                 return values[0] - values[1] * (values[0] / values[1]).floor()
             case _:
-                raise NotScalarError(f"{name} of {len(values)}")
+                raise UnknownFunctionError(f"{name} of {len(values)}")
 
     def apply(self, term: Term) -> Any:
         """An unknown function as a fixed polynomial of its arguments: f(2x) and f(x+x) agree, 2 f(x) does not."""

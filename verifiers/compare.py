@@ -16,7 +16,7 @@ from itertools import product
 from typing import Final
 
 from schemas.verdict import Reason
-from verifiers.balls import NotScalarError, infinite_sign
+from verifiers.balls import NotScalarError, UnknownFunctionError, infinite_sign
 from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
 from verifiers.rationals import exact_or_none
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
@@ -71,7 +71,7 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
         found = _compare_sets(answer, reference)
     if not isinstance(found, _NotMine):
         return found
-    answer, reference = _unlabelled(answer, reference), _unlabelled(reference, answer)
+    answer, reference = _plain(_unlabelled(answer, reference)), _plain(_unlabelled(reference, answer))
     if answer == reference:
         return None
     if "quantity" in (answer.op, reference.op) and not (answer.op in COLLECTIONS or reference.op in COLLECTIONS):
@@ -258,7 +258,7 @@ def _chain_value(sides: Sequence[Term], signs: Sequence[str]) -> Term | None:
     try:
         if all(same_value(side, exact_sides[-1]) for side in exact_sides[:-1]):
             return exact_sides[-1]
-    except NotScalarError:
+    except (NotScalarError, UnknownFunctionError):
         return None
     return None
 
@@ -620,7 +620,9 @@ def _compare_equations(mine: Sequence[Term], theirs: Sequence[Term]) -> Reason |
         ratios = [constant_ratio(left, right)]
         if ratios == [0]:
             ratios = [constant_ratio(_numerator(left), _numerator(right))]
-    except NotScalarError as error:
+    except NotScalarError:
+        return Reason.TYPE_MISMATCH
+    except UnknownFunctionError as error:
         raise UndecidedError from error
     if ratios[0] is None:
         raise UndecidedError
@@ -668,7 +670,9 @@ def _compare_inequalities(mine: Sequence[Term], my_sign: str, theirs: Sequence[T
         return Reason.BRACKET_DIFFERS
     try:
         ratio = constant_ratio(left, right)
-    except NotScalarError as error:
+    except NotScalarError:
+        return Reason.TYPE_MISMATCH
+    except UnknownFunctionError as error:
         raise UndecidedError from error
     if ratio is None:
         raise UndecidedError
@@ -680,7 +684,7 @@ def _compare_inequalities(mine: Sequence[Term], my_sign: str, theirs: Sequence[T
 
 # --- scalars --------------------------------------------------------------------------------------------------------
 def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
-    if answer.op == "ratio" and reference.op == "ratio" and len(answer.args) == len(reference.args):
+    if answer.op == reference.op == "ratio":
         return _compare_ratios(answer, reference, how)
     if any(term.op == "constant" and term.value in SETS for term in (answer, reference)):
         return Reason.TYPE_MISMATCH
@@ -691,7 +695,9 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
         if same is False and how.is_percent and (answer.op == "percent") != (reference.op == "percent"):
             bare = [term.args[0] if term.op == "percent" else term for term in (answer, reference)]
             same = same_value(bare[0], bare[1], how.tolerance)
-    except NotScalarError as error:
+    except NotScalarError:
+        return Reason.TYPE_MISMATCH
+    except UnknownFunctionError as error:
         raise UndecidedError from error
     if same is None and not symbols(answer, reference):
         return Reason.TOO_BIG  # beyond what balls can hold, or tell apart
@@ -704,7 +710,9 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
 
 def _compare_ratios(answer: Term, reference: Term, how: How) -> Reason | None:
     """Ratios are the same where all their parts are in proportion."""
-    if answer.value or reference.value:  # times of day
+    if len(answer.args) != len(reference.args):
+        return Reason.LENGTH_DIFFERS
+    if reference.value:  # a time of day
         return _first(compare(left, right, how) for left, right in zip(answer.args, reference.args, strict=True))
     (first, *mine), (other, *theirs) = answer.args, reference.args
     for left, right in zip(mine, theirs, strict=True):

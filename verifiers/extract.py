@@ -330,7 +330,9 @@ def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracte
     if (aside := ASIDE.search(text, begin, stop)) and aside.start() > begin:
         stop = aside.start()
     found = _trimmed(text, begin, stop, Origin.MARKER)
-    return None if found is None else _clause(text, found)
+    if found is None or text[found.start - 1] in "$([" or "__" in found.text:
+        return found  # all of it is a formula, or code: no sentence to look into
+    return _clause(text, found)
 
 
 def _clause(text: str, found: Extracted) -> Extracted:

@@ -33,7 +33,7 @@ from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
 from verifiers.terms import Term, has_op, symbols, text_of
 from verifiers.tokens import TooManyTokensError, groups_commas
-from verifiers.words import as_words, is_worded
+from verifiers.words import as_words, has_same_words, is_worded
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ GRID_KIND: Final = "grid"  # rows of numbers; the one kind besides numbers that 
 CHOICE_KIND: Final = "choice"
 PERCENT_KIND: Final = "percent"  # here a bare p stands for p percent too
 CHOICE_LETTER: Final = re.compile(
-    r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?[.\s]*\}?[\s$.]*"
+    r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?(?:(?:,\s?(?:and )?| and )\(?[A-J]\)?){0,9}"
+    r"[.\s]*\}?[\s$.]*"
 )
 OPTION: Final = re.compile(r"\(?([A-J])[.):] {1,3}(\S.*)")  # "C. x = 42": a letter with its text
 UNEVALUATED: Final = re.compile(
@@ -259,7 +260,9 @@ def _compare_letters(answer: str, wanted: Reference) -> Finding:
 def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding | None:
     """Parse the answer and compare it by the reference's type."""
     words = as_words(answer)
-    if words == as_words(wanted.text) != "" and (wanted.type == "text" or is_worded(answer)):
+    if (wanted.type == "text" and has_same_words(answer, wanted.text)) or (
+        is_worded(answer) and words == as_words(wanted.text) != ""
+    ):
         return Finding(None, "text", words[:MAX_FORM_CHARS], wanted.form)
     if wanted.type == "limit":
         return Finding(Reason.UNPARSED_REFERENCE, "limit")

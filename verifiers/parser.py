@@ -58,6 +58,10 @@ ENVIRONMENTS: Final = frozenset(["aligned", "align", "equation", "gathered", "sp
 UNIT_ENDS: Final = frozenset({",", ";", ")", "]", "}", "\\}", "newline", "&", "pm", "+", ":", "|"})
 PERCENT_WORDS: Final = frozenset({"percent", "percentage", "pct"})
 DOUBLED: Final = re.compile(r"\\\\(?=[a-z]{2})")
+BASED: Final = re.compile(
+    r"[\s$]*\(?([0-9A-Za-z]{1,200})\)?_\{?\s?(?:\\(?:text|mathrm)\{)?\(?(\d{1,2}|[a-z]{3,8})\)?\s?\}{0,2}[\s$.]*",
+    re.ASCII,
+)
 DIGITS: Final = frozenset("0123456789abcdefghijklmnopqrstuvwxyz.")
 END: Final = Token("end", "")
 
@@ -71,6 +75,10 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
     """
     if "\\\\" in text and "\\begin" not in text:  # escaped once too often: \\\\frac
         text = DOUBLED.sub(r"\\", text)
+    if "_" in text and (based := BASED.fullmatch(text)) is not None:
+        base = _base(based[2])
+        if base is not None and any(digit.isdigit() for digit in based[1]):
+            return _based(based[1], base)
     tokens = tokenize(text, group_commas=groups_commas(text) if group_commas is None else group_commas)
     parser = _Parser(tokens)
     term = parser.answer()
@@ -129,7 +137,10 @@ class _Parser:
             self.position += self.peek().kind == "relation"
         if self.peek().kind == "end":
             raise NotParsedError("nothing is there")
-        return self.listed()
+        term = self.listed()
+        if self.take_sign("over"):  # TeX's fraction without its braces
+            return Term("div", (term, self.listed()))
+        return term
 
     def listed(self) -> Term:
         """Items separated by commas, semicolons, "and", "or" or line ends; one item is itself.
@@ -197,9 +208,10 @@ class _Parser:
     def operand(self) -> Term:
         """A set operation or a sum, perhaps a ratio, with the unit behind it."""
         term = self.sets()
-        if self.is_sign(":") and not self.is_in_set:
+        if self.is_ratio():
             parts, is_time = [term], self.is_time_of_day()
-            while self.take_sign(":"):
+            while self.is_ratio():
+                self.position += 1
                 parts.append(self.sets())
             term = Term("ratio", tuple(parts), is_time)
         if self.is_sign("pmod"):
@@ -208,6 +220,12 @@ class _Parser:
         if self.peek().kind in ("text", "word") or self.is_sign("€", "£", "¢", "usd"):
             return self.with_unit(term)
         return term
+
+    def is_ratio(self) -> bool:
+        """Return whether a colon, or the word "to" between numbers, goes on here."""
+        if self.is_sign(":"):
+            return not self.is_in_set
+        return self.peek().text == "to" and self.peek().kind in ("text", "word") and self.peek(1).kind == "number"
 
     def is_time_of_day(self) -> bool:
         """Return whether 12:30 stands around here: then 4:10 is another time than 2:05."""
@@ -319,8 +337,10 @@ class _Parser:
         """Return the term times the factor that follows; a whole number before a proper fraction is a mixed number."""
         is_whole = term.op == "number" and self.tokens[self.position - 1].text.isdecimal()
         if is_whole and self.is_sign("frac"):
-            fraction = self.power()
-            return _mixed(term, fraction) if _is_proper(fraction) else _times(term, fraction)
+            fraction = self.primary()
+            if _is_proper(fraction):
+                return self.postfixed(_mixed(term, fraction))
+            return _times(term, self.raised(self.postfixed(fraction)))
         if is_whole and self.peek().kind == "number":
             top = self.next()
             if self.take_sign("/") and self.peek().kind == "number":
@@ -336,6 +356,8 @@ class _Parser:
             case "number":
                 if term.op == "number":
                     return token.is_spaced and self.is_sign("/", ahead=1)
+                if term.op == "factorial":
+                    return True
                 return token.is_spaced and (term.op == "pow" or (term.op == "mul" and term.args[-1].op == "pow"))
             case "word":
                 return token.text != "choose" and not self.is_unit_word(term)
@@ -401,8 +423,10 @@ class _Parser:
         return negated(inner) if is_negative else inner
 
     def power(self) -> Term:
-        base = self.postfixed(self.primary())
-        return self.raised(base)
+        term = self.primary()
+        if term.op == "number" and self.is_sign("_"):  # (3120)_4
+            term = self.based(term, Token("number", str(term.value)))
+        return self.raised(self.postfixed(term))
 
     def raised(self, base: Term) -> Term:
         if not self.is_sign("^"):
@@ -414,6 +438,8 @@ class _Parser:
             self.position += 3 if self.is_sign("{") else 1
             return self.raised(_primed(base))
         exponent = self.nested(self.exponent)
+        if exponent == number(-1) and base.op == "symbol" and base.value in APPLIED and self.is_sign("("):
+            return self.subscripted(f"{base.value}^-1")
         if base.op == "symbol" and self.take_sign("_"):  # v^2_0 is v_0^2
             base = Term("symbol", (), f"{base.value}_{self.script()}")
         if self.is_sign("^"):
@@ -532,7 +558,7 @@ class _Parser:
         while self.is_sign("'"):
             self.position += 1
             name += "'"
-        if self.is_sign("(") and (name in APPLIED or name.rstrip("'") in APPLIED or name.partition("_")[0] in "fgFG"):
+        if self.is_sign("(") and name.rstrip("'").partition("_")[0].removesuffix("^-1") in APPLIED:
             self.position += 1
             arguments = self.nested(self.listed)
             self.expect(")")
@@ -573,10 +599,9 @@ class _Parser:
             return term
         self.position += 1
         base = _base(self.script())
-        digits = token.text.lstrip("0").lower() or "0"
-        if base is None or not set(digits) <= DIGITS or any(int(digit, 36) >= base for digit in digits if digit != "."):
+        if base is None:
             raise NotParsedError("a subscript that is no base")
-        return Term("based", (), Based(digits, base))
+        return _based(token.text, base)
 
     def accented(self, name: str) -> Term:
         inner = self.script() if self.is_sign("{") else self.next().text
@@ -873,6 +898,13 @@ def _is_amount(term: Term) -> bool:
             return False
 
 
+def _based(digits: str, base: int) -> Term:
+    digits = digits.lstrip("0").lower() or "0"
+    if not set(digits) <= DIGITS or any(int(digit, 36) >= base for digit in digits if digit != "."):
+        raise NotParsedError(f"digits that base {base} has not")
+    return Term("based", (), Based(digits, base))
+
+
 def _base(script: str) -> int | None:
     script = script.strip("()").lower().removeprefix("base").strip()
     if script.isdecimal() and len(script) <= 2:
@@ -882,6 +914,8 @@ def _base(script: str) -> int | None:
 
 def _number(text: str) -> Term:
     """Return the term of a number token: digits, perhaps a point, an exponent, or a repeating block in brackets."""
+    if "." in text and len(text) > MAX_LITERAL_DIGITS and "e" not in text.lower():
+        text = text.rstrip("0")
     if len(text) > MAX_LITERAL_DIGITS:
         raise TooBigError(f"{len(text)} digits, allowed are {MAX_LITERAL_DIGITS}")
     if text.isdecimal():

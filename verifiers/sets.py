@@ -184,6 +184,8 @@ def _related(term: Term) -> Solution:
     if len(places) != 1:
         raise NoSetError("no variable, or one on several sides")
     place = places[0]
+    if sides[place].op == "call" and sides[place].value == "abs" and len(sides) == 2:
+        return _within(sides[place].args[0], sides[1 - place], signs[0] if place == 0 else FLIPPED[signs[0]])
     name, slope, offset = _linear(sides[place])
     parts: list[RealSet] = []
     for index, sign in enumerate(signs):
@@ -195,6 +197,16 @@ def _related(term: Term) -> Solution:
             raise NoSetError("a chain that does not hold")
         parts.append(_half_line(sides[other], sign if is_left else FLIPPED[sign], slope, offset))
     return Solution(_joined(parts, "and"), name)
+
+
+def _within(inner: Term, bound: Term, sign: str) -> Solution:
+    """Return where the absolute value of a linear expression is below, at or above a bound that is not negative."""
+    if infinite_sign(bound) or _order(bound, number(0)) < 0:
+        raise NoSetError("a bound that is negative or infinite")
+    name, slope, offset = _linear(inner)
+    above = _half_line(bound, sign, slope, offset)
+    below = _half_line(Term("neg", (bound,)), FLIPPED[sign], slope, offset)
+    return Solution(Combined(above, below, "and" if sign in ("<", "<=", "!=") else "or"), name)
 
 
 def _order_holds(left: Term, right: Term, sign: str) -> bool:

@@ -434,6 +434,8 @@ DROPPED_WITH_ARGUMENT: Final = frozenset(
 ARGUMENT: Final = re.compile(r"\s*\{([^{}]*)\}")
 NESTED_ARGUMENT: Final = re.compile(r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 BARE_ARGUMENT: Final = re.compile(r"\s*(\\[A-Za-z]+|[A-Za-z0-9])")
+JOINED_TEXT: Final = re.compile(r"\s*,?\s+(and|or)\b\s*")  # "apples and": two things, one after the other
+FORMULA_MARK: Final = re.compile(r"\\(?:[dt]?frac|sqrt|pi|cdot|times|left|infty)(?![a-z])|\$")
 NUMERIC_TEXT: Final = re.compile(r"[-+\d.,/%$\s\\]*\d[-+\d.,/%$\s\\!]*")
 SEPARATOR_TEXT: Final = re.compile(r"[,;.\s~]*(and|or|AND|OR|And|Or)[,;.\s~]*")
 FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*[A-Za-z0-9]+)+\s*\)?")
@@ -589,7 +591,7 @@ def _named(name: str, is_spaced: bool) -> Token:
 def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pattern[str], tokens: list[Token]) -> int:
     argument = NESTED_ARGUMENT.match(text, position) or BARE_ARGUMENT.match(text, position)
     if argument is None:
-        return position
+        return position  # deeper braces: only a font
     content = argument[1].replace("\\ ", " ").replace("~", " ").strip()
     if not content or content in ".,":
         if content == ",":
@@ -597,6 +599,8 @@ def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pa
         return argument.end()
     if content.startswith("\\") and content[1:].isalpha():  # \mathbf\alpha
         tokens.append(_named(content[1:], is_spaced))
+    elif "\\" in content and FORMULA_MARK.search(content):  # \mathbf{\frac{9}{16}}
+        _scan(content, lexer, tokens)
     elif separator := SEPARATOR_TEXT.fullmatch(content):
         tokens.append(Token("separator", separator[1].lower(), True))
     elif len(content) == 1 and content.isalpha():
@@ -610,5 +614,9 @@ def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pa
     elif content in ("\\%", "%"):
         tokens.append(Token("sign", "%", is_spaced))
     else:
-        tokens.append(Token("text", content, is_spaced))
+        for place, part in enumerate(JOINED_TEXT.split(content)):
+            if place % 2:
+                tokens.append(Token("separator", part.lower(), True))
+            elif part:
+                tokens.append(Token("text", part, is_spaced))
     return argument.end()

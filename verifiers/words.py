@@ -16,6 +16,8 @@ TEXT_MARKS: Final = re.compile(
 )
 SPACING: Final = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|[{}$*]|\\[()\[\]]")
 PUNCTUATION: Final = re.compile(r"(?<!\d)[.,;:!?'\"`’]|[.,;:!?'\"`’](?!\d)")
+GROUPS: Final = re.compile(r"[^\W\d_]+|\d+")
+HALF_DAY: Final = re.compile(r"\b([ap])\.\s?m\.?(?![a-z])", re.IGNORECASE)
 LETTERS_ONLY: Final = re.compile(r"[^\W\d_][^\W\d_' \-]*")
 # Two ways to say the same; the right side is what they are compared by.
 SYNONYMS: Final = {
@@ -37,9 +39,16 @@ SYNONYMS: Final = {
 def as_words(text: str) -> str:
     """Return a text answer for comparison: no LaTeX text marks, no case, no sentence punctuation, single spaces."""
     text = SPACING.sub(" ", TEXT_MARKS.sub(" ", text)).replace("\\_", "_")
+    text = HALF_DAY.sub(r"\1m ", text)
     words = " ".join(PUNCTUATION.sub(" ", text).casefold().split())
     words = words.removeprefix("the ") if len(words) > 6 else words
     return SYNONYMS.get(words, words)
+
+
+def has_same_words(left: str, right: str) -> bool:
+    """Return whether two texts are the same letters and digits in the same groups: 1:35 p.m. and 1 : 35 PM."""
+    first, second = (GROUPS.findall(as_words(text)) for text in (left, right))
+    return first == second != []
 
 
 def is_worded(text: str) -> bool:
