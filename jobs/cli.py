@@ -308,9 +308,14 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@bench.command("math", epilog="Example: factory bench math --cases cases.jsonl --against math-verify")
+@bench.command("math", epilog="Example: factory bench math --cases cases.jsonl --typical 500 --against math-verify")
 def bench_math(
-    cases: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines of gold, prediction, expected, category.")],
+    cases: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines of gold, prediction, expected, category.")
+    ] = None,
+    typical: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also judge N made-up answers as a run meets most of them.")
+    ] = 0,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Also measure a rival: math-verify.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over each case; the median time counts.")] = 3,
     as_json: AsJson = False,
@@ -318,15 +323,20 @@ def bench_math(
     """Measure the verifier of final answers: accuracy by category, false accepts and rejects, time."""
     from jobs.bench import math as measured
 
-    found = measured.read_cases(cases)
+    if cases is None and not typical:
+        raise typer.BadParameter("give cases to judge: --cases FILE, --typical N, or both")
+    found = [*(measured.read_cases(cases) if cases else []), *measured.typical_cases(typical)]
     with show.counting("cases", len(found)) as done:
         scores = measured.run(found, measured.graders(against), rounds, done)
     figures, categories = measured.summary(found, scores), measured.by_category(found, scores)
+    ratios, sympy = measured.speed_ratios(figures), measured.share_of_sympy(found)
     wrong = measured.mistakes(found, scores[measured.OURS])
     if as_json:
-        show.json_line({"graders": figures, "categories": categories, "mistakes": wrong})
+        body = {"graders": figures, "categories": categories, "speed ratios": ratios, "share of sympy": sympy}
+        show.json_line({**body, "mistakes": wrong})
     else:
         show.comparison(figures, categories, wrong)
+        show.speed(sympy, ratios)
 
 
 def _selection_of(path: Path) -> str:

@@ -337,6 +337,16 @@ def comparison(
         _line(f"  reference {item['reference']!r} · completion {item['completion']!r}")
 
 
+def speed(shares: Mapping[str, float], ratios: Mapping[str, Mapping[str, float]]) -> None:
+    """Print for each group of cases which share of them reaches sympy, and how many times as fast ours is."""
+    table = Table(title="ours, by group of cases", title_justify="left")
+    for head in ("cases", "reach sympy", *(f"times as fast as {rival}" for rival in ratios)):
+        table.add_column(head, justify="left" if head == "cases" else "right")
+    for group, share in shares.items():
+        table.add_row(group, f"{share:.1%}", *(_number(found.get(group)) for found in ratios.values()))
+    out.print(table)
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return ""

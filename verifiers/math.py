@@ -44,6 +44,7 @@ NUMBER_KIND: Final = "number"  # the answer must be written out: "2 + 3" is not 
 GRID_KIND: Final = "grid"  # rows of numbers; the one kind besides numbers that knows a precision
 CHOICE_KIND: Final = "choice"
 PERCENT_KIND: Final = "percent"  # here a bare p stands for p percent too
+MAX_LETTERS_CHARS: Final = 40  # of a reference that is a letter or several: \text{(A), (B) and (C)} (guess)
 CHOICE_LETTER: Final = re.compile(
     r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?(?:(?:,\s?(?:and )?| and )\(?[A-J]\)?){0,9}"
     r"[.\s]*\}?[\s$.]*"
@@ -144,16 +145,9 @@ def _as_answer(reference: str | Answer | Choice, kind: str | None) -> Answer | C
 
 def find_answer(completion: str, reference: Answer, *, strict: bool = False) -> Extracted | Missing:
     """Return the answer of a completion to compare with a reference, or why there is none."""
-    if is_letter(reference):
+    if read_reference(reference.text, reference.kind).type == CHOICE_KIND:
         return extract_choice(completion, strict=strict)
     return extract_answer(completion, strict=strict, is_block=reference.kind in BLOCK_KINDS)
-
-
-def is_letter(reference: Answer) -> bool:
-    """Return whether a reference is the letter of an option."""
-    if reference.kind not in (None, CHOICE_KIND) or len(reference.text) > 40:
-        return False
-    return reference.kind == CHOICE_KIND or CHOICE_LETTER.fullmatch(reference.text) is not None
 
 
 def compare_texts(answer: str, reference: Answer) -> Finding:
@@ -194,7 +188,7 @@ def read_reference(text: str, kind: str | None = None) -> Reference:
             stated = found.text
     if not stated:
         return Reference("", "empty")
-    if is_letter(Answer(text=stated, kind=kind)):
+    if kind == CHOICE_KIND or (kind is None and len(stated) <= MAX_LETTERS_CHARS and CHOICE_LETTER.fullmatch(stated)):
         return Reference(stated, CHOICE_KIND)
     if kind is None and (option := OPTION.fullmatch(stated)):
         return Reference(option[1], CHOICE_KIND, form=option[2])

@@ -18,7 +18,7 @@ from verifiers.balls import Evaluator, Point, infinite_sign, precision, real_bal
 from verifiers.limits import EXACT_DECIMAL_DIGITS
 from verifiers.modular import PRIMES, NotModularError, inverse, modular, same_modular, seed
 from verifiers.rationals import UndefinedError, exact_or_none
-from verifiers.surds import surd
+from verifiers.surds import ONE, surd
 from verifiers.terms import Term, has_constant, has_op, symbols, walk
 
 LOW_BITS: Final = 128  # of a ball: shows nearly every difference
@@ -141,6 +141,9 @@ def same_value(answer: Term, reference: Term, tolerance: Fraction | None = None)
             return True
         if tolerance is None:
             return _is_printed_double(answer, reference) or _is_printed_double(reference, answer)
+        if first.keys() | second.keys() <= {ONE}:
+            difference = first.get(ONE, fmpq(0)) - second.get(ONE, fmpq(0))
+            return bool(abs(difference) <= fmpq(tolerance.numerator, tolerance.denominator))
     if symbols(answer, reference):
         same = None if has_op(answer, "degree") or has_op(reference, "degree") else same_modular(answer, reference)
         return _same_function(answer, reference) if same is None else same

@@ -1,8 +1,10 @@
 """`factory bench math`: how often and how fast final answers are judged right, beside math-verify called both ways.
 
 Cases are JSON Lines of ``gold``, ``prediction`` (or ``prediction_parts``: texts with how often each is repeated),
-``expected`` and ``category``; ``hostile`` and ``disputed`` are flags, and disputed cases are not scored. Graders take
-turns at every case. math-verify bounds itself by SIGALRM, so all run on the main thread, as it asks for.
+``expected`` and ``category``; ``hostile`` and ``disputed`` are flags, and disputed cases are not scored. Typical cases
+are made up (``typical``). Graders take turns, some cases each. A time is the median of the rounds, so that a reference
+is known from the round before, as it is in a run after a problem's first attempt. math-verify bounds itself by SIGALRM,
+so all run on the main thread, as it asks for.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from factory.rows import listed
+from jobs.bench.typical import typical_samples
 from schemas.errors import ConfigError
+from schemas.verdict import MathDetail
 from verifiers.math import judge_answer
 
 OURS: Final = "factory"
 RIVALS: Final = ("math-verify",)
-WARM_UP: Final = ("\\boxed{x+1}", "1+x")  # reaches the last rung: its processes are up before anything is timed
+TURN_CASES: Final = 20  # that a grader judges before the next has its turn: another one's work leaves the caches cold
+WARM_UP: Final = ("\\boxed{6x}", "\\sum_{k=1}^3 kx")  # reaches the last rung: its processes are up before all timing
 
 Grader = Callable[[str, str], bool | None]  # of a completion and a reference; None: neither right nor wrong
 
@@ -38,6 +43,12 @@ class Case:
     expected: bool | None
     category: str
     is_hostile: bool = False
+    is_typical: bool = False
+
+    @property
+    def group(self) -> str:
+        """What its time is counted with."""
+        return "hostile" if self.is_hostile else "typical" if self.is_typical else "plain"
 
 
 @dataclass(slots=True)
@@ -102,6 +113,31 @@ def _case(row: Mapping[str, Any], name: str) -> Case:
     )
 
 
+def typical_cases(count: int) -> list[Case]:
+    """Return so many made-up cases of a run's typical mix."""
+    return [
+        Case(
+            name=f"typical {number}",
+            completion=sample.completion,
+            reference=sample.reference,
+            expected=sample.is_right,
+            category=f"typical: {sample.kind}",
+            is_typical=True,
+        )
+        for number, sample in enumerate(typical_samples(count), 1)
+    ]
+
+
+def share_of_sympy(cases: Sequence[Case]) -> dict[str, float]:
+    """Return for each group of cases which share of them only sympy could decide, of ours."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for case in cases:
+        detail = judge_answer(case.completion, case.reference).checks[0].detail
+        assert isinstance(detail, MathDetail)
+        groups[case.group].append(detail.rung == "sympy")
+    return {group: sum(found) / len(found) for group, found in groups.items()}
+
+
 def graders(against: str | None) -> dict[str, Grader]:
     """Return the graders by name: ours, and a rival in each way of calling it.
 
@@ -136,25 +172,27 @@ def _math_verify() -> dict[str, Grader]:
 def run(
     cases: Sequence[Case], found: Mapping[str, Grader], rounds: int, done: Callable[[int], None]
 ) -> dict[str, Score]:
-    """Return the scores of graders that judge every case in turns; ``done`` is told how many cases are behind."""
+    """Return the scores of graders that take turns; ``done`` is told how many cases are behind."""
     names = list(found)
     scores = {name: Score() for name in names}
     for grade in found.values():
         grade(*WARM_UP)
-    for place, case in enumerate(cases):
-        times: dict[str, list[float]] = defaultdict(list)
+    for first in range(0, len(cases), TURN_CASES):
+        part = cases[first : first + TURN_CASES]
+        times: dict[tuple[str, str], list[float]] = defaultdict(list)
         for turn in range(rounds):
-            shift = (place + turn) % len(names)
+            shift = (first // TURN_CASES + turn) % len(names)
             for name in names[shift:] + names[:shift]:
-                start = time.perf_counter()
-                try:
-                    scores[name].words[case.name] = found[name](case.completion, case.reference)
-                except Exception as error:  # noqa: BLE001  that a grader raises is what is counted here
-                    scores[name].raised[case.name] = f"{type(error).__name__}: {error}"[:200]
-                times[name].append(time.perf_counter() - start)
+                for case in part:
+                    start = time.perf_counter()
+                    try:
+                        scores[name].words[case.name] = found[name](case.completion, case.reference)
+                    except Exception as error:  # noqa: BLE001  that a grader raises is what is counted here
+                        scores[name].raised[case.name] = f"{type(error).__name__}: {error}"[:200]
+                    times[name, case.name].append(time.perf_counter() - start)
         for name in names:
-            scores[name].times_s[case.name] = statistics.median(times[name])
-        done(place + 1)
+            scores[name].times_s |= {case.name: statistics.median(times[name, case.name]) for case in part}
+        done(first + len(part))
     return scores
 
 
@@ -164,8 +202,9 @@ def summary(cases: Sequence[Case], scores: Mapping[str, Score]) -> dict[str, dic
 
 
 def _figures(cases: Sequence[Case], score: Score) -> dict[str, Any]:
-    plain = [case for case in cases if not case.is_hostile]
-    hostile = [case for case in cases if case.is_hostile]
+    groups: dict[str, list[Case]] = {"plain": [], "hostile": [], "typical": []}
+    for case in cases:
+        groups[case.group].append(case)
     right = score.right(cases)
     accepted = score.accepted_wrongly(cases)
     names = {case.name for case in right} | {case.name for case in accepted} | set(score.raised)
@@ -173,13 +212,28 @@ def _figures(cases: Sequence[Case], score: Score) -> dict[str, Any]:
         "cases": len(cases),
         "right": len(right),
         "accuracy": len(right) / len(cases),
-        "accuracy, plain": len(score.right(plain)) / len(plain) if plain else None,
-        "accuracy, hostile": len(score.right(hostile)) / len(hostile) if hostile else None,
+        **{f"accuracy, {name}": len(score.right(group)) / len(group) for name, group in groups.items() if group},
         "false accepts": len(accepted),
         "false rejects": len([case for case in cases if case.name not in names and case.expected]),
         "exceptions": len(score.raised),
-        **_times("plain", [score.times_s[case.name] for case in plain]),
-        **_times("hostile", [score.times_s[case.name] for case in hostile]),
+        **{
+            name: figure
+            for kind, group in groups.items()
+            for name, figure in _times(kind, [score.times_s[case.name] for case in group]).items()
+        },
+    }
+
+
+def speed_ratios(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return how many times as many verdicts per second ours gives as each rival, by group of cases."""
+    return {
+        rival: {
+            name.removeprefix("verdicts/s, "): figures[OURS][name] / theirs[name]
+            for name in theirs
+            if name.startswith("verdicts/s")
+        }
+        for rival, theirs in figures.items()
+        if rival != OURS
     }
 
 

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from jobs.bench.math import Case, by_category, graders, mistakes, read_cases, run, summary
+from jobs.bench.math import (
+    Case,
+    by_category,
+    graders,
+    mistakes,
+    read_cases,
+    run,
+    share_of_sympy,
+    speed_ratios,
+    summary,
+    typical_cases,
+)
 from schemas.errors import ConfigError
 from tests.jobs.test_cli import factory
 
@@ -80,7 +91,7 @@ def test_right_wrong_and_raised_are_counted_apart_and_each_grader_sees_each_case
 
     counted: list[int] = []
     scores = run(found, {"all": accept, "none": reject, "raises": fail}, 3, counted.append)
-    assert counted == list(range(1, 9))
+    assert counted == [8]  # told after each turn
     for asked in seen.values():
         assert sorted(asked[1:]) == sorted([str(n) for n in range(8)] * 3)  # the first is to warm up
     figures = summary(found, scores)
@@ -91,6 +102,33 @@ def test_right_wrong_and_raised_are_counted_apart_and_each_grader_sees_each_case
     assert by_category(found, scores)["even"] == {"all": (2, 4), "none": (2, 4), "raises": (0, 4)}
     assert [item["case"] for item in mistakes(found, scores["all"])] == ["4", "5", "6", "7"]
     assert {item["word"] for item in mistakes(found, scores["raises"])} == {f"ZeroDivisionError: {n}" for n in range(8)}
+
+
+def test_graders_take_turns_and_another_begins_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.bench.math.TURN_CASES", 2)
+    found = [Case(name=f"{n}", completion=str(n), reference="0", expected=True, category="x") for n in range(4)]
+    seen: list[str] = []
+    counted: list[int] = []
+    grades = {name: lambda completion, reference, name=name: not seen.append(name + completion) for name in "ab"}
+    run(found, grades, 1, counted.append)
+    assert seen[2:] == ["a0", "a1", "b0", "b1", "b2", "b3", "a2", "a3"]
+    assert counted == [2, 4]
+
+
+def test_typical_cases_are_the_same_each_time_and_judged_right() -> None:
+    found = typical_cases(200)
+    assert found == typical_cases(200)
+    assert {case.category for case in found} == {f"typical: {kind}" for kind in ("integer", "fraction", "root", "pair")}
+    assert 60 < sum(bool(case.expected) for case in found) < 140
+    assert all(3_400 < len(case.completion) < 4_000 for case in found)
+    grade = graders(None)["factory"]
+    assert [case for case in found if grade(case.completion, case.reference) != case.expected] == []
+    assert share_of_sympy(found) == {"typical": 0.0}
+
+
+def test_speed_ratios_are_ours_against_each_rival() -> None:
+    figures = {"factory": {"verdicts/s, plain": 90.0, "right": 3}, "slow": {"verdicts/s, plain": 30.0, "right": 3}}
+    assert speed_ratios(figures) == {"slow": {"plain": 3.0}}
 
 
 def test_a_time_is_the_median_of_the_rounds_and_one_slow_round_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +158,9 @@ def test_the_command_prints_tables_or_json(cases: Path) -> None:
     shown = factory("bench", "math", "--cases", cases, "--rounds", "1")
     for word in ("accuracy", "false accepts", "verdicts/s", "fraction"):
         assert word in shown.out
+    typical = factory("bench", "math", "--typical", "20", "--rounds", "1")
+    assert (typical.code, "typical: integer" in typical.out) == (0, True)
+    nothing = factory("bench", "math")
+    assert (nothing.code, "--typical N" in nothing.err) == (2, True)
     missing = factory("bench", "math", "--cases", cases.parent / "no.jsonl")
     assert (missing.code, "no.jsonl" in missing.err) == (2, True)

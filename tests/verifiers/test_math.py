@@ -89,7 +89,7 @@ def judge_row(row: dict[str, Any]) -> bool | None:
 
 
 def test_the_public_corpus_is_judged_as_expected_and_in_time() -> None:
-    judge_answer("\\boxed{\\sum_k k}", "\\sum_k k")  # the workers are up
+    judge_answer("\\boxed{6x}", "\\sum_{k=1}^3 kx")  # the workers are up
     wrong, slow, false_accepts = set(), [], []
     for row in rows("math_cases_public.jsonl"):
         if row.get("disputed"):
@@ -139,7 +139,7 @@ def test_verdicts_are_the_same_from_asyncio() -> None:
 def test_a_verdict_without_a_worker_is_unjudged_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     close_default_pool()
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    verdict = judge_answer("\\boxed{\\sum_{k=1}^{3} k x}", "\\sum_{k=1}^{3} x k")
+    verdict = judge_answer("\\boxed{6x}", "\\sum_{k=1}^{3} k x")
     assert (verdict.outcome, verdict.reason, verdict.is_correct) == (Outcome.UNJUDGED, Reason.WORKER_DIED, None)
 
 
