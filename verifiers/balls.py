@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from flint import acb, arb, ctx, fmpq
 
+from verifiers.limits import MAX_BALL_BITS
 from verifiers.modular import seed
 from verifiers.rationals import exact_or_none
 from verifiers.terms import Term
@@ -21,8 +22,7 @@ from verifiers.terms import Term
 _precision_lock = threading.RLock()  # the precision is one of the whole process
 
 
-class UnknownFunctionError(ValueError):
-    """The term has a function that we cannot evaluate."""
+FLAT: Final = frozenset({"tanh", "coth", "sech", "csch", "artanh"})  # that come close to a constant far out
 
 
 class NotScalarError(ValueError):
@@ -243,15 +243,11 @@ class Evaluator:
             case "mod", 2:
                 return values[0] - values[1] * (values[0] / values[1]).floor()
             case _:
-                raise UnknownFunctionError(f"{name} of {len(values)}")
+                return _opaque(name, values)
 
     def apply(self, term: Term) -> Any:
         """An unknown function as a fixed polynomial of its arguments: f(2x) and f(x+x) agree, 2 f(x) does not."""
-        total = self.make(seed(f"function {term.value}", 3) % 1_009) / 97
-        for place, arg in enumerate(term.args):
-            ball = self(arg)
-            total += (ball + ball**3) * (seed(f"function {term.value} {place}", 3) % 1_013) / 89
-        return total
+        return _opaque(term.value, [self(arg) for arg in term.args])
 
 
 def real_ball(term: Term) -> Any:
@@ -264,3 +260,41 @@ def infinite_sign(term: Term) -> int:
     if term.op == "neg":
         return -infinite_sign(term.args[0])
     return int(term.op == "constant" and term.value == "infinity")
+
+
+def _opaque(name: str, values: list[Any]) -> Any:
+    """Return a fixed polynomial of the arguments; of gcd and lcm, whose order does not count, a symmetric one."""
+    total = type(values[0])(seed(f"function {name}", 3) % 1_009) / 97
+    for place, ball in enumerate(values):
+        order = 0 if name in ("gcd", "lcm") else place
+        total += (ball + ball**3) * (seed(f"function {name} {order}", 3) % 1_013 + 1) / 89
+    return total
+
+
+class Reach(Evaluator):
+    """An evaluator that notes in ``bits`` how far from 1 the largest and the smallest value on its way are.
+
+    As many bits (and some more) are needed before a difference of two such values can be trusted to show.
+    """
+
+    def __init__(self, point: Point, *, is_complex: bool, log_base: int | None = None) -> None:
+        super().__init__(point, is_complex=is_complex, log_base=log_base)
+        self.bits = 0
+
+    def __call__(self, term: Term) -> Any:
+        ball = super().__call__(term)
+        size = arb(abs(ball).abs_upper())
+        if size > 0 and size.is_finite():
+            self.note(abs(size.log()))
+        if term.op == "call" and term.value in FLAT:  # tanh 1000 is 1 but for 2 e^-2000
+            self.note(3 * arb(abs(self.flat_argument(term)).abs_upper()))
+        return ball
+
+    def flat_argument(self, term: Term) -> Any:
+        return super().__call__(term.args[0])
+
+    def note(self, nats: arb) -> None:
+        if not nats.is_finite() or nats > MAX_BALL_BITS:
+            self.bits = MAX_BALL_BITS + 1
+        else:
+            self.bits = max(self.bits, int(float(nats.mid()) * 1.45) + 1)

@@ -13,7 +13,7 @@ from typing import Final
 
 from schemas.problem import Choice
 from schemas.verdict import Reason, Verdict
-from verifiers.extract import Extracted, Missing, Origin, extract_answer, last_match, response_start
+from verifiers.extract import Extracted, Missing, Origin, extract_answer, response_start
 from verifiers.finding import Finding, to_check
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS
 from verifiers.parser import normal_form
@@ -28,24 +28,40 @@ OPENING: Final = re.compile(
     re.IGNORECASE,
 )
 LONE_LETTER: Final = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'’])")
-JOINED_LETTER: Final = re.compile(r"(?:\bor\b|\band\b|[,/&;])\s*\(?([B-HJ-Z])\)?(?![A-Za-z'’])")
+JOINED_LETTER: Final = re.compile(
+    r"(?:\b(?:or|and|alternatively|maybe|possibly|perhaps)\b|[,/&;|]|\\(?:lor|vee))[\s,(]*([A-HJ-Z])\)?(?![A-Za-z'’])"
+)
+SMALL_LETTERS: Final = re.compile(r"\W*(?:(?:and|or)?\W*\b[a-j]\b\W*)+")  # "B, c"
+# Behind a letter without a colon or a bracket, these words unsay it.
+UNSAID: Final = re.compile(
+    r"\b(?:not|wrong|incorrect|false|out|or|alternatively|possibly|maybe|perhaps|although|but|except|excluded|no|never)\b|"
+    r"n['’]t\b|\\(?:lor|vee|neg)"
+)
 LETTERS: Final = re.compile(r"[A-Z]")
 RUN_TOGETHER: Final = re.compile(r"\s*\(?([A-Z]{2,10})\)?[\s.]*")
 SENTENCE: Final = re.compile(r"(?<![A-Za-z])(?!and\b)[a-z]{3,}")
 # The last letter of a response that stands apart as one: "option B", "(B)", "it's B." at the end, a line of its own.
 LAST_CHOICE: Final = re.compile(
     r"(?:(?i:option|choice|answer|choose|pick|with|it's|it is)[*_ ]{0,4}(?:is|:)?[*_ ]{0,4}\(?|\(|^[*_ ]{0,4}\(?)"
-    r"([B-HJ]|A(?! [a-z])|A(?=[).:,]))(?![A-Za-z'’])",
+    r"([B-HJ]|A(?! [a-z])|A(?=[).:,]))(?![A-Za-z'’])(?!\)\w)",
     re.MULTILINE,
 )
-FIRST_LETTER: Final = re.compile(r"[\s*_(]{0,9}([A-J])[).:*]")
+# Words in the same clause that make a letter no choice: "not option B", "(B) is wrong", "between (A) and (B)".
+UNCHOSEN: Final = re.compile(
+    r"\b(?:not|cannot|never|wrong|incorrect|out|between|either|neither|excluded|eliminated?|unlikely|sure)\b|n['’]t\b"
+)
+CLAUSE_CHARS: Final = 120  # before a letter that are looked at (guess)
+CLAUSE_END: Final = re.compile(r"[.,;!?\n]|\b(?:but|so|therefore|hence|rather)\b")
+FIRST_LETTER: Final = re.compile(r"[\s*_(]{0,9}([A-J])[).:*](?!\w)")
 # What follows "The answer is": its first letter that is no word.
 MARKED_LETTER: Final = re.compile(
-    r"[^A-Za-z\n]{0,9}(?:(?:for sure|definitely|clearly|certainly|option|choice|letter|the)[^A-Za-z\n]{1,9}){0,3}"
-    r"\(?([A-J])\)?(?![A-Za-z'’])(?! (?!because|since|as|and|or|is)[a-z])"
+    r"[\s*_(:$\"'`]{0,9}(?:(?:for sure|definitely|clearly|certainly|option|choice|letter|the)[^A-Za-z\n]{1,9}){0,3}"
+    r"\(?([A-J])\)?(?![A-Za-z'’])(?! (?!because|since|as|and|or|is|with)[a-z])(?! is (?:not|wrong|incorrect))"
 )
+LETTER_BEFORE: Final = re.compile(r"(?<![A-Za-z])\(?[A-J]\)?\s?(?:,|/|&|\bor\b|\band\b)\s?\(?$")
 NEXT_LETTER: Final = re.compile(
-    r"\)?[*_]{0,3}(?:,? (?:or|and) |, ?|/| & )[*_]{0,3}\(?([A-J])\)?(?![A-Za-z'’])(?! [a-z])"
+    r"\)?[*_]{0,3}[\s,;(]{0,3}(?:or|and|alternatively|maybe|possibly|perhaps|,|/|&|\|)[\s,]{0,3}[*_]{0,3}"
+    r"\(?([A-J])\)?(?![A-Za-z'’])(?! [a-z])"
 )
 
 
@@ -76,16 +92,29 @@ def extract_choice(completion: str, *, strict: bool = False) -> Extracted | Miss
         return found
     start = response_start(completion)
     opening = FIRST_LETTER.match(completion, start)
-    last = last_match(LAST_CHOICE, completion, start, len(completion)) or opening
-    return found if last is None else _letters_at(completion, last)
+    chosen = [match for match in LAST_CHOICE.finditer(completion, start) if _is_chosen(completion, match)]
+    last = chosen[-1] if chosen else opening if opening and _is_chosen(completion, opening) else None
+    if last is None:
+        return found if isinstance(found, Missing) else Missing(reason=Reason.NO_ANSWER)
+    return _letters_at(completion, last)
+
+
+def _is_chosen(text: str, match: re.Match[str]) -> bool:
+    """Return whether the clause around a letter does not unsay it."""
+    ends = [end.end() for end in CLAUSE_END.finditer(text, max(match.start() - CLAUSE_CHARS, 0), match.start(1))]
+    start = ends[-1] if ends else max(match.start() - CLAUSE_CHARS, 0)
+    stop = CLAUSE_END.search(text, match.end(1))
+    return UNCHOSEN.search(text, start, stop.start() if stop else len(text)) is None
 
 
 def _letters_at(text: str, match: re.Match[str]) -> Extracted:
     """Return the letter that was matched, with those that "or", "and" or a comma joins to it."""
-    end = match.end(1)
+    start, end = match.start(1), match.end(1)
+    while before := LETTER_BEFORE.search(text[max(start - 16, 0) : start]):
+        start -= len(before[0])
     while joined := NEXT_LETTER.match(text, end):
         end = joined.end(1)
-    return Extracted(text=text[match.start(1) : end], start=match.start(1), end=end, origin=Origin.MARKER)
+    return Extracted(text=text[start:end], start=start, end=end, origin=Origin.MARKER)
 
 
 def compare_choice(answer: str, reference: str, options: tuple[str, ...] = ()) -> Finding:
@@ -107,6 +136,8 @@ def compare_choice(answer: str, reference: str, options: tuple[str, ...] = ()) -
     if letters is None:
         return Finding(Reason.UNPARSED_ANSWER, "choice", answer[:MAX_BARE_CHARS], form)
     said = ", ".join(sorted(letters))
+    if len(wanted) > 1 and re.search(r"\bor\b|\\lor|\\vee", answer):
+        return Finding(Reason.MULTIPLE_CANDIDATES, "choice", said, form)
     if len(letters) > 1 == len(wanted):
         return Finding(Reason.MULTIPLE_CANDIDATES, "choice", said, form)
     if len(letters) != len(wanted):
@@ -127,6 +158,8 @@ def read_letters(answer: str, options: tuple[str, ...] = ()) -> list[str] | None
     by_text = _by_text(text, options)
     if by_text is not None:
         return [by_text]
+    if answer.strip()[:1] in ("~", "¬", "!", "-"):
+        return None  # not B
     opening = OPENING.match(text)
     if opening is None or not _is_option(opening[1].upper(), num_options):
         return None
@@ -134,12 +167,21 @@ def read_letters(answer: str, options: tuple[str, ...] = ()) -> list[str] | None
         return None  # "a train": an article, no letter
     first = opening[1].upper()
     rest = text[opening.end() :].strip()
+    is_apart = opening[0].rstrip()[-1:] in ").:]"
+    behind = text[opening.end(1) :]
+    is_doubtful = UNSAID.search(rest) is not None or (first in "AI" and SENTENCE.match(rest) is not None)
+    if not is_apart and is_doubtful and not JOINED_LETTER.search(behind):
+        return None  # "B is wrong"; "A mystery"
+    if UNSAID.match(rest) and not JOINED_LETTER.match(rest):
+        return None
+    if rest and SMALL_LETTERS.fullmatch(rest):
+        return [first, *(letter.upper() for letter in re.findall(r"\b[a-j]\b", rest))]
     option = options[ord(first) - ord("A")] if options else None
     if option is not None and rest and _same_text(rest, option):
         return [first]
     # In a sentence about the chosen option a capital is not a choice, unless it is joined to the letter: "B, or C".
     pattern = JOINED_LETTER if SENTENCE.search(rest) else LONE_LETTER
-    others = [letter for letter in pattern.findall(rest) if _is_option(letter, num_options)]
+    others = [letter for letter in pattern.findall(behind) if _is_option(letter, num_options)]
     return list(dict.fromkeys([first, *others]))
 
 

@@ -16,13 +16,13 @@ from itertools import product
 from typing import Final
 
 from schemas.verdict import Reason
-from verifiers.balls import NotScalarError, UnknownFunctionError, infinite_sign
+from verifiers.balls import NotScalarError, infinite_sign
 from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
 from verifiers.rationals import exact_or_none
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
 from verifiers.terms import SETS, Term, has_constant, has_op, has_operator, is_label, negated, number, symbols, walk
 from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
-from verifiers.values import constant_ratio, same_value
+from verifiers.values import TooFarError, constant_ratio, same_value
 
 EQUAL_SIGNS: Final = ("=", "~", "==", ":=", "~=")
 ORDER_SIGNS: Final = ("<", ">", "<=", ">=")
@@ -61,7 +61,9 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
     """
     if answer == reference:
         return None
-    answer, reference = _plain(answer), _plain(reference)
+    answer, reference = _renamed(_plain(answer), _plain(reference))
+    if answer == reference:
+        return None
     if "based" in (answer.op, reference.op):
         return _compare_based(answer, reference)
     if "text" in (answer.op, reference.op):
@@ -74,6 +76,7 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
     answer, reference = _plain(_unlabelled(answer, reference)), _plain(_unlabelled(reference, answer))
     if answer == reference:
         return None
+    answer, reference = _summed_up(answer, reference), _summed_up(reference, answer)
     if "quantity" in (answer.op, reference.op) and not (answer.op in COLLECTIONS or reference.op in COLLECTIONS):
         return _compare_quantities(answer, reference, how)
     answer, reference = _expanded(answer), _expanded(reference)
@@ -92,6 +95,39 @@ class _NotMine:
 
 
 NOT_MINE: Final = _NotMine()
+
+
+def _renamed(answer: Term, reference: Term) -> tuple[Term, Term]:
+    """Return both with one name for what each may name as it likes: the constant C or c, and a declared integer k."""
+    answer, mine = _declared(answer)
+    reference, theirs = _declared(reference)
+    known, wanted = set(symbols(answer)), set(symbols(reference))
+    names = {name.lower(): name for name in wanted - known if name == "C" or name.startswith("C_")}
+    names = {name: other for name, other in names.items() if name in known - wanted}
+    free, missing = known - wanted - set(names), wanted - known
+    if len(free) == len(missing) == 1 and (free == mine or missing == theirs):
+        names[free.pop()] = missing.pop()
+    return (_substituted(answer, names) if names else answer), reference
+
+
+def _declared(term: Term) -> tuple[Term, set[str]]:
+    """Return n = 3k, k in Z as n = 3k, and the names that were so declared."""
+    if term.op != "items":
+        return term, set()
+    is_declaration = [
+        arg.op == "member" and arg.args[0].op == "symbol" and arg.args[1].op == "constant" for arg in term.args
+    ]
+    names = {arg.args[0].value for arg, is_one in zip(term.args, is_declaration, strict=True) if is_one}
+    left = [arg for arg, is_one in zip(term.args, is_declaration, strict=True) if not is_one]
+    if not names or not left or not names <= set(symbols(*left)):
+        return term, set()
+    return (left[0] if len(left) == 1 else term._replace(args=tuple(left))), names
+
+
+def _substituted(term: Term, names: dict[str, str]) -> Term:
+    if term.op == "symbol":
+        return term._replace(value=names.get(term.value, term.value))
+    return term._replace(args=tuple(_substituted(arg, names) for arg in term.args)) if term.args else term
 
 
 def _plain(term: Term) -> Term:
@@ -125,6 +161,21 @@ def _compare_based(answer: Term, reference: Term) -> Reason | None:
         inner = other.args[-1]
         return _compare_based(based, inner) if inner.op == "based" else Reason.BASE_MISMATCH
     return Reason.TYPE_MISMATCH if other.op in (*COLLECTIONS, "text") else Reason.BASE_MISMATCH
+
+
+def _summed_up(term: Term, other: Term) -> Term:
+    """Return 1 hour and 15 minutes as one amount, beside one; 7 (mod 11) as 7 beside a number."""
+    if term.op == "apply" and term.value == "mod" and other.op not in ("apply", "relation"):
+        return term.args[0]
+    if term.op != "items" or term.value or other.op in COLLECTIONS or other.op == "relation":
+        return term
+    if any(arg.op != "quantity" for arg in term.args) or len({arg.value.dimensions for arg in term.args}) != 1:
+        return term
+    factors = [arg.value.factor for arg in term.args]
+    if factors != sorted(set(factors), reverse=True):
+        return term
+    parts = tuple(Term("mul", (arg.args[0], number(arg.value.factor / factors[0]))) for arg in term.args)
+    return Term("quantity", (Term("add", parts),), term.args[0].value)
 
 
 def _as_quantity(term: Term, other: Term) -> Term:
@@ -209,15 +260,16 @@ def _compare_units(answer: Term, reference: Term, how: How) -> Reason | None:
 
 
 def _says_less(unit: Unit, other: Unit) -> bool:
-    """Return whether a unit is the nameless one of geometry ("square units") and the other no other kind of unit."""
-    is_nameless = not unit.dimensions and unit.label is None
-    return is_nameless and other.label is None and all(name == "length" for name, _ in other.dimensions)
+    """Return whether a unit is the nameless one of geometry ("square units") and the other a length to that power."""
+    if [name for name, _ in unit.dimensions] != ["unit"] or other.label is not None:
+        return False
+    return other.dimensions in ((("length", unit.dimensions[0][1]),), ())
 
 
 def _is_same_label(left: str, right: str) -> bool:
-    """Return whether one label only says more of the same thing: apple, red apple."""
-    mine, theirs = left.split(), right.split()
-    return mine[-1] == theirs[-1] or (mine[0] == theirs[0] and "of" in (*mine[1:2], *theirs[1:2]))
+    """Return whether one label only says more of the same thing: apples, red apples, apples in the basket."""
+    short, long = sorted((left.split(), right.split()), key=len)
+    return len(short) == 1 and (short[0] == long[-1] or (short[0] == long[0] and long[1:2] in (["of"], ["in"])))
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
@@ -236,7 +288,9 @@ def _assignment(term: Term) -> tuple[Term, Term] | None:
     if label is None:
         return None
     value = _chain_value(sides, signs)
-    return None if value is None else (label, value)
+    if value is None or (label.op == "group") != (value.op in ("group", "items") and label.op == "group"):
+        return None
+    return label, value
 
 
 def _mentions(sides: Sequence[Term], label: Term) -> bool:
@@ -258,7 +312,7 @@ def _chain_value(sides: Sequence[Term], signs: Sequence[str]) -> Term | None:
     try:
         if all(same_value(side, exact_sides[-1]) for side in exact_sides[:-1]):
             return exact_sides[-1]
-    except (NotScalarError, UnknownFunctionError):
+    except (NotScalarError, TooFarError):
         return None
     return None
 
@@ -284,7 +338,15 @@ def _unlabelled(term: Term, other: Term) -> Term:
 
 
 def _is_same_name(left: Term, right: Term) -> bool:
-    return left == right or "apply" in (left.op, right.op)
+    """Return whether two names can be of the same value: y and f(x), f(x) and f(t); not f(1) and f(2), x and y."""
+    if left == right:
+        return True
+    applied = [name for name in (left, right) if name.op == "apply"]
+    if not applied or any(arg.op != "symbol" for name in applied for arg in name.args):
+        return False
+    if len(applied) == 2:
+        return left.value == right.value and len(left.args) == len(right.args)
+    return "^" not in applied[0].value
 
 
 def _unlabelled_items(term: Term) -> Term:
@@ -299,7 +361,7 @@ def _unlabelled_items(term: Term) -> Term:
 
 def _definitions(term: Term) -> dict[Term, Term] | None:
     """Return what a list of assignments to several names says, in its order: k = 45, n = 2; (x, y) = (1, 2)."""
-    if term.op in ("items", "set", "group"):
+    if term.op in ("items", "set", "group") and term.value is not True:
         found = [_assignment(arg) for arg in term.args]
         if all(part is not None for part in found):
             named = {part[0]: part[1] for part in found if part is not None}
@@ -316,6 +378,8 @@ def _compare_definitions(answer: Term, reference: Term, how: How) -> Reason | _N
     mine, theirs = _definitions(answer), _definitions(reference)
     if mine is None and theirs is None:
         return NOT_MINE
+    if answer.op == "items" and answer.value:
+        return Reason.TYPE_MISMATCH  # x = 1 or y = 2
     if mine is not None and theirs is not None:
         if len(mine) != len(theirs):
             return Reason.LENGTH_DIFFERS
@@ -329,7 +393,9 @@ def _compare_definitions(answer: Term, reference: Term, how: How) -> Reason | _N
     values = _vector(other) if other.op == "matrix" else other.args
     if values is None or len(values) != len(named):
         return Reason.LENGTH_DIFFERS
-    orders = [list(named.values()), [named[name] for name in sorted(named, key=str)]]
+    by_name = [named[name] for name in sorted(named, key=str)]
+    is_point = mine is not None and other.op == "group" and all(name.op == "symbol" for name in named)
+    orders = [by_name] if is_point else [list(named.values()), by_name]
     reasons = []
     for order in orders:
         pairs = zip(order, values, strict=True) if mine is not None else zip(values, order, strict=True)
@@ -415,7 +481,7 @@ def _expanded(term: Term) -> Term:
     for choice in product((1, -1), repeat=num_signs):
         signs = list(choice) * len(nodes) if is_linked else list(choice)
         branches.append(_branch(term, signs))
-    return Term("items", tuple(dict.fromkeys(branches)), False)
+    return Term("items", tuple(dict.fromkeys(branches)), True)
 
 
 def _branch(term: Term, signs: list[int]) -> Term:
@@ -442,8 +508,8 @@ def _compare_collections(answer: Term, reference: Term, how: How) -> Reason | No
         return Reason.MULTIPLE_CANDIDATES if answer.op in ("set", "items") else Reason.TYPE_MISMATCH
     mine, theirs = answer.args, reference.args
     if "group" in (answer.op, reference.op):
-        if "set" in (answer.op, reference.op):
-            return Reason.TYPE_MISMATCH
+        if "set" in (answer.op, reference.op) or True in (answer.value, reference.value):
+            return Reason.TYPE_MISMATCH  # no order on one side
         if len(mine) != len(theirs):
             return Reason.LENGTH_DIFFERS
         if answer.op == reference.op and answer.value != reference.value and len(mine) == 2:
@@ -557,6 +623,9 @@ def _vector(term: Term) -> tuple[Term, ...] | None:
 
 
 def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
+    if answer.op == reference.op and answer.value == reference.value == "cases":
+        first, second = ([Term("group", row.args, "()") for row in term.args] for term in (answer, reference))
+        return _compare_unordered(first, second, how)
     mine, theirs = _rows(answer), _rows(reference)
     if mine is None or theirs is None:
         pair = _vector(answer), _vector(reference)
@@ -584,6 +653,10 @@ def _compare_relations(answer: Term, reference: Term, how: How) -> Reason | None
         return None
     if len(mine) > 2:
         return Reason.VALUE_DIFFERS
+    if _is_solved(theirs) and not _is_solved(mine):
+        return Reason.TYPE_MISMATCH  # 2x + 1 < 7 is no answer where x < 3 is asked for
+    if theirs[0].op == "symbol" and mine[0].op != "symbol" and not symbols(theirs[1]) and my_signs == ("=",):
+        return Reason.TYPE_MISMATCH  # nor is 2x = 6 where x = 3 is
     if my_signs[0] in EQUAL_SIGNS and their_signs[0] in EQUAL_SIGNS:
         return _compare_equations(mine, theirs)
     if my_signs[0] in ORDER_SIGNS and their_signs[0] in ORDER_SIGNS:
@@ -591,6 +664,15 @@ def _compare_relations(answer: Term, reference: Term, how: How) -> Reason | None
     if my_signs == their_signs and my_signs[0] in ("!=", "perp", "parallel") and _are_all(mine[::-1], theirs, how):
         return None
     return Reason.VALUE_DIFFERS
+
+
+def _is_solved(sides: Sequence[Term]) -> bool:
+    """Return whether a relation has a name on one side, perhaps with a factor, and a constant on the other."""
+    for one, other in (sides, sides[::-1]):
+        factors = one.args if one.op in ("mul", "neg") else (one,)
+        if not symbols(other) and is_label(factors[-1]) and not symbols(*factors[:-1]):
+            return True
+    return False
 
 
 def _are_all(mine: Sequence[Term], theirs: Sequence[Term], how: How) -> bool:
@@ -622,8 +704,6 @@ def _compare_equations(mine: Sequence[Term], theirs: Sequence[Term]) -> Reason |
             ratios = [constant_ratio(_numerator(left), _numerator(right))]
     except NotScalarError:
         return Reason.TYPE_MISMATCH
-    except UnknownFunctionError as error:
-        raise UndecidedError from error
     if ratios[0] is None:
         raise UndecidedError
     return None if ratios[0] else Reason.POINT_DIFFERS
@@ -672,8 +752,6 @@ def _compare_inequalities(mine: Sequence[Term], my_sign: str, theirs: Sequence[T
         ratio = constant_ratio(left, right)
     except NotScalarError:
         return Reason.TYPE_MISMATCH
-    except UnknownFunctionError as error:
-        raise UndecidedError from error
     if ratio is None:
         raise UndecidedError
     if ratio == 0:
@@ -697,8 +775,8 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
             same = same_value(bare[0], bare[1], how.tolerance)
     except NotScalarError:
         return Reason.TYPE_MISMATCH
-    except UnknownFunctionError as error:
-        raise UndecidedError from error
+    except TooFarError:
+        return Reason.TOO_BIG
     if same is None and not symbols(answer, reference):
         return Reason.TOO_BIG  # beyond what balls can hold, or tell apart
     if same is None:
@@ -714,6 +792,8 @@ def _compare_ratios(answer: Term, reference: Term, how: How) -> Reason | None:
         return Reason.LENGTH_DIFFERS
     if reference.value:  # a time of day
         return _first(compare(left, right, how) for left, right in zip(answer.args, reference.args, strict=True))
+    if any(all(exact_or_none(part) == 0 for part in term.args) for term in (answer, reference)):
+        return Reason.VALUE_DIFFERS  # 0:0 is in proportion to everything
     (first, *mine), (other, *theirs) = answer.args, reference.args
     for left, right in zip(mine, theirs, strict=True):
         crossed = Term("mul", (left, other)), Term("mul", (right, first))

@@ -90,15 +90,30 @@ JOINT_NOISE: Final = re.compile(r"\$|\\[,;!() \[\]]|\\q?quad(?![A-Za-z])|\\\\|&"
 JOINT_LABEL: Final = re.compile(r"(?:[A-Za-z]|\\[a-z]{2,8})(?:_\{?\w{1,3}\}?)?\s?=\s*$")
 COMMAS: Final = re.compile(r"[\s,;]*[,;][\s,;]*")
 JOINT: Final = re.compile(r"[\s,;]{0,9}(?:[A-Za-z()]{1,12}[\s,;]{1,9}){0,7}(?:and|or)[\s,;]{0,9}")
+# Another candidate, hedged: "or maybe", "/", or nothing at all between the two.
+HEDGED: Final = re.compile(
+    r"[ \t,;(]{0,9}(?:or\b[ \t,;(]{0,9}[A-Za-z= ,]{0,40}|(?:and[ ,]{1,3})?(?:maybe|possibly|perhaps|respectively)|/|\||"
+    r"\\(?:lor|vee))[ \t,;(]{0,9}"
+)
 NO_JOINT: Final = re.compile(
     r"\b(?:is|are|was|were|not|no|but|then|so|thus|hence|therefore|since|gives?|instead|rather|wrong|incorrect|actually|"
     r"wait|correct|check|because|if|final|answer|earlier|previously|found|got|claimed|should|be)\b",
     re.IGNORECASE,
 )
+FASTENED_BEFORE: Final = re.compile(
+    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-|(?<=[\w)}])\s?[+*/^_]|\\(?:cdot|times|neq?)\s?|\bnot|\\[dt]?frac\{|"
+    r"\\sqrt\{|\\verb\|)$"
+)
+FASTENED_BEHIND: Final = re.compile(
+    r"\\?%|\^\{?[^\s$]{1,10}|\\(?:cdot|times)\s?10\^\{?-?\d+\}?|(?:hundred|thousand|million|billion|trillion|percent)\b|"
+    r"(?:or|\\text\s?\{\s?or\s?\})\s+\$?\s?[-\d\\][^\s.$]*|is (?:wrong|incorrect|not)\b|[xyi](?![A-Za-z])"
+)
 ANSWER_TAG: Final = re.compile(r"<(/?)answer>")
 MATH_SPAN: Final = re.compile(r"\$\$?([^$]{1,2000})\$|\\\(((?:[^\\]|\\(?![()])){1,2000})\\\)", re.DOTALL)
 DISPLAY: Final = re.compile(r"\\\[((?:[^\\]|\\(?![\[\]])){1,2000})\\\]", re.DOTALL)
 MATRIX: Final = re.compile(r"(\\begin\{[a-zA-Z]?(?:matrix|array)\}(?:[^\\]|\\(?!end)){1,2000}\\end\{\w+\})", re.DOTALL)
+SPAN_JOINT: Final = re.compile(r"\$?\$?\s*,?\s*(?:or|and)\s*|\$?\$?\s*,\s*")
+SPAN_HEDGE: Final = re.compile(r"\b(not|between|than|at most|at least|minus|or)\s*[$(\\\[]{0,2}$")
 NUMBER: Final = re.compile(
     r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
     r"|-?\\d?frac\{-?\d+\}\{\d+\}",
@@ -112,6 +127,15 @@ COMMAND_TEXT: Final = re.compile(
 )
 AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
 CLAUSE: Final = re.compile(r"\b(?:is|are|be|equals|gives|get|to)\b[ \t]*:?")
+HEDGE: Final = re.compile(
+    r"\b(?:not|no|never|either|neither|or|than|most|least|between|twice|thrice|half|double|minus|negative|if|unless|but|"
+    r"except|probably|maybe|perhaps|possibly|roughly|about|approximately|nearly|root|power|squared?|cubed?|below|above|"
+    r"under|over|plus|times|divided|depending|depends|hundred|thousand|million|billion|dozen|any|anything|from|"
+    r"one of)\b",
+    re.IGNORECASE,
+)
+CONDITION: Final = re.compile(r"\b(?:if|unless|not|either|when)\b", re.IGNORECASE)
+FORMULA_BEFORE: Final = re.compile(r"[\d+*/=^<>\\]|(?<!\w)-")  # then the last number is only the end of a formula
 SENTENCE_END: Final = re.compile(r"[.!?](?=\s+[A-Z(\"'*$\\]|\s*$)|。")
 ASIDE: Final = re.compile(
     r",?\s+(?:because|since|as|which|where|when|after|though|although|so)\b|"
@@ -252,7 +276,19 @@ def _lone_box(text: str, start: int) -> Extracted | None:
     answer = text[inside:closing].strip(" \t\r\n") if closing >= 0 else ""
     if not answer or answer[0] in "{*" or answer[0].isspace():
         return None
+    answer = _in_context(text, place, closing + 1, answer)
     return Extracted(text=answer, start=place, end=closing + 1, origin=Origin.BOX)
+
+
+def _in_context(text: str, start: int, end: int, answer: str) -> str:
+    """Return what a box says with what is fastened to it: a sign before, a percent sign behind, "or 6", "not"."""
+    before = text[max(start - 24, 0) : start].rstrip(" $")
+    if before and before[-1] in "-+*/^_t{|e" and (match := FASTENED_BEFORE.search(before)):
+        answer = f"{match[1]}{answer}"
+    after = text[end : end + 40].lstrip(" $")
+    if after and after[0] in "%^\\htmbopix" and (match := FASTENED_BEHIND.match(after)):
+        answer = f"{answer}{match[0]}"
+    return answer
 
 
 def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
@@ -269,7 +305,8 @@ def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
     first = parts[0] if len(texts) > 1 else last
     stop = last.outer.end
     assert stop is not None
-    return Extracted(text=", ".join(filter(None, texts)), start=first.outer.start, end=stop, origin=Origin.BOX)
+    answer = ", ".join(filter(None, texts)) if len(texts) > 1 else _in_context(text, last.outer.start, stop, texts[0])
+    return Extracted(text=answer, start=first.outer.start, end=stop, origin=Origin.BOX)
 
 
 def _last_boxes(text: str, start: int, end: int) -> list[Box]:
@@ -305,10 +342,12 @@ def _joined(text: str, boxes: list[Box]) -> list[Box]:
 
 def _is_joint(between: str) -> bool:
     """Return whether what stands between two boxes makes them one answer: "and", ", ", " papers and ", "and $y =$"."""
-    if len(between) > 80 or not between.strip():
+    if len(between) > 80:
         return False
     plain = JOINT_NOISE.sub(" ", JOINT_TEXT.sub(r" \1 ", between))
     plain = JOINT_LABEL.sub("", plain)
+    if HEDGED.fullmatch(plain):
+        return True
     return bool(COMMAS.fullmatch(plain) or (JOINT.fullmatch(plain) and not NO_JOINT.search(plain)))
 
 
@@ -356,21 +395,26 @@ def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracte
 
 
 def _clause(text: str, found: Extracted) -> Extracted:
-    """Return the part of a marked line that is the answer: all of it, unless it is a sentence."""
+    """Return the part of a marked line that is the answer: all of it, unless it is a sentence that ends in one.
+
+    A sentence that hedges, bounds or describes ("at most 5", "twice 5", "not 5") is no answer: it is returned whole.
+    """
     if not _is_prose(found.text):
         return found
-    last_math = _last_math(text, found.start, found.end)
-    last_number = _last_number(text, found.start, found.end)
-    if last_math is not None and (last_number is None or last_number.start <= last_math.end):
-        return last_math
     clause = last_match(CLAUSE, text, found.start, found.end)
     if clause is not None:
         rest = _trimmed(text, clause.end(), found.end, Origin.MARKER)
+        if CONDITION.search(text, found.start, clause.end()):
+            return found
         if rest is not None and not _is_prose(rest.text):
             return rest
-    if last_number is not None:
-        return Extracted(text=last_number.text, start=last_number.start, end=last_number.end, origin=Origin.MARKER)
-    return found
+    start = found.start if clause is None else clause.end()
+    if HEDGE.search(text, start, found.end):
+        return found
+    last = _last_math(text, start, found.end) or _last_number(text, start, found.end)
+    if last is None or FORMULA_BEFORE.search(text, start, last.start):
+        return found
+    return Extracted(text=last.text, start=last.start, end=last.end, origin=Origin.MARKER)
 
 
 def _is_prose(text: str) -> bool:
@@ -425,7 +469,13 @@ def _last_math(text: str, start: int, end: int) -> Extracted | None:
             group = next(i for i in range(1, pattern.groups + 1) if match.group(i) is not None)
             if best is None or match.start(group) > best.start:
                 found = _trimmed(text, match.start(group), match.end(group), Origin.LAST_MATH)
+                if found is not None and best is not None and SPAN_JOINT.fullmatch(text, best.end, match.start()):
+                    found = Extracted(
+                        text=text[best.start : found.end], start=best.start, end=found.end, origin=found.origin
+                    )
                 best = found or best
+    if best is not None and (hedge := SPAN_HEDGE.search(text[max(best.start - 24, 0) : best.start])):
+        return Extracted(text=hedge[1] + " " + best.text, start=best.start, end=best.end, origin=best.origin)
     return best
 
 

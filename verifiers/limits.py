@@ -20,12 +20,14 @@ MAX_BARE_CHARS: Final = 300  # longest response without any marker taken whole a
 MAX_ANSWER_CHARS: Final = 4_096  # as inspect_ai's math scorer; the longest MATH reference is 159 (measured)
 MAX_SCORED_CHARS: Final = 65_536  # answers of puzzles are grids and move lists: 100 KB is no answer any more (guess)
 MAX_DEPTH: Final = 40  # nested parser calls of one answer (note on mathematics); about 5 of our frames each
+MAX_TERM_DEPTH: Final = 100  # levels of a parsed answer: comparers recurse two or three of our frames a level
 MAX_LITERAL_DIGITS: Final = 1_000  # digits of one number; int() of 4,300 is Python's own limit, this costs 20 us
 MAX_TOKENS: Final = 1_500  # of one answer (guess); the longest MATH reference has 80 (measured)
 MAX_NUMBER_EXPONENT: Final = 5_000  # |exponent| of a number in scientific notation: it is computed exactly (guess)
 MAX_EXPONENT: Final = 1_000  # |exponent| of a number in scientific notation: exact Fractions stay small (guess)
 MAX_TOWER_EXPONENT: Final = 20_000  # value of b^c in a^(b^c): bits of a power (note on mathematics)
 MAX_PLAIN_DIGITS: Final = 60  # of a number read without the parser (guess)
+MAX_BALL_BITS: Final = 20_000  # of a ball: 6,000 digits, some milliseconds a function (measured)
 MAX_SURD_RADICAND: Final = 10**15  # n of sqrt(n) kept exactly: its squares are found in microseconds (measured)
 MAX_SURD_TERMS: Final = 16  # of a sum of roots kept exactly (guess)
 MAX_EXACT_BITS: Final = 20_000  # of a rational number computed exactly (note on mathematics)
@@ -38,6 +40,7 @@ MAX_BRANCHES: Final = 16  # values of an answer with several plus-minus signs (g
 MAX_FACTORS: Final = 256  # entries of a factorisation: more means that an exponent was inflated (guess)
 EXACT_DECIMAL_DIGITS: Final = 12  # a decimal with so many digits that fits a fraction to its last digit is a printed
 # double of that fraction (doubles carry 15 to 17); with fewer digits it is a rounding, and wrong (guess)
+SHARED_DECIMAL_DIGITS: Final = 15  # of two decimals of which one may be the other, cut: what every double has
 MAX_FORM_CHARS: Final = 200  # of each normal form kept in a verdict's detail (guess)
 
 # --- batches ---------------------------------------------------------------------------------------------------------

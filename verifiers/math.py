@@ -175,7 +175,11 @@ def compare_exactly(answer: str, reference: Answer) -> Finding | None:
         return Finding(Reason.UNPARSED_REFERENCE, "limit")
     if wanted.type == CHOICE_KIND:
         return _compare_letters(answer, wanted)
-    return _climb(answer, wanted, reference)
+    try:
+        return _climb(answer, wanted, reference)
+    except RecursionError:  # depths are bounded: the caller's own stack was nearly full
+        logger.warning("unjudged: no room on the stack for an answer of %d characters", len(answer))
+        return Finding(Reason.WORKER_DIED, "limit")
 
 
 @lru_cache(maxsize=4_096)
@@ -246,9 +250,18 @@ def _tolerance(reference: Answer) -> Fraction | None:
 
 
 def _compare_letters(answer: str, wanted: Reference) -> Finding:
+    stated = OPTION.fullmatch(answer.strip())
+    if wanted.form is not None and stated is not None and _is_other_number(stated[2], wanted.form):
+        return Finding(Reason.VALUE_DIFFERS, CHOICE_KIND, answer[:MAX_FORM_CHARS], wanted.form[:MAX_FORM_CHARS])
     if wanted.form is not None and normal_form(answer) == normal_form(wanted.form):
         return Finding(None, "choice", answer[:MAX_FORM_CHARS], wanted.form[:MAX_FORM_CHARS])
     return compare_choice(answer, wanted.text)
+
+
+def _is_other_number(left: str, right: str) -> bool:
+    """Return whether two texts of an option both hold numbers, and not the same."""
+    first, second = (re.findall(r"\d+", text) for text in (left, right))
+    return bool(first and second and first != second)
 
 
 def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding | None:

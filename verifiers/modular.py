@@ -2,7 +2,7 @@
 
 Part of the mathematics ladder, between exact arithmetic and balls. A difference modulo a prime is a difference;
 sameness at random values modulo two primes of 61 bits is sameness but for a chance of degree / 2^61 (Schwartz 1980,
-doi:10.1145/322217.322225).
+doi:10.1145/322217.322225), unless somebody builds multiples of the primes in: ``values`` asks balls too.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
 
-from verifiers.limits import MAX_DEPTH, MAX_LITERAL_DIGITS, MAX_NUMBER_EXPONENT
-from verifiers.terms import Based, Decimal, Term, negated, number, text_of
+from verifiers.limits import MAX_DEPTH, MAX_LITERAL_DIGITS, MAX_NUMBER_EXPONENT, MAX_TERM_DEPTH
+from verifiers.terms import Based, Decimal, Term, depth_of, negated, number, text_of
 from verifiers.tokens import (
     CONSTANT_NAMES,
     FUNCTION_NAMES,
@@ -48,7 +48,8 @@ CLOSING: Final = {"(": ")", "[": "]", "\\{": "\\}", "{": "}", "langle": "rangle"
 FACTOR_SIGNS: Final = frozenset(
     {"(", "[", "{", "\\{", "frac", "binom", "sqrt", "lfloor", "lceil", "langle", "begin", "angle"}
 )
-APPLIED: Final = frozenset({"f", "g", "F", "G", "phi", "psi"})  # letters that before "(" are functions, not factors
+# Letters that before "(" are functions, not factors; all but f only before a single number or letter: g(x), g(2).
+APPLIED: Final = frozenset({"f", "g", "F", "G", "phi", "psi"})
 BASE_WORDS: Final = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 BASE_WORDS_MORE: Final = {"ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16}
 MATRICES: Final = frozenset(
@@ -62,7 +63,10 @@ BASED: Final = re.compile(
     r"[\s$]*\(?([0-9A-Za-z]{1,200})\)?_\{?\s?(?:\\(?:text|mathrm)\{)?\(?(\d{1,2}|[a-z]{3,8})\)?\s?\}{0,2}[\s$.]*",
     re.ASCII,
 )
+OLD_FONT: Final = re.compile(r"\{\s?\\(?:rm|bf|it)(?![A-Za-z])\s?([^{}]{0,80})\}")
+CHOSEN: Final = re.compile(r"(?:\{\s?\})?[_^]\{?\s?(\w{1,9})\s?\}?\s?C_\{?\s?(\w{1,9})\s?\}?")  # {}_{10}C_3
 DIGITS: Final = frozenset("0123456789abcdefghijklmnopqrstuvwxyz.")
+CASE_WORDS: Final = frozenset({"if", "for", "when", "where", "and"})
 END: Final = Token("end", "")
 
 
@@ -75,6 +79,10 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
     """
     if "\\\\" in text and "\\begin" not in text:  # escaped once too often: \\\\frac
         text = DOUBLED.sub(r"\\", text)
+    if "\\rm" in text or "\\bf" in text or "\\it" in text:
+        text = OLD_FONT.sub(r"\\text{\1}", text)
+    if "C_" in text:
+        text = CHOSEN.sub(r"\\binom{\1}{\2}", text)
     if "_" in text and (based := BASED.fullmatch(text)) is not None:
         base = _base(based[2])
         if base is not None and any(digit.isdigit() for digit in based[1]):
@@ -84,6 +92,8 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
     term = parser.answer()
     if parser.peek().kind != "end":
         raise NotParsedError(f"cannot go on at {parser.peek().text!r}")
+    if depth_of(term) > MAX_TERM_DEPTH:  # 1/1/1/..., 5!!!!: deep trees without a bracket
+        raise TooDeepError(f"more than {MAX_TERM_DEPTH} levels")
     return term
 
 
@@ -181,6 +191,12 @@ class _Parser:
         words = []
         while self.peek().kind in ("text", "word"):
             words.append(self.next().text)
+        last = words[-1].split()[-1].lower().strip(":") if words[-1].split() else ""
+        if self.peek().kind == "relation" and self.peek().text == "=":  # \text{Area} = 5
+            self.position += 1
+            return Term("relation", (Term("symbol", (), as_words(" ".join(words))), self.relation()), ("=",))
+        if last in ("is", "are", "equals") and self.peek().kind != "end":  # \text{The answer is } 5
+            return self.relation()
         if self.peek().kind != "end" and self.peek().kind != "separator" and not self.is_sign(",", ";", ")", "\\}"):
             raise NotParsedError(f"a formula follows the words {words}")
         return Term("text", (), as_words(" ".join(words)))
@@ -196,6 +212,8 @@ class _Parser:
             sides.append(self.operand())
         if not signs:
             return sides[0]
+        if "lor" in signs or "land" in signs:
+            return _joined(sides, signs)
         if "in" in signs and len(signs) > 1 and signs[-1] == "in" and set(signs[:-1]) != {"in"}:
             raise NotParsedError("a chain with a membership")
         if signs == ["in"]:
@@ -238,19 +256,26 @@ class _Parser:
         if len(words) == 1 and words[0].text.lower() in PERCENT_WORDS:
             self.position = stop
             return Term("percent", (term,))
-        if len(words) == 1 and words[0].text.lower() in SCALES:
+        term, words = _scaled(term, words)
+        if not words:
             self.position = stop
-            return Term("mul", (term, number(SCALES[words[0].text.lower()])))
+            return term
         unit = read_unit(words)
         if unit is None:
             raise NotParsedError(f"no unit: {' '.join(token.text for token in words)[:80]!r}")
         self.position = stop
-        return Term("quantity", (term,), unit)
+        quantity = Term("quantity", (term,), unit)
+        if self.peek().kind == "number" and self.tokens[stop - 1].kind in ("text", "word"):  # 2 hours 30 minutes
+            more = self.operand()
+            return Term("items", (quantity, *(more.args if more.op == "items" else (more,))), False)
+        return quantity
 
     def unit_stop(self) -> int:
         """Return the place behind what may be a unit: up to a separator, a relation or a bracket that closes."""
         stop, depth = self.position, 0
         while (token := self.tokens[stop]).kind not in ("end", "relation", "separator", "setop"):
+            if token.kind == "number" and stop > self.position and self.tokens[stop - 1].kind in ("text", "word"):
+                break
             if token.kind == "sign":
                 if token.text in "({":
                     depth += 1
@@ -387,7 +412,7 @@ class _Parser:
         elif len(token.text) == 2 and token.text.lower() == token.text and token.text in ("xy", "ab", "pq", "mn"):
             return False
         words = self.tokens[self.position : min(self.unit_stop(), self.position + 12)]
-        if len(words) == 1 and (token.text.lower() in SCALES or token.text.lower() in PERCENT_WORDS):
+        if token.text.lower() in SCALES or (len(words) == 1 and token.text.lower() in PERCENT_WORDS):
             return True
         unit = read_unit(words)
         return unit is not None and (unit.label is None or _split(token.text) is None)
@@ -444,7 +469,8 @@ class _Parser:
             base = Term("symbol", (), f"{base.value}_{self.script()}")
         if self.is_sign("^"):
             exponent = self.nested(lambda: self.raised(exponent))
-        return self.raised(self.postfixed(Term("pow", (base, exponent))))
+        power = Term("pow", (base, exponent))
+        return self.nested(lambda: self.raised(self.postfixed(power)))
 
     def is_degree(self) -> bool:
         """Take \\circ, {\\circ} or the letter o in braces."""
@@ -538,14 +564,27 @@ class _Parser:
 
     def constant(self, name: str) -> Term:
         if name in ("reals", "integers", "naturals", "rationals", "complexes"):
-            if self.take_sign("^"):
+            if self.is_sign("^") and not self.is_sign("+", ahead=1) and not self.is_sign("+", ahead=2):
+                self.position += 1
                 exponent = self.exponent()
                 plain = exponent == number(1) or exponent.op == "symbol"
                 return Term("constant", (), name) if plain else Term("pow", (Term("constant", (), name), exponent))
+            if self.is_positive():
+                return Term("group", (number(0), Term("constant", (), "infinity")), "()")
             if self.is_sign("_") or self.is_sign("+"):
                 sign = self.tokens[self.position + 1 : self.position + 4]
                 raise NotParsedError(f"part of a number set {[part.text for part in sign]}")
         return Term("constant", (), name)
+
+    def is_positive(self) -> bool:
+        """Take ^+, _+ or _{>0} behind a set of numbers."""
+        if not self.is_sign("^", "_"):
+            return False
+        for shape in (("+",), ("{", "+", "}"), ("{", ">", "0", "}")):
+            if tuple(self.peek(1 + place).text for place in range(len(shape))) == shape:
+                self.position += 1 + len(shape)
+                return True
+        return False
 
     def subscripted(self, name: str) -> Term:
         if self.take_sign("_"):
@@ -558,7 +597,7 @@ class _Parser:
         while self.is_sign("'"):
             self.position += 1
             name += "'"
-        if self.is_sign("(") and name.rstrip("'").partition("_")[0].removesuffix("^-1") in APPLIED:
+        if self.is_sign("(") and self.is_applied(name.rstrip("'").partition("_")[0].removesuffix("^-1")):
             self.position += 1
             arguments = self.nested(self.listed)
             self.expect(")")
@@ -568,6 +607,12 @@ class _Parser:
             self.position += 3
             return Term("apply", (Term("symbol", (), self.tokens[self.position - 2].text),), name)
         return Term("symbol", (), name)
+
+    def is_applied(self, name: str) -> bool:
+        """Return whether a letter before a bracket is a function."""
+        if name == "f":
+            return True
+        return name in APPLIED and self.peek(1).kind in ("word", "number") and self.is_sign(")", ahead=2)
 
     def is_function_head(self, name: str) -> bool:
         """Return whether a definition starts here: P(x) = ..., y(t) = ..."""
@@ -604,6 +649,8 @@ class _Parser:
         return _based(token.text, base)
 
     def accented(self, name: str) -> Term:
+        if name == "underline" and self.is_sign("{"):
+            return self.braced()
         inner = self.script() if self.is_sign("{") else self.next().text
         if name in ("vec", "hat", "widehat", "overrightarrow") and not inner.isdigit():
             return self.subscripted(inner if inner not in ("i", "e") else f"{name} {inner}")
@@ -832,14 +879,18 @@ class _Parser:
                 if cells:
                     rows.append(Term("row", tuple(cells)))
                 cells = []
-            elif not self.take_sign("&"):
-                cells.append(self.nested(self.relation))
+            elif not self.take_sign("&", ","):
+                while name == "cases" and self.peek().kind == "text" and self.peek().text.strip(" ,") in CASE_WORDS:
+                    self.position += 1
+                cells.append(self.nested(self.item))
         if cells:
             rows.append(Term("row", tuple(cells)))
         self.position += 2
         if name in ENVIRONMENTS:
             parts = tuple(cell for row in rows for cell in row.args)
-            if name == "cases" or not parts:
+            if name == "cases" and rows:
+                return Term("matrix", tuple(rows), "cases")
+            if not parts:
                 raise NotParsedError(f"environment {name!r}")
             return parts[0] if len(parts) == 1 else Term("items", parts, False)
         if not rows or len({len(row.args) for row in rows}) != 1:
@@ -856,6 +907,8 @@ def _added(terms: list[Term]) -> Term:
 
 
 def _times(left: Term, right: Term) -> Term:
+    if right.op in ("relation", "member") and left.op == "symbol":  # P(X > 1)
+        return Term("apply", (right,), left.value)
     if left.op == "mul":
         return Term("mul", (*left.args, right))
     return Term("mul", (left, right))
@@ -864,6 +917,20 @@ def _times(left: Term, right: Term) -> Term:
 def _sides_as_arguments(term: Term) -> Term:
     """Return k = 0 below a sum as something that has a value."""
     return Term("apply", term.args, "range") if term.op in ("relation", "items", "member") else term
+
+
+def _joined(sides: list[Term], signs: list[str]) -> Term:
+    """Return x < 1 \\lor x > 3 as a list of relations; p \\lor q stays one relation."""
+    parts: list[tuple[list[Term], list[str]]] = [([sides[0]], [])]
+    for sign, side in zip(signs, sides[1:], strict=True):
+        if sign in ("lor", "land"):
+            parts.append(([side], []))
+        else:
+            parts[-1][0].append(side)
+            parts[-1][1].append(sign)
+    if len({sign for sign in signs if sign in ("lor", "land")}) > 1 or not all(found for _, found in parts):
+        return Term("relation", tuple(sides), tuple(signs))
+    return Term("items", tuple(Term("relation", tuple(one), tuple(found)) for one, found in parts), "lor" in signs)
 
 
 def _mixed(whole: Term, fraction: Term) -> Term:
@@ -877,6 +944,18 @@ def _primed(term: Term) -> Term:
     if term.op in ("symbol", "apply"):
         return Term(term.op, term.args, term.value + "'")
     raise NotParsedError("a prime behind what is no variable")
+
+
+def _scaled(term: Term, words: list[Token]) -> tuple[Term, list[Token]]:
+    """Return 3 million dollars as 3,000,000 and dollars."""
+    if not words:
+        return term, words
+    first, space, rest = words[0].text.strip().partition(" ")
+    scale = SCALES.get(first.lower())
+    if scale is None:
+        return term, words
+    left = [words[0]._replace(text=rest)] if space else []
+    return Term("mul", (term, number(scale))), [*left, *words[1:]]
 
 
 def _is_proper(term: Term) -> bool:

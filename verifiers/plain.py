@@ -25,7 +25,7 @@ class Monomial(NamedTuple):
 
 
 _DIGITS: Final = rf"\d{{1,{MAX_PLAIN_DIGITS}}}"
-_WHOLE: Final = rf"\d{{1,3}}(?:(?:,|\{{,\}}|,\\!)\d{{3}})+(?!\d)|{_DIGITS}"
+_WHOLE: Final = rf"[1-9]\d{{0,2}}(?:(?:,|\{{,\}}|,\\!)\d{{3}})+(?!\d)|{_DIGITS}"
 _DECIMALS: Final = rf"\.\d{{1,{EXACT_DECIMAL_DIGITS - 1}}}"  # longer ones may be printed doubles
 
 

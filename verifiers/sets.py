@@ -1,24 +1,21 @@
 """Sets of real numbers: intervals, unions, complements, solution sets of inequalities, compared as sets.
 
-Part of the mathematics ladder. A set is kept as what it was built from; two are the same if they hold the same of the
-cells that all their end points cut the line into. Exact as far as ``values`` orders the end points. Solves relations
-between a variable, or a linear expression of one, and constants; nothing beyond that.
+Part of the mathematics ladder. Relations are read where they are solved (x < 3, |x| < 3); nothing is solved here: that
+2x + 1 < 7 is no answer to itself. A set is kept as what it was built from; two are the same if they hold the same of
+the cells that all their end points cut the line into. Exact as far as ``values`` orders the end points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cmp_to_key
 from typing import Final
-
-from flint import fmpq
 
 from verifiers.balls import NotScalarError, infinite_sign, precision, real_ball
 from verifiers.limits import MAX_SET_PARTS
 from verifiers.rationals import exact_or_none
-from verifiers.terms import Term, is_label, number, symbols, walk
+from verifiers.terms import Term, is_label, negated, number, symbols
 from verifiers.values import HIGH_BITS, LOW_BITS, same_value
 
 INFINITY: Final = Term("constant", (), "infinity")
@@ -186,7 +183,7 @@ def _related(term: Term) -> Solution:
     place = places[0]
     if sides[place].op == "call" and sides[place].value == "abs" and len(sides) == 2:
         return _within(sides[place].args[0], sides[1 - place], signs[0] if place == 0 else FLIPPED[signs[0]])
-    name, slope, offset = _linear(sides[place])
+    name = _name(sides[place])
     parts: list[RealSet] = []
     for index, sign in enumerate(signs):
         other = index + 1 if index >= place else index
@@ -195,18 +192,16 @@ def _related(term: Term) -> Solution:
             if _order_holds(sides[index], sides[index + 1], sign):
                 continue
             raise NoSetError("a chain that does not hold")
-        parts.append(_half_line(sides[other], sign if is_left else FLIPPED[sign], slope, offset))
+        parts.append(_half_line(sides[other], sign if is_left else FLIPPED[sign]))
     return Solution(_joined(parts, "and"), name)
 
 
 def _within(inner: Term, bound: Term, sign: str) -> Solution:
-    """Return where the absolute value of a linear expression is below, at or above a bound that is not negative."""
+    """Return where the absolute value of a variable is below, at or above a bound that is not negative."""
     if infinite_sign(bound) or _order(bound, number(0)) < 0:
         raise NoSetError("a bound that is negative or infinite")
-    name, slope, offset = _linear(inner)
-    above = _half_line(bound, sign, slope, offset)
-    below = _half_line(Term("neg", (bound,)), FLIPPED[sign], slope, offset)
-    return Solution(Combined(above, below, "and" if sign in ("<", "<=", "!=") else "or"), name)
+    above, below = _half_line(bound, sign), _half_line(negated(bound), FLIPPED[sign])
+    return Solution(Combined(above, below, "and" if sign in ("<", "<=", "!=") else "or"), _name(inner))
 
 
 def _order_holds(left: Term, right: Term, sign: str) -> bool:
@@ -214,38 +209,8 @@ def _order_holds(left: Term, right: Term, sign: str) -> bool:
     return {"<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0, "=": order == 0}.get(sign, order != 0)
 
 
-def _linear(term: Term) -> tuple[str, fmpq, fmpq]:
-    """Return variable, slope and offset of a linear expression of one variable with rational coefficients."""
-    if is_label(term) and term.op != "ratio":
-        return _name(term), fmpq(1), fmpq(0)
-    names = symbols(term)
-    if len(names) != 1 or any(node.op == "apply" for node in walk(term)):
-        raise NoSetError("several variables")
-    values = [exact_or_none(_replaced(term, names[0], number(value))) for value in (0, 1, 2, 7)]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        raise NoSetError("not rational")
-    zero, one, two, seven = known
-    slope = one - zero
-    if two - one != slope or seven - zero != 7 * slope or slope == 0:
-        raise NoSetError("not linear")
-    return names[0], slope, zero
-
-
-def _replaced(term: Term, name: str, value: Term) -> Term:
-    if term.op == "symbol":
-        return value if term.value == name else term
-    return term._replace(args=tuple(_replaced(arg, name, value) for arg in term.args)) if term.args else term
-
-
-def _half_line(bound: Term, sign: str, slope: fmpq, offset: fmpq) -> RealSet:
-    """Return where slope * x + offset is less than, equal to or greater than the bound."""
-    if offset != 0:
-        bound = Term("add", (bound, _as_term(-offset)))
-    if slope != 1:
-        bound = Term("div", (bound, _as_term(slope)))
-    if slope < 0:
-        sign = FLIPPED[sign]
+def _half_line(bound: Term, sign: str) -> RealSet:
+    """Return the numbers less than, equal to or greater than the bound."""
     sense = infinite_sign(bound)
     if sense:
         if (sign in ("<", "<=") and sense > 0) or (sign in (">", ">=") and sense < 0):
@@ -260,10 +225,6 @@ def _half_line(bound: Term, sign: str, slope: fmpq, offset: fmpq) -> RealSet:
             return Interval(bound, bound, True, True)
         case _:
             return Combined(WHOLE, Interval(bound, bound, True, True), "without")
-
-
-def _as_term(value: fmpq) -> Term:
-    return number(Fraction(int(value.p), int(value.q)))
 
 
 # --- the comparison -------------------------------------------------------------------------------------------------

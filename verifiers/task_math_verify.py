@@ -18,6 +18,13 @@ EXACT_TOLERANCE: Final = 1e-25  # of 40 digits: both sides exact (guess)
 FLOAT_TOLERANCE: Final = 1e-12  # of 15 digits: one side holds a decimal (guess)
 
 
+# Values for the variables, as numerator and denominator, to check a yes at; more variables than these go unchecked.
+POINTS: Final = (
+    ((13, 7), (29, 11), (5, 3), (17, 4), (31, 9), (7, 2)),
+    ((3, 8), (41, 13), (22, 7), (9, 5), (2, 9), (19, 6)),
+)
+
+
 def load() -> Callable[[Any], Any]:
     """Return the task. Its payload: ``answer``, ``reference``, ``precision`` (a decimal text or null).
 
@@ -47,18 +54,21 @@ def load() -> Callable[[Any], Any]:
     def agree(left: Any, right: Any) -> bool:
         """Return False where two values that math-verify calls equal are numbers that clearly differ."""
         if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
-            if not (left.is_number and right.is_number):
-                return True
-            return close(left, right)
+            names = sorted(left.free_symbols | right.free_symbols, key=str)
+            points = POINTS if names else POINTS[:1]
+            return all(close(at(left, names, point), at(right, names, point)) for point in points)
         if isinstance(left, (sympy.FiniteSet, sympy.Tuple)) and isinstance(right, (sympy.FiniteSet, sympy.Tuple)):
             return all(any(agree(a, b) for b in right.args) for a in left.args)
         return True
 
+    def at(side: Any, names: list[Any], point: tuple[tuple[int, int], ...]) -> Any:
+        return side.subs({name: sympy.Rational(*value) for name, value in zip(names, point, strict=False)})
+
     def close(left: Any, right: Any) -> bool:
         tolerance = FLOAT_TOLERANCE if left.has(sympy.Float) or right.has(sympy.Float) else EXACT_TOLERANCE
         a, b = sympy.N(left, 40), sympy.N(right, 40)
-        if not (a.is_finite and b.is_finite):
-            return bool(a == b)
+        if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
+            return bool(a == b) or left.free_symbols != set() or not (left.is_number and right.is_number)
         return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
 
     def within(left: Any, right: Any, precision: str) -> bool | None:

@@ -97,6 +97,15 @@ def walk(term: Term) -> Iterator[Term]:
         stack.extend(node.args)
 
 
+def depth_of(term: Term) -> int:
+    """Return how many levels the tree has."""
+    depth, level = 0, [term]
+    while level:
+        depth += 1
+        level = [arg for node in level for arg in node.args]
+    return depth
+
+
 def symbols(*terms: Term) -> list[str]:
     """Return the names of the variables, in order; the functions that are not known are none."""
     return sorted({node.value for term in terms for node in walk(term) if node.op == "symbol"})
@@ -118,7 +127,7 @@ def has_operator(term: Term) -> bool:
 
 
 def is_label(term: Term) -> bool:
-    """Return whether the term can name a value: x, x_1, f(x), |AB|, AB, \\Delta p, A:B, \\angle ABC; never a sum."""
+    """Return whether the term can name a value: x, x_1, f(x), AB, |AB|, A:B, \\Delta p, \\angle ABC; not x + 1, xy."""
     match term.op:
         case "symbol":
             return True
@@ -127,17 +136,35 @@ def is_label(term: Term) -> bool:
         case "constant":
             return term.value in ("e", "i")
         case "mul":
-            return all(arg.op == "symbol" or (arg.op == "constant" and arg.value in ("e", "i")) for arg in term.args)
-        case "ratio":
-            return all(is_label(arg) for arg in term.args)
+            first = term.args[0]
+            if first.op == "symbol" and first.value in ("Delta", "delta"):
+                return all(arg.op == "symbol" for arg in term.args)
+            return all(map(_is_name, term.args[1:])) and (_is_name(first) or first == Term("symbol", (), "m"))
+        case "ratio" | "div":
+            return all(map(_is_name, term.args)) or all(map(_is_differential, term.args))
         case "call":
-            return term.value in ("abs", "min", "max", "gcd", "lcm") and bool(symbols(term))
-        case "div":
-            return all(is_label(arg) for arg in term.args)
+            return term.value == "abs" and (_is_name(term.args[0]) or term.args[0].value in SIZED)
         case "group":
             return term.value == "()" and all(arg.op == "symbol" for arg in term.args)
         case _:
             return False
+
+
+SIZED: Final = frozenset("zwuvab")  # letters whose absolute value is a thing to ask for; of x it is half an equation
+
+
+def _is_differential(term: Term) -> bool:
+    return term.op == "mul" and len(term.args) == 2 and term.args[0] == Term("symbol", (), "d")
+
+
+def _is_name(term: Term) -> bool:
+    """Return whether a factor belongs to a name: a capital, or a symbol with a name of its own; AB, \\Delta p."""
+    if term.op == "mul":
+        return all(_is_name(arg) for arg in term.args)
+    return term.op == "symbol" and (term.value[:1].isupper() or len(term.value) > 1 or term.value in SIZED)
+
+
+MAX_SHOWN_BITS: Final = 3_000  # 900 digits: int to str has a limit of its own, and nobody reads more
 
 
 _BRACKETS: Final = {"add": ("", " + ", ""), "mul": ("", "*", ""), "div": ("", "/", ""), "pow": ("", "^", "")}
@@ -147,9 +174,9 @@ def text_of(term: Term) -> str:
     """Return the normal form for readers, in plain notation with every grouping shown."""
     match term.op:
         case "number":
-            return str(term.value)
+            return _number_text(term.value)
         case "decimal":
-            return str(term.value.value)
+            return _number_text(term.value.value)
         case "symbol" | "constant" | "text":
             return str(term.value)
         case "neg":
@@ -178,6 +205,11 @@ def text_of(term: Term) -> str:
             return f"{text_of(term.args[0])} [{term.value.label or f'{term.value.factor} {dimensions}'}]"
         case _:
             return f"{term.op}({_listed(term)})"
+
+
+def _number_text(value: Fraction) -> str:
+    bits = max(abs(value.numerator).bit_length(), value.denominator.bit_length())
+    return str(value) if bits <= MAX_SHOWN_BITS else f"<{bits} bits>"
 
 
 def _listed(term: Term) -> str:

@@ -128,7 +128,8 @@ def _lexer(marks: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?P<space>{_SPACE})"
         r"|(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s?(?:\{\d{1,40}\}|\d))"
-        rf"|(?P<number>\d{{1,3}}(?:{marks}\d{{3}})+(?!\d){_REAL}|\d+{_REAL}|\.\d+(?:[eE][+-]?\d{{1,9}}(?![\d.A-Za-z]))?)"
+        r"|(?P<going>\d*\.\d{0,20}?(?P<digit>\d)(?P=digit){2,40}\s?(?:\.\.\.|\\[lc]?dots(?![a-z])))"
+        rf"|(?P<number>[1-9]\d{{0,2}}(?:{marks}\d{{3}})+(?!\d){_REAL}|\d+{_REAL}|\.\d+(?:[eE][+-]?\d{{1,9}}(?![\d.A-Za-z]))?)"
         r"|(?P<command>\\[A-Za-z]+\*?)"
         r"|(?P<escaped>\\.)"
         r"|(?P<word>[A-Za-z]+)"
@@ -174,7 +175,20 @@ RELATIONS: Final = {
     "in": "in",
     "notin": "notin",
     "subset": "subset",
-    "subseteq": "subset",
+    "subseteq": "subseteq",
+    "land": "land",
+    "wedge": "land",
+    "lor": "lor",
+    "vee": "lor",
+    "to": "to",
+    "rightarrow": "to",
+    "longrightarrow": "to",
+    "mapsto": "mapsto",
+    "implies": "implies",
+    "Rightarrow": "implies",
+    "Longrightarrow": "implies",
+    "iff": "iff",
+    "Leftrightarrow": "iff",
     "mid": "|",
     "perp": "perp",
     "parallel": "parallel",
@@ -438,7 +452,7 @@ JOINED_TEXT: Final = re.compile(r"\s*,?\s+(and|or)\b\s*")  # "apples and": two t
 FORMULA_MARK: Final = re.compile(r"\\(?:[dt]?frac|sqrt|pi|cdot|times|left|infty)(?![a-z])|\$")
 NUMERIC_TEXT: Final = re.compile(r"[-+\d.,/%$\s\\]*\d[-+\d.,/%$\s\\!]*")
 SEPARATOR_TEXT: Final = re.compile(r"[,;.\s~]*(and|or|AND|OR|And|Or)[,;.\s~]*")
-FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*[A-Za-z0-9]+)+\s*\)?")
+FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*(?:[A-Za-z]{1,2}|\d+)(?![A-Za-z]))+\s*\)?")
 
 
 def tokenize(text: str, *, group_commas: bool) -> list[Token]:
@@ -485,6 +499,9 @@ def _scan(text: str, lexer: re.Pattern[str], tokens: list[Token]) -> None:
             continue
         if len(tokens) > MAX_TOKENS:
             raise TooManyTokensError(f"more than {MAX_TOKENS} tokens")
+        if kind == "number" and " " in found and tokens and tokens[-1].text in ("^", "_"):
+            found = found[: found.index(" ")]  # x^2 345 is no x to the 2345
+            position = match.start() + len(found)
         if kind == "number":
             digits = found if found.isdecimal() else GROUP_MARKS.sub("", found)
             tokens.append(Token("number", digits, is_spaced))
@@ -498,6 +515,9 @@ def _scan(text: str, lexer: re.Pattern[str], tokens: list[Token]) -> None:
             _add_sign(found, is_spaced, tokens)
         elif kind == "command":
             position = _add_command(text, found[1:], position, is_spaced, lexer, tokens)
+        elif kind in ("going", "digit"):  # 0.333...
+            digits = found.rstrip(" .\\lcdots").rstrip(match["digit"])
+            tokens.append(Token("number", f"{digits}({match['digit']})", is_spaced))
         elif kind == "repeating":
             point, _, block = found.partition("\\")
             tokens.append(Token("number", f"{point or '0'}({''.join(filter(str.isdigit, block))})", is_spaced))
@@ -526,7 +546,9 @@ def _add_escaped(character: str, is_spaced: bool, tokens: list[Token]) -> None:
         tokens.append(Token("sign", "usd", is_spaced))
     elif character in "%|&#":
         tokens.append(Token("sign", character, is_spaced))
-    elif character not in "\n\t-/":
+    elif character == "-":
+        tokens.append(Token("sign", "-", is_spaced))
+    elif character not in "\n\t/":
         tokens.append(Token("sign", "\\" + character, is_spaced))
 
 
@@ -581,15 +603,13 @@ def _named(name: str, is_spaced: bool) -> Token:
         return Token("accent", name, is_spaced)
     if name in OPERATORS:
         return Token("operator", name, is_spaced)
-    if name in ("land", "wedge"):
-        return Token("separator", "and", is_spaced)
-    if name in ("lor", "vee"):
-        return Token("separator", "or", is_spaced)
     return Token("symbol", GREEK_SYNONYMS.get(name, name if name in GREEK else f"\\{name}"), is_spaced)
 
 
 def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pattern[str], tokens: list[Token]) -> int:
-    argument = NESTED_ARGUMENT.match(text, position) or BARE_ARGUMENT.match(text, position)
+    argument = NESTED_ARGUMENT.match(text, position)
+    if argument is None and name not in ("rm", "bf", "it"):
+        argument = BARE_ARGUMENT.match(text, position)
     if argument is None:
         return position  # deeper braces: only a font
     content = argument[1].replace("\\ ", " ").replace("~", " ").strip()

@@ -139,7 +139,7 @@ _OTHERS: Final[dict[str, tuple[Fraction, dict[str, int]]]] = {
     "GBP": (Fraction(1), {"gbp": 1}),
     "yen": (Fraction(1), {"yen": 1}),
     "rupee": (Fraction(1), {"rupee": 1}),
-    "unit": (Fraction(1), {}),
+    "unit": (Fraction(1), {"unit": 1}),
 }
 _LONG_NAMES: Final = {
     "meter": "m",
@@ -195,96 +195,20 @@ UNITS: Final = _table()
 LETTER_UNITS: Final = frozenset(name for name in UNITS if len(name) == 1)
 DEGREE: Final = Unit(Fraction(1), (("degree", 1),))
 # Words beside a number that say something else than what is counted.
-NO_LABELS: Final = frozenset(
-    [
-        "or",
-        "and",
-        "to",
-        "not",
-        "no",
-        "if",
-        "when",
-        "is",
-        "are",
-        "be",
-        "was",
-        "were",
-        "for",
-        "all",
-        "any",
-        "where",
-        "with",
-        "between",
-        "but",
-        "if",
-        "then",
-        "than",
-        "more",
-        "less",
-        "least",
-        "most",
-        "about",
-        "approximately",
-        "approx",
-        "roughly",
-        "nearly",
-        "maybe",
-        "perhaps",
-        "either",
-        "neither",
-        "both",
-        "only",
-        "mod",
-        "modulo",
-        "base",
-        "choose",
-        "plus",
-        "minus",
-        "times",
-        "over",
-        "divided",
-        "by",
-        "of",
-        "does",
-        "do",
-        "exist",
-        "real",
-        "integer",
-        "number",
-        "numbers",
-        "solution",
-        "solutions",
-        "undefined",
-        "infinity",
-        "none",
-        "true",
-        "false",
-        "yes",
-        "wait",
-        "actually",
-        "correct",
-        "incorrect",
-        "wrong",
-        "right",
-        "answer",
-        "as",
-        "an",
-        "a",
-        "the",
-        "from",
-        "except",
-        "without",
-        "even",
-        "odd",
-        "positive",
-        "negative",
-        "root",
-        "roots",
-        "arbitrary",
-        "constant",
-        "i",
-    ]
-)
+_NO_LABELS: Final = """
+    " or and to not no if when is are be was were for all any where with between but then than more less least
+    most about approximately approx roughly nearly maybe perhaps possibly probably alternatively either neither
+    both only mod base modulo choose plus minus times over under above below divided by of does do exist real
+    integer number numbers solution solutions undefined infinity none true false yes wait actually correct
+    incorrect wrong right answer as an the from except without even odd positive negative root roots arbitrary
+    constant i squared cubed doubled tripled halved too many few zero one two three four five six seven eight nine
+    ten eleven twelve twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands
+    million millions billion billions trillion dozen dozens half halves third thirds quarter quarters fourth
+    fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth
+    hundredths thousandth thousandths pair pairs couple score grand kilo mega giga milli micro percent percentage
+    factorial power per twice thrice mixed reciprocal inverse opposite absolute value remainder
+"""
+NO_LABELS: Final = frozenset(_NO_LABELS.split())
 # The same with these, the digits before them count something else: no unit and no label.
 SCALES: Final = {
     "hundred": 10**2,
@@ -294,6 +218,7 @@ SCALES: Final = {
     "trillion": 10**12,
     "dozen": 12,
 }
+SPACING: Final = re.compile(r"\\[,;:! ]")
 WORD: Final = re.compile(r"\\?[A-Za-z]+|\d+|[€£¢]|\S")
 MAX_LABEL_WORDS: Final = 4  # "square inches of paper" is one (guess)
 
@@ -319,8 +244,6 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
         words.pop()
     if not words:
         return None
-    if words == ["unit"] or [word.lower() for word in words[-1:]] in (["unit"], ["units"]):
-        return Unit(Fraction(1), ())
     try:
         return _Reader(words).read()
     except _NoUnitError:
@@ -330,7 +253,8 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
 def _words_of(token: Token) -> list[str]:
     match token.kind:
         case "text":
-            return [word.lstrip("\\") for word in WORD.findall(token.text) if word != "\\" and word not in "{}()"]
+            plain = SPACING.sub(" ", token.text)
+            return [word.lstrip("\\") for word in WORD.findall(plain) if word != "\\" and word not in "{}()"]
         case "symbol" if token.text in ("\\Omega", "Omega"):
             return ["ohm"]
         case "symbol" if token.text == "mu":

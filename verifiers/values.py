@@ -8,14 +8,14 @@ Variables are real: a point where either side is not real is outside the domain,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
 from flint import acb, arb, fmpq
 
-from verifiers.balls import Evaluator, Point, infinite_sign, precision, real_ball
-from verifiers.limits import EXACT_DECIMAL_DIGITS
+from verifiers.balls import Evaluator, Point, Reach, infinite_sign, precision, real_ball
+from verifiers.limits import EXACT_DECIMAL_DIGITS, MAX_BALL_BITS, SHARED_DECIMAL_DIGITS
 from verifiers.modular import PRIMES, NotModularError, inverse, modular, same_modular, seed
 from verifiers.rationals import UndefinedError, exact_or_none
 from verifiers.surds import ONE, surd
@@ -39,6 +39,10 @@ def _same_constant(left: Term, right: Term) -> bool | None:
     return True if True in answers else None if None in answers else False
 
 
+class TooFarError(ArithmeticError):
+    """The two may be the same, but a difference would be too small beside them to show within our limits."""
+
+
 def has_log(term: Term) -> bool:
     """Return whether a logarithm stands there without a base: natural, or to base 10."""
     return any(node.op == "call" and node.value == "log" and len(node.args) == 1 for node in walk(term))
@@ -48,56 +52,127 @@ def _same_balls(left: Term, right: Term, log_base: int | None) -> bool | None:
     radii = []
     for bits in (LOW_BITS, HIGH_BITS):
         with precision(bits):
-            difference, size = _difference(left, right, {}, log_base)
+            difference = _difference(left, right, log_base)
             if difference is None:
                 return None
             if not difference.contains(0):
                 return False
-            radii.append((_radius(difference), size))
-    (low, _), (high, size) = radii
+            radii.append(_radius(difference))
+    low, high = radii
     with precision(LOW_BITS):
-        # Where both sides are huge, 300 digits may not reach the units: then the caller must know better.
-        is_sharp = bool(high <= low * arb(2) ** (-(HIGH_BITS - LOW_BITS) // 2)) or bool(high == 0)
-        return True if is_sharp and bool(size < arb(2) ** (HIGH_BITS - LOW_BITS)) else None
+        if not (high <= low * arb(2) ** (-(HIGH_BITS - LOW_BITS) // 2) or high == 0):
+            return None
+    bits = 2 * _reach(left, right, {}, log_base) + HIGH_BITS - LOW_BITS
+    if bits <= HIGH_BITS:
+        return True
+    if bits > 2 * MAX_BALL_BITS:
+        raise TooFarError(f"{bits} bits")
+    with precision(bits):  # e^-1000 beside 1: it takes more digits than those to show
+        difference = _difference(left, right, log_base)
+        return None if difference is None else bool(difference.contains(0))
+
+
+def _reach(left: Term, right: Term, point: Point, log_base: int | None) -> int:
+    """Return how many bits lie between the largest or smallest value inside the terms and 1."""
+    found = 0
+    with precision(LOW_BITS):
+        for term in (left, right):
+            for is_complex in (False, True):
+                evaluate = Reach(point, is_complex=is_complex, log_base=log_base)
+                if evaluate(term).is_finite():
+                    break
+            found = max(found, evaluate.bits)
+    return found
 
 
 def _radius(ball: acb) -> arb:
     return arb(ball.real.rad()) + arb(ball.imag.rad())
 
 
-def _difference(left: Term, right: Term, point: Point, log_base: int | None) -> tuple[acb | None, arb]:
-    """Return the ball of the difference and one of the size of the sides; None where a side is not finite."""
+def _difference(left: Term, right: Term, log_base: int | None) -> acb | None:
+    """Return the ball of the difference of two constants; None where a side is not finite."""
     for is_complex in (False, True):
-        evaluate = Evaluator(point, is_complex=is_complex, log_base=log_base)
+        evaluate = Evaluator({}, is_complex=is_complex, log_base=log_base)
         first, second = evaluate(left), evaluate(right)
         if first.is_finite() and second.is_finite():
-            return acb(first - second), arb(abs(first).abs_upper()) + arb(abs(second).abs_upper())
-    return None, arb(0)
+            return acb(first - second)
+    return None
 
 
 # --- functions ------------------------------------------------------------------------------------------------------
-def _points(names: list[str]) -> Iterator[dict[str, arb]]:
-    for turn in range(NUM_POINTS):
-        low, high = RANGES[turn]
-        yield {name: arb(fmpq(low) + fmpq(high - low) * fmpq(seed(name, turn) % 99_991 + 1, 99_993)) for name in names}
+PIECEWISE: Final = frozenset({"abs", "min", "max", "floor", "ceil", "sgn", "mod"})
+MAX_CORNERS: Final = 6  # constants of a piecewise function that points are put around (guess)
+
+
+def _points(names: list[str], *terms: Term) -> Iterator[dict[str, arb]]:
+    """Yield points of fixed random values; for piecewise functions some more, on both sides of their constants."""
+    ranges: list[tuple[Any, Any]] = list(RANGES)
+    for corner in _corners(terms):
+        ranges += [(-3 * corner, -corner), (-corner, corner), (corner, 3 * corner)]
+    whole = _whole_names(terms)
+    for turn, (low, high) in enumerate(ranges):
+        yield {
+            name: arb(seed(name, turn) % 40 + 1)
+            if name in whole
+            else arb(fmpq(low) + fmpq(high - low) * fmpq(seed(name, turn) % 99_991 + 1, 99_993))
+            for name in names
+        }
+
+
+def _whole_names(terms: Sequence[Term]) -> set[str]:
+    """Return the variables that stand in exponents of negative numbers: whole, as n in (-1)^n."""
+    found: set[str] = set()
+    for node in (node for term in terms for node in walk(term) if node.op == "pow"):
+        base = exact_or_none(node.args[0])
+        if base is not None and base < 0:
+            found.update(symbols(node.args[1]))
+    return found
+
+
+def _corners(terms: Sequence[Term]) -> list[fmpq]:
+    if not any(node.op == "call" and node.value in PIECEWISE for term in terms for node in walk(term)):
+        return []
+    found: list[fmpq] = []
+    for node in (node for term in terms for node in walk(term)):
+        value = None if symbols(node) else exact_or_none(node)
+        if value is not None and value != 0 and abs(value) not in found:
+            found.append(abs(value))
+    return sorted(found, reverse=True)[:MAX_CORNERS]
 
 
 def _same_function(left: Term, right: Term) -> bool | None:
     """Return whether two terms agree wherever both are real, else at complex points; None where too few points say."""
     readings = (None, 10) if has_log(left) != has_log(right) else (None,)
     names = symbols(left, right)
-    answers = []
-    with precision(POINT_BITS):
-        for log_base in readings:
-            said = _agree_at(_points(names), left, right, is_complex=False, log_base=log_base, needed=MIN_REAL_POINTS)
-            if said is None:
-                points = (
-                    {name: acb(value, fmpq(seed(name, 77 + turn) % 1_009 + 1, 1_000)) for name, value in point.items()}
-                    for turn, point in zip(range(NUM_COMPLEX_POINTS), _points(names), strict=False)
-                )
-                said = _agree_at(points, left, right, is_complex=True, log_base=log_base, needed=2)
-            answers.append(said)
+    answers: list[bool | None] = []
+    for log_base in readings:
+        said = _agree(left, right, names, log_base, POINT_BITS)
+        if said:
+            point = next(_points(names, left, right))
+            bits = 2 * _reach(left, right, point, log_base) + POINT_BITS // 2
+            if bits > MAX_BALL_BITS:
+                raise TooFarError(f"{bits} bits")
+            if bits > POINT_BITS:
+                said = _agree(left, right, names, log_base, bits)
+        answers.append(said)
     return True if True in answers else None if None in answers else False
+
+
+def _agree(left: Term, right: Term, names: list[str], log_base: int | None, bits: int) -> bool | None:
+    with precision(bits):
+        points = _points(names, left, right)
+        said = _agree_at(points, left, right, is_complex=False, log_base=log_base, needed=MIN_REAL_POINTS)
+        if said is not None:
+            return said
+        whole = _whole_names((left, right))
+        complex_points = (
+            {
+                name: acb(value) if name in whole else acb(value, fmpq(seed(name, 77 + turn) % 1_009 + 1, 1_000))
+                for name, value in point.items()
+            }
+            for turn, point in zip(range(NUM_COMPLEX_POINTS), _points(names, left, right), strict=False)
+        )
+        return _agree_at(complex_points, left, right, is_complex=True, log_base=log_base, needed=2)
 
 
 def _agree_at(
@@ -146,25 +221,40 @@ def same_value(answer: Term, reference: Term, tolerance: Fraction | None = None)
             return bool(abs(difference) <= fmpq(tolerance.numerator, tolerance.denominator))
     if symbols(answer, reference):
         same = None if has_op(answer, "degree") or has_op(reference, "degree") else same_modular(answer, reference)
-        return _same_function(answer, reference) if same is None else same
+        if same is False:
+            return False
+        return _same_function(answer, reference) if same is None else _is_confirmed(answer, reference)
     if tolerance is not None:
         return _is_within(answer, reference, tolerance)
     return _same_number(answer, reference)
 
 
+def _is_confirmed(answer: Term, reference: Term) -> bool | None:
+    """Return whether two functions that are the same modulo the primes agree at points too; None where none tells."""
+    names = symbols(answer, reference)
+    with precision(POINT_BITS):
+        points = (point for _, point in zip(range(3), _points(names, answer, reference), strict=False))
+        said = _agree_at(points, answer, reference, is_complex=False, log_base=None, needed=1)
+        if said is None and not has_constant(answer, "i"):
+            raise TooFarError("no point where both have a value")
+        return True if said is None else said
+
+
 def _same_number(answer: Term, reference: Term) -> bool | None:
     same = same_modular(answer, reference)
-    if same is not None and not has_constant(answer, "pi", "e") and not has_constant(reference, "pi", "e"):
-        return same  # rational (or Gaussian) numbers of any size
+    if same is False and not has_constant(answer, "pi", "e") and not has_constant(reference, "pi", "e"):
+        return False  # rational (or Gaussian) numbers of any size
     by_ball = _same_constant(answer, reference)
     if by_ball is False and (_is_printed_double(answer, reference) or _is_printed_double(reference, answer)):
         return True
-    return by_ball if same is None or by_ball is not None else same
+    if by_ball is None and same:
+        raise TooFarError("equal modulo the primes, and too large to compare")
+    return by_ball
 
 
 def _is_within(answer: Term, reference: Term, tolerance: Fraction) -> bool | None:
     with precision(LOW_BITS):
-        difference, _ = _difference(answer, reference, {}, None)
+        difference = _difference(answer, reference, None)
         if difference is None:
             return None
         allowed = arb(fmpq(tolerance.numerator, tolerance.denominator))
@@ -179,6 +269,8 @@ def _is_printed_double(term: Term, other: Term) -> bool:
         return False
     step = fmpq(1, 10**term.value.num_decimals)
     value = exact_or_none(other)
+    if other.op == "decimal" and min(term.value.num_digits, other.value.num_digits) < SHARED_DECIMAL_DIGITS:
+        return False
     if value is not None and (value * fmpq(10) ** EXACT_DECIMAL_DIGITS).q == 1:
         return False  # it could have been written out
     printed = fmpq(term.value.value.numerator, term.value.value.denominator) * sign

@@ -16,7 +16,8 @@ TEXT_MARKS: Final = re.compile(
 )
 SPACING: Final = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|[{}$*]|\\[()\[\]]")
 PUNCTUATION: Final = re.compile(r"(?<!\d)[.,;:!?'\"`’]|[.,;:!?'\"`’](?!\d)")
-GROUPS: Final = re.compile(r"[^\W\d_]+|\d+")
+GROUPS: Final = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
+MORE_THAN_WORDS: Final = re.compile(r"[^\w\s.,:;'\"()!?-]|(?<![^\W\d_])-|-(?![^\W\d_])|_")  # a hyphen joins letters
 HALF_DAY: Final = re.compile(r"\b([ap])\.\s?m\.?(?![a-z])", re.IGNORECASE)
 LETTERS_ONLY: Final = re.compile(r"[^\W\d_][^\W\d_' \-]*")
 # Two ways to say the same; the right side is what they are compared by.
@@ -46,9 +47,13 @@ def as_words(text: str) -> str:
 
 
 def has_same_words(left: str, right: str) -> bool:
-    """Return whether two texts are the same letters and digits in the same groups: 1:35 p.m. and 1 : 35 PM."""
-    first, second = (GROUPS.findall(as_words(text)) for text in (left, right))
-    return first == second != []
+    """Return whether two texts are the same words, times and numbers: 1:35 p.m. and 1 : 35 PM. Signs must be equal."""
+    first, second = as_words(left), as_words(right)
+    if first == second != "":
+        return True
+    if MORE_THAN_WORDS.search(first) or MORE_THAN_WORDS.search(second):
+        return False
+    return GROUPS.findall(first) == GROUPS.findall(second) != []
 
 
 def is_worded(text: str) -> bool:
