@@ -15,7 +15,7 @@ from schemas.problem import Choice
 from schemas.verdict import Reason, Verdict
 from verifiers.extract import Extracted, Missing, Origin, extract_answer, response_start
 from verifiers.finding import Finding, to_check
-from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS
+from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS, MAX_TAIL_CHARS
 from verifiers.parser import normal_form
 from verifiers.words import as_words
 
@@ -90,7 +90,7 @@ def extract_choice(completion: str, *, strict: bool = False) -> Extracted | Miss
             return found
     elif strict or found.reason is not Reason.NO_ANSWER:
         return found
-    start = response_start(completion)
+    start = max(response_start(completion), len(completion) - MAX_TAIL_CHARS)
     opening = FIRST_LETTER.match(completion, start)
     chosen = [match for match in LAST_CHOICE.finditer(completion, start) if _is_chosen(completion, match)]
     last = chosen[-1] if chosen else opening if opening and _is_chosen(completion, opening) else None

@@ -17,10 +17,22 @@ from typing import Final
 
 from schemas.verdict import Reason
 from verifiers.balls import NotScalarError, infinite_sign
-from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
+from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_FACTORS, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
 from verifiers.rationals import exact_or_none
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
-from verifiers.terms import SETS, Term, has_constant, has_op, has_operator, is_label, negated, number, symbols, walk
+from verifiers.terms import (
+    SETS,
+    Term,
+    depth_of,
+    has_constant,
+    has_op,
+    has_operator,
+    is_label,
+    negated,
+    number,
+    symbols,
+    walk,
+)
 from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
 from verifiers.values import TooFarError, constant_ratio, same_value
 
@@ -356,7 +368,7 @@ def _unlabelled_items(term: Term) -> Term:
     if not named or len({part[0] for part in named}) != 1:
         return term
     values = tuple(arg if part is None else part[1] for arg, part in zip(term.args, found, strict=True))
-    return term._replace(args=values)
+    return term._replace(args=values, value=True)  # one name, several values: in no order
 
 
 def _definitions(term: Term) -> dict[Term, Term] | None:
@@ -388,7 +400,8 @@ def _compare_definitions(answer: Term, reference: Term, how: How) -> Reason | _N
         return _first(compare(mine[name], theirs[name], how) for name in theirs)
     named, other = (mine, reference) if mine is not None else (theirs, answer)
     assert named is not None
-    if other.op not in ("group", "items", "set", "matrix"):
+    is_list = other.op == "items" and not other.value and not any(arg.op == "relation" for arg in other.args)
+    if not is_list and other.op not in ("group", "matrix"):
         return Reason.TYPE_MISMATCH
     values = _vector(other) if other.op == "matrix" else other.args
     if values is None or len(values) != len(named):
@@ -522,7 +535,7 @@ def _compare_collections(answer: Term, reference: Term, how: How) -> Reason | No
 
 
 def _distinct(terms: Sequence[Term]) -> tuple[Term, ...]:
-    return tuple(dict.fromkeys(terms))
+    return tuple({_key(term): term for term in reversed(terms)}.values())[::-1]
 
 
 def _compare_unordered(answers: Sequence[Term], references: Sequence[Term], how: How) -> Reason | None:
@@ -595,19 +608,23 @@ def _summed(parts: Sequence[list[tuple[Term, ...]] | None]) -> list[tuple[Term, 
 
 
 def _multiplied(parts: Sequence[list[tuple[Term, ...]] | None]) -> list[tuple[Term, ...]] | None:
-    total = parts[0]
+    total = parts[0] if len(parts) <= MAX_MATRIX_FACTORS else None
     for part in parts[1:]:
         if total is None or part is None or len(total[0]) != len(part):
             return None
         columns = list(zip(*part, strict=True))
-        if len(total) * len(columns) * len(part) > MAX_MATRIX_PRODUCTS:
+        cells = (cell for rows in (total, part) for row in rows for cell in row)
+        if len(total) * len(columns) * len(part) > MAX_MATRIX_PRODUCTS or max(map(depth_of, cells)) > 12:
             return None
         total = [tuple(_dot(row, column) for column in columns) for row in total]
     return total
 
 
 def _dot(row: Sequence[Term], column: Sequence[Term]) -> Term:
-    return Term("add", tuple(Term("mul", pair) for pair in zip(row, column, strict=True)))
+    """Return the sum of the products, as a number where it is one: else each factor doubles the term."""
+    term = Term("add", tuple(Term("mul", pair) for pair in zip(row, column, strict=True)))
+    value = exact_or_none(term)
+    return term if value is None else number(Fraction(int(value.p), int(value.q)))
 
 
 def _vector(term: Term) -> tuple[Term, ...] | None:

@@ -101,12 +101,13 @@ NO_JOINT: Final = re.compile(
     re.IGNORECASE,
 )
 FASTENED_BEFORE: Final = re.compile(
-    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-|(?<=[\w)}])\s?[+*/^_]|\\(?:cdot|times|neq?)\s?|\bnot|\\[dt]?frac\{|"
-    r"\\sqrt\{|\\verb\|)$"
+    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-\s?(?:\\,)?|(?<=[\w)}])\s?[+*/^_]|\\(?:cdot|times|neq?|pm|log|ln)\s?|\bnot|"
+    r"\\text\s?\{\s?not\s?\}|\\[dt]?frac\{|\\sqrt\{|\\verb\|)$"
 )
 FASTENED_BEHIND: Final = re.compile(
     r"\\?%|\^\{?[^\s$]{1,10}|\\(?:cdot|times)\s?10\^\{?-?\d+\}?|(?:hundred|thousand|million|billion|trillion|percent)\b|"
-    r"(?:or|\\text\s?\{\s?or\s?\})\s+\$?\s?[-\d\\][^\s.$]*|is (?:wrong|incorrect|not)\b|[xyi](?![A-Za-z])"
+    r"(?:or|\\text\s?\{\s?or\s?\})\s+\$?\s?[-\d\\][^\s.$]*|is (?:wrong|incorrect|not)\b|[xyi](?![A-Za-z])|"
+    r"_\{?\w+\}?|\.?\d+|\\[dt]?frac\s?\{?\d+\}?\s?\{?\d+\}?"
 )
 ANSWER_TAG: Final = re.compile(r"<(/?)answer>")
 MATH_SPAN: Final = re.compile(r"\$\$?([^$]{1,2000})\$|\\\(((?:[^\\]|\\(?![()])){1,2000})\\\)", re.DOTALL)
@@ -126,7 +127,43 @@ COMMAND_TEXT: Final = re.compile(
     r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
 )
 AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
-CLAUSE: Final = re.compile(r"\b(?:is|are|be|equals|gives|get|to)\b[ \t]*:?")
+CLAUSE: Final = re.compile(
+    r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b"
+    "[ \t]*:?"
+)
+HEDGE: Final = re.compile(r"\b(not|between|than|at most|at least|minus|or)\s*[$(\\\[]{0,2}$")
+NUMBER: Final = re.compile(
+    r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
+    r"|-?\\d?frac\{-?\d+\}\{\d+\}",
+    re.ASCII,
+)
+WORD: Final = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|pi)\b)[A-Za-z]{2,}")
+OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff\u3000-\u9fff\uac00-\ud7af]{2}")
+FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt|mod|in")
+COMMAND_TEXT: Final = re.compile(
+    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+)
+AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
+CLAUSE: Final = re.compile(
+    r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b"
+    r"[ \t]*:?"
+)
+HEDGE: Final = re.compile(r"\b(not|between|than|at most|at least|minus|or)\s*[$(\\\[]{0,2}$")
+NUMBER: Final = re.compile(
+    r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
+    r"|-?\\d?frac\{-?\d+\}\{\d+\}",
+    re.ASCII,
+)
+WORD: Final = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|pi)\b)[A-Za-z]{2,}")
+OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff\u3000-\u9fff\uac00-\ud7af]{2}")
+FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt|mod|in")
+COMMAND_TEXT: Final = re.compile(
+    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+)
+AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
+CLAUSE: Final = re.compile(
+    r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b[ \t]*:?"
+)
 HEDGE: Final = re.compile(
     r"\b(?:not|no|never|either|neither|or|than|most|least|between|twice|thrice|half|double|minus|negative|if|unless|but|"
     r"except|probably|maybe|perhaps|possibly|roughly|about|approximately|nearly|root|power|squared?|cubed?|below|above|"
@@ -283,10 +320,14 @@ def _lone_box(text: str, start: int) -> Extracted | None:
 def _in_context(text: str, start: int, end: int, answer: str) -> str:
     """Return what a box says with what is fastened to it: a sign before, a percent sign behind, "or 6", "not"."""
     before = text[max(start - 24, 0) : start].rstrip(" $")
-    if before and before[-1] in "-+*/^_t{|e" and (match := FASTENED_BEFORE.search(before)):
+    if before and (match := FASTENED_BEFORE.search(before)):
         answer = f"{match[1]}{answer}"
-    after = text[end : end + 40].lstrip(" $")
-    if after and after[0] in "%^\\htmbopix" and (match := FASTENED_BEHIND.match(after)):
+    elif text[start - 1 : start].isdigit():
+        answer = f"{text[start - 1]}{answer}"
+    after = text[end : end + 40]
+    is_digit = after[:1].isdigit() or (after[:1] == "." and after[1:2].isdigit())
+    after = after.lstrip(" $")
+    if after and (is_digit or after[0] in "%^\\_htmbopix") and (match := FASTENED_BEHIND.match(after)):
         answer = f"{answer}{match[0]}"
     return answer
 
@@ -300,7 +341,7 @@ def _from_boxes(text: str, start: int, end: int) -> Extracted | Missing | None:
         return Missing(reason=Reason.UNTERMINATED_BOX, start=last.outer.start, end=end)
     parts = [last] if len(boxes) == 1 else _joined(text, boxes)
     texts = list(dict.fromkeys(unwrap(text[part.inner.start : part.inner.end]) for part in parts))
-    if not any(texts):
+    if not unwrap(text[last.inner.start : last.inner.end]):
         return Missing(reason=Reason.EMPTY_BOX, start=last.outer.start, end=last.outer.end)
     first = parts[0] if len(texts) > 1 else last
     stop = last.outer.end
@@ -404,6 +445,8 @@ def _clause(text: str, found: Extracted) -> Extracted:
     clause = last_match(CLAUSE, text, found.start, found.end)
     if clause is not None:
         rest = _trimmed(text, clause.end(), found.end, Origin.MARKER)
+        if rest is not None and is_worded(found.text) and len(rest.text.split()) > 1:
+            return found  # a sentence in words is an answer in words: "Optical science is your specialty"
         if CONDITION.search(text, found.start, clause.end()):
             return found
         if rest is not None and not _is_prose(rest.text):
@@ -464,8 +507,11 @@ def _stripped(text: str, start: int, end: int, origin: Origin) -> Extracted | No
 
 def _last_math(text: str, start: int, end: int) -> Extracted | None:
     best = None
+    last_environment = text.rfind("\\begin{", start, end)
     for pattern in (MATH_SPAN, DISPLAY, MATRIX):
-        for match in pattern.finditer(text, start, end):
+        if pattern is MATRIX and last_environment < 0:
+            continue
+        for match in pattern.finditer(text, last_environment if pattern is MATRIX else start, end):
             group = next(i for i in range(1, pattern.groups + 1) if match.group(i) is not None)
             if best is None or match.start(group) > best.start:
                 found = _trimmed(text, match.start(group), match.end(group), Origin.LAST_MATH)

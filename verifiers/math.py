@@ -31,7 +31,7 @@ from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
 from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
 from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
-from verifiers.terms import Term, has_op, symbols, text_of
+from verifiers.terms import Term, symbols, text_of
 from verifiers.tokens import TooManyTokensError, groups_commas
 from verifiers.words import as_words, has_same_words, is_worded
 
@@ -164,7 +164,8 @@ def compare_exactly(answer: str, reference: Answer) -> Finding | None:
         return Finding(Reason.UNPARSED_REFERENCE, "extraction")
     if answer.strip() == wanted.text:
         return Finding(None, "string", answer[:MAX_FORM_CHARS], wanted.text[:MAX_FORM_CHARS])
-    if wanted.plain is not None and reference.precision is None:
+    is_worked_out = reference.kind != NUMBER_KIND or "\\sqrt" not in answer
+    if wanted.plain is not None and reference.precision is None and is_worked_out:
         plain = read_plain(answer)
         if plain is not None and len(plain) == len(wanted.plain):
             reason = None if plain == wanted.plain else Reason.VALUE_DIFFERS
@@ -331,11 +332,21 @@ def is_written_out(term: Term) -> bool:
         case "quantity" | "degree":
             return is_written_out(term.args[0])
         case "add":
-            return len(term.args) == 2 and term.args[0].op == "number" and term.args[1].op == "div"
+            first, second = term.args[0], term.args[-1]
+            is_mixed = first.op == "number" and second.op == "div" and is_written_out(second)
+            return len(term.args) == 2 and (is_mixed or (is_written_out(first) and _is_imaginary(second)))
         case "relation":
             return len(term.args) == 2 and not symbols(term.args[1]) and is_written_out(term.args[1])
         case _:
-            return has_op(term, "constant") and not symbols(term)
+            return _is_imaginary(term)
+
+
+def _is_imaginary(term: Term) -> bool:
+    """Return whether a term is i with a number before it, or alone."""
+    if term.op == "neg":
+        return _is_imaginary(term.args[0])
+    factors = term.args if term.op == "mul" else (term,)
+    return factors[-1] == Term("constant", (), "i") and all(map(is_written_out, factors[:-1]))
 
 
 def _ask_sympy(answer: str, reference: Answer) -> Finding:

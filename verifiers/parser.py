@@ -24,7 +24,7 @@ from verifiers.tokens import (
     groups_commas,
     tokenize,
 )
-from verifiers.units import LETTER_UNITS, SCALES, read_unit
+from verifiers.units import LETTER_UNITS, SCALES, TEMPERATURES, read_unit
 from verifiers.words import as_words
 
 
@@ -65,6 +65,7 @@ BASED: Final = re.compile(
 )
 OLD_FONT: Final = re.compile(r"\{\s?\\(?:rm|bf|it)(?![A-Za-z])\s?([^{}]{0,80})\}")
 CHOSEN: Final = re.compile(r"(?:\{\s?\})?[_^]\{?\s?(\w{1,9})\s?\}?\s?C_\{?\s?(\w{1,9})\s?\}?")  # {}_{10}C_3
+CHANGES: Final = frozenset({"Delta", "\\partial", "\\nabla"})
 DIGITS: Final = frozenset("0123456789abcdefghijklmnopqrstuvwxyz.")
 CASE_WORDS: Final = frozenset({"if", "for", "when", "where", "and"})
 END: Final = Token("end", "")
@@ -85,7 +86,7 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
         text = CHOSEN.sub(r"\\binom{\1}{\2}", text)
     if "_" in text and (based := BASED.fullmatch(text)) is not None:
         base = _base(based[2])
-        if base is not None and any(digit.isdigit() for digit in based[1]):
+        if base is not None and all(digit.isalnum() and int(digit, 36) < base for digit in based[1]):
             return _based(based[1], base)
     tokens = tokenize(text, group_commas=groups_commas(text) if group_commas is None else group_commas)
     parser = _Parser(tokens)
@@ -256,6 +257,9 @@ class _Parser:
         if len(words) == 1 and words[0].text.lower() in PERCENT_WORDS:
             self.position = stop
             return Term("percent", (term,))
+        if term.op == "degree" and len(words) == 1 and words[0].text in TEMPERATURES:
+            self.position = stop
+            return Term("quantity", term.args, TEMPERATURES[words[0].text])
         term, words = _scaled(term, words)
         if not words:
             self.position = stop
@@ -364,7 +368,7 @@ class _Parser:
         if is_whole and self.is_sign("frac"):
             fraction = self.primary()
             if _is_proper(fraction):
-                return self.postfixed(_mixed(term, fraction))
+                return self.raised(self.postfixed(_mixed(term, fraction)))
             return _times(term, self.raised(self.postfixed(fraction)))
         if is_whole and self.peek().kind == "number":
             top = self.next()
@@ -385,6 +389,8 @@ class _Parser:
                     return True
                 return token.is_spaced and (term.op == "pow" or (term.op == "mul" and term.args[-1].op == "pow"))
             case "word":
+                if term.op == "degree" and token.text in TEMPERATURES:
+                    return False
                 return token.text != "choose" and not self.is_unit_word(term)
             case "symbol" | "constant" | "function" | "accent" | "operator":
                 return True
@@ -587,6 +593,11 @@ class _Parser:
         return False
 
     def subscripted(self, name: str) -> Term:
+        if name in CHANGES and self.peek().kind in ("word", "symbol"):  # \\Delta y is one thing
+            if self.peek().kind == "word":
+                self.split_word()
+            if self.peek().kind in ("word", "symbol"):
+                return self.subscripted(f"{name} {self.next().text}")
         if self.take_sign("_"):
             name = f"{name}_{self.script()}"
         elif (token := self.peek()).kind == "number" and not token.is_spaced and token.text.isdecimal():
@@ -781,7 +792,10 @@ class _Parser:
                 return Term("call", (inner,), "floor" if token.text == "lfloor" else "ceil")
             case "frac":
                 top = self.nested(self.argument)
-                return Term("div", (top, self.nested(self.argument)))
+                bottom = self.nested(self.argument)
+                if _is_differential(bottom) and (top == DIFFERENTIAL or _is_differential(top)):
+                    return Term("apply", (top, bottom), "derivative")
+                return Term("div", (top, bottom))
             case "binom":
                 top = self.nested(self.argument)
                 return Term("call", (top, self.nested(self.argument)), "binom")
@@ -931,6 +945,17 @@ def _joined(sides: list[Term], signs: list[str]) -> Term:
     if len({sign for sign in signs if sign in ("lor", "land")}) > 1 or not all(found for _, found in parts):
         return Term("relation", tuple(sides), tuple(signs))
     return Term("items", tuple(Term("relation", tuple(one), tuple(found)) for one, found in parts), "lor" in signs)
+
+
+DIFFERENTIAL: Final = Term("symbol", (), "d")
+
+
+def _is_differential(term: Term) -> bool:
+    """Return whether a term is dx, dx^2 or d^2 y."""
+    if term.op != "mul" or len(term.args) != 2:
+        return False
+    first = term.args[0]
+    return first == DIFFERENTIAL or (first.op == "pow" and first.args[0] == DIFFERENTIAL)
 
 
 def _mixed(whole: Term, fraction: Term) -> Term:

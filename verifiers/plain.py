@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from flint import fmpq, fmpz
 
-from verifiers.limits import EXACT_DECIMAL_DIGITS, MAX_PLAIN_DIGITS
+from verifiers.limits import EXACT_DECIMAL_DIGITS, MAX_PLAIN_CHARS, MAX_PLAIN_DIGITS
 from verifiers.tokens import DIGIT_COMMA
 
 
@@ -34,7 +34,7 @@ def _factors(name: str) -> str:
     return rf"(?P<{name}>{_WHOLE})?(?P<{name}_decimals>{_DECIMALS})?\s?(?:{root})?\s?(?P<{name}_pi>\\pi)?"
 
 
-INTEGER: Final = re.compile(r"\s*(-?)(\d{1,300})\s*", re.ASCII)
+INTEGER: Final = re.compile(r"\s*(-?)(\d{1,200})\s*", re.ASCII)
 PRODUCT: Final = re.compile(rf"\s*(?P<sign>-?)\s?{_factors('top')}\s*", re.ASCII)
 FRACTION: Final = re.compile(
     rf"\s*(?P<sign>-?)\s?\\[dt]?frac\s?\{{\s?(?P<minus>-?)\s?{_factors('top')}\s?\}}\s?\{{\s?(?P<bottom>{_DIGITS})\s?\}}"
@@ -48,6 +48,8 @@ MARKS: Final = re.compile(r"[^\d]+")
 
 def read_plain(text: str) -> tuple[Monomial, ...] | None:
     """Return the one number, or the pair of numbers in round brackets, that a text is; None for anything else."""
+    if len(text) > MAX_PLAIN_CHARS:
+        return None
     number = _read_number(text)
     if number is not None:
         return (number,)

@@ -123,6 +123,8 @@ def _constant(term: Term) -> Term:
 
 def _interval(term: Term) -> Interval:
     low, high = (_constant(arg) for arg in term.args)
+    if infinite_sign(low) > 0 or infinite_sign(high) < 0:
+        raise NoSetError("infinity at the wrong end")
     if not infinite_sign(low) and not infinite_sign(high) and _order(low, high) > 0:
         raise NoSetError("the ends are the wrong way round")
     return Interval(

@@ -75,7 +75,7 @@ def _kept(total: Surd) -> Surd | None:
 
 
 def _multiplied(left: Surd | None, right: Surd | None) -> Surd | None:
-    if left is None or right is None or len(left) * len(right) > MAX_SURD_TERMS**2:
+    if left is None or right is None or len(left) * len(right) > 4 * MAX_SURD_TERMS:
         return None
     total: Surd = {}
     for (first, first_pi, first_i), factor in left.items():

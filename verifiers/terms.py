@@ -137,11 +137,9 @@ def is_label(term: Term) -> bool:
             return term.value in ("e", "i")
         case "mul":
             first = term.args[0]
-            if first.op == "symbol" and first.value in ("Delta", "delta"):
-                return all(arg.op == "symbol" for arg in term.args)
             return all(map(_is_name, term.args[1:])) and (_is_name(first) or first == Term("symbol", (), "m"))
         case "ratio" | "div":
-            return all(map(_is_name, term.args)) or all(map(_is_differential, term.args))
+            return all(map(_is_name, term.args))
         case "call":
             return term.value == "abs" and (_is_name(term.args[0]) or term.args[0].value in SIZED)
         case "group":
@@ -151,10 +149,6 @@ def is_label(term: Term) -> bool:
 
 
 SIZED: Final = frozenset("zwuvab")  # letters whose absolute value is a thing to ask for; of x it is half an equation
-
-
-def _is_differential(term: Term) -> bool:
-    return term.op == "mul" and len(term.args) == 2 and term.args[0] == Term("symbol", (), "d")
 
 
 def _is_name(term: Term) -> bool:

@@ -112,6 +112,7 @@ CHARACTERS: Final = str.maketrans(
 SUPERSCRIPTS: Final = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 RAISED: Final = re.compile(f"[{SUPERSCRIPTS}]+")
 RAISED_TO_PLAIN: Final = str.maketrans(SUPERSCRIPTS, "0123456789+-")
+ROOT_SIGN: Final = re.compile(r"√\s?(\d+)")  # the sign takes the whole number: √12
 LOWERED: Final = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 LOWERED_TO_PLAIN: Final = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -450,7 +451,8 @@ NESTED_ARGUMENT: Final = re.compile(r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 BARE_ARGUMENT: Final = re.compile(r"\s*(\\[A-Za-z]+|[A-Za-z0-9])")
 JOINED_TEXT: Final = re.compile(r"\s*,?\s+(and|or)\b\s*")  # "apples and": two things, one after the other
 FORMULA_MARK: Final = re.compile(r"\\(?:[dt]?frac|sqrt|pi|cdot|times|left|infty)(?![a-z])|\$")
-NUMERIC_TEXT: Final = re.compile(r"[-+\d.,/%$\s\\]*\d[-+\d.,/%$\s\\!]*")
+ROW_SKIP: Final = re.compile(r"\s?\[-?\d{0,3}\.?\d{1,3}\s?(?:pt|em|ex|mm|cm|in|px)\]")  # \\[4pt] between rows
+NUMERIC: Final = frozenset("0123456789-+.,/%$ \\!")
 SEPARATOR_TEXT: Final = re.compile(r"[,;.\s~]*(and|or|AND|OR|And|Or)[,;.\s~]*")
 FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*(?:[A-Za-z]{1,2}|\d+)(?![A-Za-z]))+\s*\)?")
 
@@ -473,6 +475,7 @@ def tokenize(text: str, *, group_commas: bool) -> list[Token]:
 
 def to_ascii(text: str) -> str:
     """Return the text with Unicode signs as LaTeX commands, and compatibility forms (full-width digits) as plain."""
+    text = ROOT_SIGN.sub(r"\\sqrt{\1}", text)
     text = RAISED.sub(lambda match: "^{" + match[0].translate(RAISED_TO_PLAIN) + "}", text)
     text = LOWERED.sub(lambda match: "_{" + match[0].translate(LOWERED_TO_PLAIN) + "}", text)
     return unicodedata.normalize("NFKC", text.translate(CHARACTERS)).translate(CHARACTERS)
@@ -523,6 +526,8 @@ def _scan(text: str, lexer: re.Pattern[str], tokens: list[Token]) -> None:
             tokens.append(Token("number", f"{point or '0'}({''.join(filter(str.isdigit, block))})", is_spaced))
         else:
             _add_escaped(found[1], is_spaced, tokens)
+            if found == "\\\\" and (skip := ROW_SKIP.match(text, position)):
+                position = skip.end()
         is_spaced = False
 
 
@@ -606,13 +611,17 @@ def _named(name: str, is_spaced: bool) -> Token:
     return Token("symbol", GREEK_SYNONYMS.get(name, name if name in GREEK else f"\\{name}"), is_spaced)
 
 
+def _is_numeric(text: str) -> bool:
+    return set(text) <= NUMERIC and any(character.isdigit() for character in text)
+
+
 def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pattern[str], tokens: list[Token]) -> int:
     argument = NESTED_ARGUMENT.match(text, position)
     if argument is None and name not in ("rm", "bf", "it"):
         argument = BARE_ARGUMENT.match(text, position)
     if argument is None:
         return position  # deeper braces: only a font
-    content = argument[1].replace("\\ ", " ").replace("~", " ").strip()
+    content = " ".join(argument[1].replace("\\ ", " ").replace("~", " ").split())
     if not content or content in ".,":
         if content == ",":
             tokens.append(Token("sign", ",", is_spaced))
@@ -625,9 +634,11 @@ def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pa
         tokens.append(Token("separator", separator[1].lower(), True))
     elif len(content) == 1 and content.isalpha():
         tokens.append(Token("word", content, is_spaced))
-    elif content in FUNCTION_NAMES or (name.startswith("operatorname") and content in FUNCTION_NAMES):
+    elif content in ("min", "sec") and not name.startswith("operatorname"):
+        tokens.append(Token("text", content, is_spaced))
+    elif content in FUNCTION_NAMES:
         tokens.append(Token("function", FUNCTION_NAMES[content], is_spaced))
-    elif NUMERIC_TEXT.fullmatch(content) or FORMULA_TEXT.fullmatch(content):
+    elif _is_numeric(content) or FORMULA_TEXT.fullmatch(content):
         _scan(content, lexer, tokens)
     elif content == "$" or content == "\\$":
         tokens.append(Token("sign", "usd", is_spaced))

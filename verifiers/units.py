@@ -193,20 +193,26 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
 
 UNITS: Final = _table()
 LETTER_UNITS: Final = frozenset(name for name in UNITS if len(name) == 1)
+TEMPERATURES: Final = {
+    "C": Unit(Fraction(1), (("celsius", 1),)),
+    "F": Unit(Fraction(1), (("fahrenheit", 1),)),
+}
 DEGREE: Final = Unit(Fraction(1), (("degree", 1),))
 # Words beside a number that say something else than what is counted.
 _NO_LABELS: Final = """
-    " or and to not no if when is are be was were for all any where with between but then than more less least
-    most about approximately approx roughly nearly maybe perhaps possibly probably alternatively either neither
-    both only mod base modulo choose plus minus times over under above below divided by of does do exist real
-    integer number numbers solution solutions undefined infinity none true false yes wait actually correct
+    gross tens ones millionth millionths billionth lakh lakhs crore couples fewer south west north east ago
+    deficit short scores trillions zeros mod less loss debt lower higher early late away apart remaining extra
+    additional other or and to not no if when is are be was were for all any where with between but then than more
+    less least most about approximately approx roughly nearly maybe perhaps possibly probably alternatively either
+    neither both only mod base modulo choose plus minus times over under above below divided by of does do exist
+    real integer number numbers solution solutions undefined infinity none true false yes wait actually correct
     incorrect wrong right answer as an the from except without even odd positive negative root roots arbitrary
     constant i squared cubed doubled tripled halved too many few zero one two three four five six seven eight nine
     ten eleven twelve twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands
     million millions billion billions trillion dozen dozens half halves third thirds quarter quarters fourth
     fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth
     hundredths thousandth thousandths pair pairs couple score grand kilo mega giga milli micro percent percentage
-    factorial power per twice thrice mixed reciprocal inverse opposite absolute value remainder
+    factorial power per twice thrice mixed reciprocal inverse opposite absolute value remainder thou factorials
 """
 NO_LABELS: Final = frozenset(_NO_LABELS.split())
 # The same with these, the digits before them count something else: no unit and no label.
@@ -244,6 +250,8 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
         words.pop()
     if not words:
         return None
+    if [word.lower() for word in words[:1]] in (["degree"], ["degrees"]) and len(words) == 2:
+        return _label(words)
     try:
         return _Reader(words).read()
     except _NoUnitError:
@@ -265,6 +273,10 @@ def _words_of(token: Token) -> list[str]:
 
 def _label(words: list[str]) -> Unit | None:
     lowered = [word.lower() for word in words]
+    if lowered in (["degree", "celsius"], ["degrees", "celsius"]):
+        return TEMPERATURES["C"]
+    if lowered in (["degree", "fahrenheit"], ["degrees", "fahrenheit"]):
+        return TEMPERATURES["F"]
     if "".join(lowered).replace(".", "") in ("am", "pm"):
         return Unit(Fraction(1), (), label="".join(lowered).replace(".", ""))
     if len(words) > MAX_LABEL_WORDS or not all(word.isalpha() and word not in NO_LABELS for word in lowered):

@@ -101,6 +101,7 @@ def _difference(left: Term, right: Term, log_base: int | None) -> acb | None:
 
 # --- functions ------------------------------------------------------------------------------------------------------
 PIECEWISE: Final = frozenset({"abs", "min", "max", "floor", "ceil", "sgn", "mod"})
+MAX_SIGNS: Final = 4  # variables whose signs are combined in all ways (guess)
 MAX_CORNERS: Final = 6  # constants of a piecewise function that points are put around (guess)
 
 
@@ -110,6 +111,14 @@ def _points(names: list[str], *terms: Term) -> Iterator[dict[str, arb]]:
     for corner in _corners(terms):
         ranges += [(-3 * corner, -corner), (-corner, corner), (corner, 3 * corner)]
     whole = _whole_names(terms)
+    if _has_corners(terms):
+        for turn in range(2 ** min(len(names), MAX_SIGNS)):  # every pattern of signs
+            yield {
+                name: arb(fmpq(seed(name, turn) % 997 + 300, 499) * (-1 if turn >> place & 1 else 1))
+                for place, name in enumerate(names)
+            }
+        for turn in range(-2, 4):  # whole numbers, zero among them
+            yield {name: arb(turn + place) for place, name in enumerate(names)}
     for turn, (low, high) in enumerate(ranges):
         yield {
             name: arb(seed(name, turn) % 40 + 1)
@@ -129,8 +138,14 @@ def _whole_names(terms: Sequence[Term]) -> set[str]:
     return found
 
 
+def _has_corners(terms: Sequence[Term]) -> bool:
+    """Return whether a function is made of pieces: |x|, the floor, also sqrt(x^2)."""
+    nodes = [node for term in terms for node in walk(term)]
+    return any((node.op == "call" and node.value in PIECEWISE) or node.op == "root" for node in nodes)
+
+
 def _corners(terms: Sequence[Term]) -> list[fmpq]:
-    if not any(node.op == "call" and node.value in PIECEWISE for term in terms for node in walk(term)):
+    if not _has_corners(terms):
         return []
     found: list[fmpq] = []
     for node in (node for term in terms for node in walk(term)):

@@ -19,7 +19,8 @@ PUNCTUATION: Final = re.compile(r"(?<!\d)[.,;:!?'\"`’]|[.,;:!?'\"`’](?!\d)")
 GROUPS: Final = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
 MORE_THAN_WORDS: Final = re.compile(r"[^\w\s.,:;'\"()!?-]|(?<![^\W\d_])-|-(?![^\W\d_])|_")  # a hyphen joins letters
 HALF_DAY: Final = re.compile(r"\b([ap])\.\s?m\.?(?![a-z])", re.IGNORECASE)
-LETTERS_ONLY: Final = re.compile(r"[^\W\d_][^\W\d_' \-]*")
+LONG_WORD: Final = re.compile(r"[^\W\d_]{3}")
+LETTERS_ONLY: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[' -])*")
 # Two ways to say the same; the right side is what they are compared by.
 SYNONYMS: Final = {
     "dne": "does not exist",
@@ -62,4 +63,4 @@ def is_worded(text: str) -> bool:
     plain = PUNCTUATION.sub(" ", plain).strip()
     if plain in GREEK or plain in FUNCTION_NAMES or plain in CONSTANT_NAMES:
         return False
-    return bool(LETTERS_ONLY.fullmatch(plain)) and any(len(word) >= 3 for word in plain.split())
+    return LETTERS_ONLY.fullmatch(plain) is not None and LONG_WORD.search(plain) is not None
