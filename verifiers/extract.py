@@ -101,7 +101,7 @@ NO_JOINT: Final = re.compile(
     re.IGNORECASE,
 )
 FASTENED_BEFORE: Final = re.compile(
-    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-\s?(?:\\,)?|(?<=[\w)}])\s?[+*/^_]|\\(?:cdot|times|neq?|pm|log|ln)\s?|\bnot|"
+    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-\s?(?:\\,)?|(?<=[\d)}])\s?[+*/^_]|(?<=\w)\s?[+/^]|\\(?:cdot|times|neq?|pm|log|ln)\s?|\bnot|"
     r"\\text\s?\{\s?not\s?\}|\\[dt]?frac\{|\\sqrt\{|\\verb\|)$"
 )
 FASTENED_BEHIND: Final = re.compile(
@@ -129,40 +129,7 @@ COMMAND_TEXT: Final = re.compile(
 AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
 CLAUSE: Final = re.compile(
     r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b"
-    "[ \t]*:?"
-)
-HEDGE: Final = re.compile(r"\b(not|between|than|at most|at least|minus|or)\s*[$(\\\[]{0,2}$")
-NUMBER: Final = re.compile(
-    r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
-    r"|-?\\d?frac\{-?\d+\}\{\d+\}",
-    re.ASCII,
-)
-WORD: Final = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|pi)\b)[A-Za-z]{2,}")
-OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff\u3000-\u9fff\uac00-\ud7af]{2}")
-FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt|mod|in")
-COMMAND_TEXT: Final = re.compile(
-    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
-)
-AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
-CLAUSE: Final = re.compile(
-    r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b"
     r"[ \t]*:?"
-)
-HEDGE: Final = re.compile(r"\b(not|between|than|at most|at least|minus|or)\s*[$(\\\[]{0,2}$")
-NUMBER: Final = re.compile(
-    r"(?<![\w.])(?:-|\\\$|\$){0,2}(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)?(?:\.\d+)?(?:/\d+)?(?:\\?%)?(?<=[\d%])"
-    r"|-?\\d?frac\{-?\d+\}\{\d+\}",
-    re.ASCII,
-)
-WORD: Final = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|pi)\b)[A-Za-z]{2,}")
-OTHER_SCRIPT: Final = re.compile(r"[\u0370-\u1fff\u3000-\u9fff\uac00-\ud7af]{2}")
-FUNCTION_NAMES: Final = re.compile(r"a?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|exp|sqrt|mod|in")
-COMMAND_TEXT: Final = re.compile(
-    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
-)
-AMOUNT: Final = re.compile(r"[^A-Za-z]{0,40}\d[^A-Za-z]{0,40}(?:[A-Za-z/^.{}\d]{1,20}\s?){1,3}")
-CLAUSE: Final = re.compile(
-    r"\b(?:is|are|be|equals|gives|get|(?:comes|out|evaluates|simplifies|reduces|equal|leads|sums?|amounts|up) to)\b[ \t]*:?"
 )
 HEDGE: Final = re.compile(
     r"\b(?:not|no|never|either|neither|or|than|most|least|between|twice|thrice|half|double|minus|negative|if|unless|but|"

@@ -716,7 +716,7 @@ class _Parser:
         exponent: Term | None = None
         while self.is_sign("_", "^"):
             if self.next().text == "_":
-                base = self.nested(self.exponent)
+                base = self.nested(self.argument)
             else:
                 if self.is_degree():
                     raise NotParsedError("degrees of a function's name")

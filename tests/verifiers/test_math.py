@@ -107,14 +107,24 @@ def test_the_public_corpus_is_judged_as_expected_and_in_time() -> None:
     assert slow == []
 
 
-@pytest.mark.parametrize(
-    "row", rows("verifiers_math_cases.jsonl"), ids=lambda row: f"{row['reference']}~{row['completion']}"
-)
-def test_every_case_found_so_far_is_judged_right(row: dict[str, Any]) -> None:
-    verdict = judge_answer(row["completion"], row["reference"])
-    assert verdict.is_correct == row["is_correct"], verdict
-    if "reason" in row:
-        assert verdict.reason == row["reason"]
+def test_the_blind_corpora_are_judged_as_their_authors_expected() -> None:
+    """Cases by authors who had not seen the code; their first run is in verifiers/DESIGN.md."""
+    judge_answer("\\boxed{6x}", "\\sum_{k=1}^3 kx")  # the workers are up
+    scored = [row for row in rows("math_cases_blind.jsonl") if not row.get("disputed")]
+    assert len(scored) > 1_700
+    assert [row["id"] for row in scored if judge_row(row) != row["expected"]] == []
+
+
+def test_every_case_found_so_far_is_judged_right_but_for_those_marked_open() -> None:
+    found, marked = [], []
+    for row in rows("verifiers_math_cases.jsonl"):
+        verdict = judge_answer(row["completion"], row["reference"])
+        is_right = verdict.is_correct == row["is_correct"] and row.get("reason") in (None, verdict.reason)
+        if not is_right:
+            found.append((row["reference"], row["completion"]))
+        if row.get("is_open"):
+            marked.append((row["reference"], row["completion"]))
+    assert found == marked
 
 
 def judged(cases: Sequence[dict[str, Any]], num_threads: int) -> list[tuple[Outcome, Reason | None]]:
