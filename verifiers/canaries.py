@@ -17,7 +17,7 @@ from schemas.trace import FinishReason, Trace, TraceFormat
 from schemas.verdict import Outcome, Verdict
 from verifiers.registry import judge as judge_all
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 
 class Canary(NamedTuple):
@@ -53,6 +53,14 @@ _ANSWERS: Final[tuple[tuple[str, Reference, str, str], ...]] = (
     ("interval", Answer(text="(2,5)"), "(2,5)", "[2,5]"),
     ("expression", Answer(text="x^2+2x+1"), "(x+1)^2", "(x-1)^2"),
     ("radical", Answer(text="\\frac{\\sqrt{2}}{2}"), "\\frac{1}{\\sqrt{2}}", "\\sqrt{2}"),
+    ("unit", Answer(text="5\\text{ km}"), "5000\\text{ m}", "5\\text{ m}"),
+    ("percent", Answer(text="0.125"), "12.5\\%", "0.125\\%"),
+    ("base", Answer(text="1011_2"), "1011_{2}", "1011_3"),
+    ("solution set", Answer(text="x \\geq 2"), "[2,\\infty)", "(2,\\infty)"),
+    ("equation", Answer(text="2x+4y=3"), "y=\\frac{3}{4}-\\frac{x}{2}", "y=\\frac{3}{4}+\\frac{x}{2}"),
+    ("matrix", Answer(text="\\begin{pmatrix}1\\\\2\\end{pmatrix}"), "(1,2)", "(2,1)"),
+    ("identity", Answer(text="\\sin 2x"), "2\\sin x\\cos x", "2\\sin x"),
+    ("worked out", Answer(text="\\sum_{k=1}^{3} kx"), "6x", "5x"),
     ("choice", Choice(letter="B", options=_OPTIONS), "\\text{(B) a square}", "C"),
     ("puzzle", _PALINDROME, "cabbac", "abcabc"),
     ("grid", _MINI_SUDOKU, _GRID, _GRID.replace("2 1 3 4", "1 2 3 4")),

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from schemas.trace import THINK_CLOSE, THINK_OPEN
 from schemas.verdict import Reason
 from verifiers.limits import (
+    MAX_ANSWER_CHARS,
     MAX_BARE_CHARS,
     MAX_BOX_CHARS,
     MAX_BOX_GAP_CHARS,
@@ -278,8 +279,9 @@ def _lone_box(text: str, start: int) -> Extracted | None:
         found = _closing_brace(text, inside)
         closing = -1 if found is None else found
     answer = text[inside:closing].strip(" \t\r\n") if closing >= 0 else ""
-    if not answer or answer[0] in "{*" or answer[0].isspace():
+    if not answer or answer[0].isspace():
         return None
+    answer = unwrap(answer) if answer[0] in "{*" else answer
     answer = _in_context(text, place, closing + 1, answer)
     return Extracted(text=answer, start=place, end=closing + 1, origin=Origin.BOX)
 
@@ -369,7 +371,8 @@ def unwrap(text: str) -> str:
         boxes, depth = find_boxes(text), depth + 1
     if len(text) > 4 and text.startswith("**") and text.endswith("**"):
         text = text[2:-2].strip()
-    if text.startswith("{") and text.endswith("}") and "," not in text and _closing_brace(text, 1) == len(text) - 1:
+    is_braced = len(text) <= MAX_ANSWER_CHARS and text.startswith("{") and text.endswith("}") and "," not in text
+    if is_braced and _closing_brace(text, 1) == len(text) - 1:
         text = text[1:-1].strip()
     return text
 

@@ -16,7 +16,7 @@ from schemas.verdict import Check, Verdict
 from verifiers import choice, extract, logic, math, pool, readability
 
 # Packages whose own word decides verdicts, by the name they are installed under.
-PACKAGES: Final = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
+PACKAGES: Final = ("python-flint", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 
 
 def supports(problem: Problem) -> bool:
