@@ -103,8 +103,8 @@ def _is_chosen(text: str, match: re.Match[str]) -> bool:
     """Return whether the clause around a letter does not unsay it."""
     ends = [end.end() for end in CLAUSE_END.finditer(text, max(match.start() - CLAUSE_CHARS, 0), match.start(1))]
     start = ends[-1] if ends else max(match.start() - CLAUSE_CHARS, 0)
-    stop = CLAUSE_END.search(text, match.end(1))
-    return UNCHOSEN.search(text, start, stop.start() if stop else len(text)) is None
+    stop = CLAUSE_END.search(text, match.end(1), match.end(1) + CLAUSE_CHARS)
+    return UNCHOSEN.search(text, start, stop.start() if stop else match.end(1) + CLAUSE_CHARS) is None
 
 
 def _letters_at(text: str, match: re.Match[str]) -> Extracted:

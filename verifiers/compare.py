@@ -36,7 +36,7 @@ from verifiers.terms import (
 from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
 from verifiers.values import TooFarError, constant_ratio, same_value
 
-EQUAL_SIGNS: Final = ("=", "~", "==", ":=", "~=")
+EQUAL_SIGNS: Final = ("=", "~", ":=", "~=")
 ORDER_SIGNS: Final = ("<", ">", "<=", ">=")
 FLIPPED: Final = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 COLLECTIONS: Final = ("group", "set", "items", "matrix")
@@ -129,7 +129,11 @@ def _declared(term: Term) -> tuple[Term, set[str]]:
     is_declaration = [
         arg.op == "member" and arg.args[0].op == "symbol" and arg.args[1].op == "constant" for arg in term.args
     ]
-    names = {arg.args[0].value for arg, is_one in zip(term.args, is_declaration, strict=True) if is_one}
+    names = {
+        arg.args[0].value
+        for arg, is_one in zip(term.args, is_declaration, strict=True)
+        if is_one and arg.args[1].value == "integers"
+    }
     left = [arg for arg, is_one in zip(term.args, is_declaration, strict=True) if not is_one]
     if not names or not left or not names <= set(symbols(*left)):
         return term, set()
@@ -177,8 +181,10 @@ def _compare_based(answer: Term, reference: Term) -> Reason | None:
 
 def _summed_up(term: Term, other: Term) -> Term:
     """Return 1 hour and 15 minutes as one amount, beside one; 7 (mod 11) as 7 beside a number."""
-    if term.op == "apply" and term.value == "mod" and other.op not in ("apply", "relation"):
-        return term.args[0]
+    if term.op == "apply" and term.value == "mod" and other.op == "number":
+        modulus = exact_or_none(term.args[1])
+        if modulus is not None and 0 <= other.value < Fraction(int(modulus.p), int(modulus.q)):
+            return term.args[0]  # 7 (mod 11) beside 7
     if term.op != "items" or term.value or other.op in COLLECTIONS or other.op == "relation":
         return term
     if any(arg.op != "quantity" for arg in term.args) or len({arg.value.dimensions for arg in term.args}) != 1:
@@ -342,7 +348,7 @@ def _unlabelled(term: Term, other: Term) -> Term:
         found = _assignment(term)
         if found is not None:
             return found[1]
-        if all(sign in EQUAL_SIGNS for sign in term.value) and not symbols(term):
+        if all(sign in EQUAL_SIGNS for sign in term.value) and not symbols(term) and len(set(term.args)) > 1:
             return _chain_value(term.args, term.value) or term
     if term.op == "items" and not is_set_like(term):
         return _unlabelled_items(term)
@@ -520,6 +526,9 @@ def _compare_collections(answer: Term, reference: Term, how: How) -> Reason | No
     if reference.op not in COLLECTIONS:
         return Reason.MULTIPLE_CANDIDATES if answer.op in ("set", "items") else Reason.TYPE_MISMATCH
     mine, theirs = answer.args, reference.args
+    is_joined_otherwise = answer.op == reference.op == "items" and bool(answer.value) != bool(reference.value)
+    if is_joined_otherwise and any(arg.op == "relation" and arg.value != ("=",) for arg in theirs):
+        return Reason.TYPE_MISMATCH  # x > 1 or y > 2; x > 1 and y > 2
     if "group" in (answer.op, reference.op):
         if "set" in (answer.op, reference.op) or True in (answer.value, reference.value):
             return Reason.TYPE_MISMATCH  # no order on one side
@@ -658,7 +667,8 @@ def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
 # --- relations ------------------------------------------------------------------------------------------------------
 def _compare_relations(answer: Term, reference: Term, how: How) -> Reason | None:
     if answer.op != reference.op:
-        if reference.op != "relation" and all(sign in EQUAL_SIGNS for sign in answer.value):
+        is_chain = reference.op != "relation" and all(sign in EQUAL_SIGNS for sign in answer.value)
+        if is_chain and len(set(answer.args)) > 1:
             value = _chain_value(answer.args, answer.value)
             if value is not None and symbols(value):
                 return compare(value, reference, how)

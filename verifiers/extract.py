@@ -141,7 +141,7 @@ HEDGE: Final = re.compile(
 )
 CONDITION: Final = re.compile(r"\b(?:if|unless|not|either|when)\b", re.IGNORECASE)
 FORMULA_BEFORE: Final = re.compile(r"[\d+*/=^<>\\]|(?<!\w)-")  # then the last number is only the end of a formula
-SENTENCE_END: Final = re.compile(r"[.!?](?=\s+[A-Z(\"'*$\\]|\s*$)|。")
+SENTENCE_END: Final = re.compile(r"(?:(?<!\d)!|[.?])(?=\s+[A-Z(\"'*$]|\s*$)|(?<!\d)!(?=\s*$)|。")
 ASIDE: Final = re.compile(
     r",?\s+(?:because|since|as|which|where|when|after|though|although|so)\b|"
     r",\s+(?:obviously|clearly|indeed|of course|it|not|i|we|and so|respectively)\b",
@@ -199,12 +199,14 @@ def _closing_brace(text: str, start: int) -> int | None:
     return None
 
 
-def extract_answer(completion: str, *, strict: bool = False, is_block: bool = False) -> Extracted | Missing:
+def extract_answer(
+    completion: str, *, strict: bool = False, is_block: bool = False, is_line: bool = False
+) -> Extracted | Missing:
     """Return the final answer of the response, or why there is none.
 
     A box is authoritative even if it is empty or cut off. ``strict`` makes no guesses (last line, last number).
     ``is_block`` is for answers of several lines, such as grids: a marker then takes all that follows, and a response
-    without any marker is taken whole.
+    without any marker is taken whole. ``is_line`` takes a marked line whole, where words are expected.
     """
     start, end = response_start(completion), len(completion)
     if (lone := _lone_box(completion, start)) is not None:
@@ -221,7 +223,7 @@ def extract_answer(completion: str, *, strict: bool = False, is_block: bool = Fa
         return boxed
     if not is_block:
         start = max(start, end - MAX_TAIL_CHARS)
-    marked = _from_marker(completion, start, end, is_block=is_block)
+    marked = _from_marker(completion, start, end, is_block=is_block, is_line=is_line)
     if marked is not None:
         return marked
     if is_block:
@@ -377,7 +379,7 @@ def unwrap(text: str) -> str:
     return text
 
 
-def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracted | None:
+def _from_marker(text: str, start: int, end: int, *, is_block: bool, is_line: bool) -> Extracted | None:
     last = last_match(MARKER, text, start, end)
     if last is None:
         return None
@@ -400,7 +402,7 @@ def _from_marker(text: str, start: int, end: int, *, is_block: bool) -> Extracte
     if (aside := ASIDE.search(text, begin, stop)) and aside.start() > begin:
         stop = aside.start()
     found = _trimmed(text, begin, stop, Origin.MARKER)
-    if found is None or text[found.start - 1] in "$([" or "__" in found.text:
+    if found is None or is_line or text[found.start - 1] in "$([" or "__" in found.text:
         return found  # all of it is a formula, or code: no sentence to look into
     return _clause(text, found)
 

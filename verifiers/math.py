@@ -24,7 +24,7 @@ from schemas.verdict import Reason, Verdict
 from verifiers.batch import compare_all
 from verifiers.choice import compare_choice, extract_choice, judge_choice
 from verifiers.compare import How, UndecidedError, compare
-from verifiers.extract import Extracted, Missing, extract_answer
+from verifiers.extract import Extracted, Missing, Origin, extract_answer
 from verifiers.finding import Finding, to_check
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
@@ -32,7 +32,7 @@ from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_f
 from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
 from verifiers.terms import Term, symbols, text_of
-from verifiers.tokens import TooManyTokensError, groups_commas
+from verifiers.tokens import DIGIT_COMMA, TooManyTokensError, groups_commas
 from verifiers.words import as_words, has_same_words, is_worded
 
 logger = logging.getLogger(__name__)
@@ -145,9 +145,15 @@ def _as_answer(reference: str | Answer | Choice, kind: str | None) -> Answer | C
 
 def find_answer(completion: str, reference: Answer, *, strict: bool = False) -> Extracted | Missing:
     """Return the answer of a completion to compare with a reference, or why there is none."""
-    if read_reference(reference.text, reference.kind).type == CHOICE_KIND:
+    wanted = read_reference(reference.text, reference.kind)
+    if wanted.type == CHOICE_KIND:
         return extract_choice(completion, strict=strict)
-    return extract_answer(completion, strict=strict, is_block=reference.kind in BLOCK_KINDS)
+    found = extract_answer(completion, strict=strict, is_block=reference.kind in BLOCK_KINDS)
+    if wanted.type == "text" and isinstance(found, Extracted) and found.origin is Origin.MARKER:
+        line = extract_answer(completion, strict=strict, is_line=True)
+        if isinstance(line, Extracted) and has_same_words(line.text, wanted.text):  # June 20, not the 20 of it
+            return line
+    return found
 
 
 def compare_texts(answer: str, reference: Answer) -> Finding:
@@ -301,6 +307,8 @@ def _climb(answer: str, wanted: Reference, reference: Answer) -> Finding | None:
         reason = compare(term, wanted_term, how)
         if reason is not None and "," in answer and term.op in ("number", "group", "items", "set"):
             reason = _other_reading(answer, wanted_term, how, reason)
+        if reason is not None and term.op == "items" and DIGIT_COMMA.search(wanted.text):
+            reason = _as_list(term, wanted.text, how, reason)
     except UndecidedError:
         return None
     return Finding(reason, wanted.type, form, wanted.form)
@@ -313,6 +321,14 @@ def _other_reading(answer: str, wanted: Term, how: How, reason: Reason) -> Reaso
         return reason
     try:
         return None if compare(parse(answer, group_commas=False), wanted, how) is None else reason
+    except (NotParsedError, TooDeepError, TooBigError, TooManyTokensError, UndecidedError):
+        return reason
+
+
+def _as_list(answer: Term, wanted: str, how: How, reason: Reason) -> Reason | None:
+    """Return how a list compares with a reference such as 70,110, which may be one number or two."""
+    try:
+        return None if compare(answer, parse(wanted, group_commas=False), how) is None else reason
     except (NotParsedError, TooDeepError, TooBigError, TooManyTokensError, UndecidedError):
         return reason
 

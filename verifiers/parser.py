@@ -25,7 +25,7 @@ from verifiers.tokens import (
     tokenize,
 )
 from verifiers.units import LETTER_UNITS, SCALES, TEMPERATURES, read_unit
-from verifiers.words import as_words
+from verifiers.words import HALF_DAY, as_words, is_product
 
 
 class NotParsedError(ValueError):
@@ -63,6 +63,10 @@ BASED: Final = re.compile(
     r"[\s$]*\(?([0-9A-Za-z]{1,200})\)?_\{?\s?(?:\\(?:text|mathrm)\{)?\(?(\d{1,2}|[a-z]{3,8})\)?\s?\}{0,2}[\s$.]*",
     re.ASCII,
 )
+IN_BASE: Final = re.compile(  # 52\text{ in base }8, 52 (base 8)
+    r"([0-9A-Za-z.]{1,200})\s?(?:\\(?:text|mathrm|mbox)\s?\{)?\s{0,3}\(?(?:in )?base[ }]{1,3}"
+    r"(\d{1,2}|[a-z]{3,8})\s?\)?\}?"
+)
 OLD_FONT: Final = re.compile(r"\{\s?\\(?:rm|bf|it)(?![A-Za-z])\s?([^{}]{0,80})\}")
 CHOSEN: Final = re.compile(r"(?:\{\s?\})?[_^]\{?\s?(\w{1,9})\s?\}?\s?C_\{?\s?(\w{1,9})\s?\}?")  # {}_{10}C_3
 CHANGES: Final = frozenset({"Delta", "\\partial", "\\nabla"})
@@ -84,6 +88,10 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
         text = OLD_FONT.sub(r"\\text{\1}", text)
     if "C_" in text:
         text = CHOSEN.sub(r"\\binom{\1}{\2}", text)
+    if ".m" in text:
+        text = HALF_DAY.sub(r" \1m ", text)
+    if "base" in text:
+        text = IN_BASE.sub(r"\1_{\2}", text)
     if "_" in text and (based := BASED.fullmatch(text)) is not None:
         base = _base(based[2])
         if base is not None and all(digit.isalnum() and int(digit, 36) < base for digit in based[1]):
@@ -249,6 +257,8 @@ class _Parser:
     def is_time_of_day(self) -> bool:
         """Return whether 12:30 stands around here: then 4:10 is another time than 2:05."""
         hour, minute = self.tokens[self.position - 1], self.peek(1)
+        if self.is_sign(":", ahead=2) and len(self.peek(3).text) != 2:
+            return False
         return hour.kind == minute.kind == "number" and len(minute.text) == 2 and len(hour.text) <= 2
 
     def with_unit(self, term: Term) -> Term:
@@ -296,7 +306,12 @@ class _Parser:
             token = self.peek()
             if token.kind == "setop":
                 op = token.text
-            elif token.kind == "word" and token.text in ("U", "union", "u") and self.is_bracket(self.peek(1)):
+            elif (
+                token.kind == "word"
+                and token.text in ("U", "union", "u")
+                and term.op in ("group", "set", "union")
+                and self.is_bracket(self.peek(1))
+            ):
                 op = "cup"
             elif self.is_sign("\\", "-") and term.op in ("constant", "group", "union"):
                 op = "setminus"
@@ -348,7 +363,7 @@ class _Parser:
         term = self.signed()
         while True:
             if self.take_sign("*"):
-                term = _times(term, self.signed())
+                term = _times(term, self.mixed(self.signed()))
             elif self.take_sign("/"):
                 term = Term("div", (term, self.signed()))
             elif self.is_sign("bmod"):
@@ -361,6 +376,12 @@ class _Parser:
                 term = self.with_factor(term)
             else:
                 return term
+
+    def mixed(self, term: Term) -> Term:
+        """Return 3 before a proper fraction as one number: in 2 \\times 3\\frac12 it is no factor."""
+        if term.op != "number" or not self.tokens[self.position - 1].text.isdecimal() or not self.is_sign("frac"):
+            return term
+        return self.with_factor(term)
 
     def with_factor(self, term: Term) -> Term:
         """Return the term times the factor that follows; a whole number before a proper fraction is a mixed number."""
@@ -404,9 +425,10 @@ class _Parser:
     def is_unit_word(self, term: Term) -> bool:
         """Return whether the word is a unit, not variables: 5 cm, 5 m, but 5m and 5xy."""
         token = self.peek()
-        if token.text in FUNCTION_NAMES or token.text in CONSTANT_NAMES or token.text in GREEK:
+        is_time = token.text in ("min", "sec") and not self.is_sign("(", ahead=1)
+        if not is_time and (token.text in FUNCTION_NAMES or token.text in CONSTANT_NAMES or token.text in GREEK):
             return False
-        if token.text in ("U", "u", "union") and self.is_bracket(self.peek(1)):
+        if token.text in ("U", "union") and self.is_bracket(self.peek(1)) and term.op in ("group", "set"):
             return True
         if not _is_amount(term):
             return len(token.text) > 3 and _split(token.text) is None
@@ -421,7 +443,8 @@ class _Parser:
         if token.text.lower() in SCALES or (len(words) == 1 and token.text.lower() in PERCENT_WORDS):
             return True
         unit = read_unit(words)
-        return unit is not None and (unit.label is None or _split(token.text) is None)
+        is_label = unit is not None and (unit.label in ("am", "pm") or _split(token.text) is None)
+        return unit is not None and (unit.label is None or is_label)
 
     # --- signs, powers, factors ---------------------------------------------------------------------------------
     def signed(self) -> Term:
@@ -684,6 +707,10 @@ class _Parser:
         if self.is_sign("{"):
             return self.braced()
         token = self.peek()
+        if token.kind == "word" and len(token.text) == 1:  # in \\frac x2 the 2 is no index
+            self.position += 1
+            constant = Term("constant", (), token.text) if token.text in ("e", "i") else Term("symbol", (), token.text)
+            return constant
         if token.kind == "number" and len(token.text) > 1 and token.text.isdecimal():
             self.tokens[self.position : self.position + 1] = [
                 Token("number", token.text[0], token.is_spaced),
@@ -716,7 +743,8 @@ class _Parser:
         exponent: Term | None = None
         while self.is_sign("_", "^"):
             if self.next().text == "_":
-                base = self.nested(self.argument)
+                is_plain = self.peek().kind == "number" and self.is_sign("(", ahead=1)  # log_10(100)
+                base = self.nested(self.exponent if is_plain else self.argument)
             else:
                 if self.is_degree():
                     raise NotParsedError("degrees of a function's name")
@@ -752,7 +780,7 @@ class _Parser:
             if self.peek().kind == "word" and (self.peek().text in FUNCTION_NAMES or self.is_unit_word(term)):
                 break
             term = _times(term, self.power())
-        if self.is_sign("/") and term.op != "div":
+        if self.is_sign("/") and term in (number(1), Term("constant", (), "pi")):  # \\sin \\pi/6
             self.position += 1
             term = Term("div", (term, self.power()))
         return negated(term) if is_negative else term
@@ -1059,7 +1087,7 @@ def _split(word: str) -> list[Token] | None:
     if len(word) <= 4 and (word.startswith("pi") or word.endswith("pi")):
         rest = word.removeprefix("pi") if word.startswith("pi") else word.removesuffix("pi")
         return [Token("constant", "pi"), *(Token("word", letter) for letter in rest)]
-    if len(word) <= 3:
+    if len(word) <= 3 or is_product(word):
         return [Token("word", letter) for letter in word]
     return None
 

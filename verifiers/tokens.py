@@ -41,6 +41,13 @@ class TooManyTokensError(ValueError):
     """The text has more tokens than ``MAX_TOKENS``."""
 
 
+_GREEK: Final = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho"
+GREEK_LETTERS: Final = (
+    *((0x3B1 + place, name) for place, name in enumerate(_GREEK.split())),
+    *((0x3C3 + place, name) for place, name in enumerate(("sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"))),
+    *((0x393, "Gamma"), (0x394, "Delta"), (0x398, "Theta"), (0x39B, "Lambda"), (0x3A3, "Sigma"), (0x3A6, "Phi")),
+    *((0x3A8, "Psi"), (0x3A9, "Omega")),
+)
 CHARACTERS: Final = str.maketrans(
     {
         "−": "-",
@@ -76,6 +83,7 @@ CHARACTERS: Final = str.maketrans(
         "√": "\\sqrt ",
         "∛": "\\sqrt[3] ",
         "°": "^\\circ ",
+        **{chr(code): f"\\{name} " for code, name in GREEK_LETTERS},
         "ℝ": "\\mathbb{R}",
         "ℤ": "\\mathbb{Z}",
         "ℕ": "\\mathbb{N}",
@@ -131,7 +139,7 @@ def _lexer(marks: str) -> re.Pattern[str]:
         r"|(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s?(?:\{\d{1,40}\}|\d))"
         r"|(?P<going>\d*\.\d{0,20}?(?P<digit>\d)(?P=digit){2,40}\s?(?:\.\.\.|\\[lc]?dots(?![a-z])))"
         rf"|(?P<number>[1-9]\d{{0,2}}(?:{marks}\d{{3}})+(?!\d){_REAL}|\d+{_REAL}|\.\d+(?:[eE][+-]?\d{{1,9}}(?![\d.A-Za-z]))?)"
-        r"|(?P<command>\\[A-Za-z]+\*?)"
+        r"|(?P<command>\\operatorname\*|\\[A-Za-z]+)"
         r"|(?P<escaped>\\.)"
         r"|(?P<word>[A-Za-z]+)"
         r"|(?P<sign>\*\*|<=|>=|!=|==|\.\.\.|<-?>|.)",
@@ -142,7 +150,9 @@ def _lexer(marks: str) -> re.Pattern[str]:
 PLAIN_LEXER: Final = _lexer(_MARK)
 COMMA_LEXER: Final = _lexer(rf"(?:{_MARK}|,)")
 GROUP_MARKS: Final = re.compile(r"(?<=\d)[^\d.eE+-]+(?=\d)")
-LIST_COMMA: Final = re.compile(r",(?:\s|~|\\ |\\;|\\:|\\q?quad|\$|\\text|\\\))|(?<!\d),(?!\\!)|,(?!\\!)(?!\d{3}(?!\d))")
+LIST_COMMA: Final = re.compile(
+    r"(?<!\\),(?:\s|~|\\ |\\;|\\:|\\q?quad|\$|\\text|\\\))|(?<![\d\\]),(?!\\!)|(?<!\\),(?!\\!)(?!\d{3}(?!\d))"
+)
 SPACED_COMMA: Final = re.compile(r",(?:\s|~|\\ |\\;|\\:|\\q?quad)")
 DIGIT_COMMA: Final = re.compile(r"\d,\d{3}(?!\d)")
 
@@ -452,6 +462,13 @@ BARE_ARGUMENT: Final = re.compile(r"\s*(\\[A-Za-z]+|[A-Za-z0-9])")
 JOINED_TEXT: Final = re.compile(r"\s*,?\s+(and|or)\b\s*")  # "apples and": two things, one after the other
 FORMULA_MARK: Final = re.compile(r"\\(?:[dt]?frac|sqrt|pi|cdot|times|left|infty)(?![a-z])|\$")
 ROW_SKIP: Final = re.compile(r"\s?\[-?\d{0,3}\.?\d{1,3}\s?(?:pt|em|ex|mm|cm|in|px)\]")  # \\[4pt] between rows
+# 2e-1 with nothing behind and no point before is 2e - 1; 1e-7 and 3.2e5 are numbers, as programs print them.
+IN_BRACKETS: Final = re.compile(
+    r"(?:[(\[]|\\\{|(?<![A-Za-z}\]_^\\])\{)[^()\[\]{}]{0,40}\d,\d{3}(?!\d)[^()\[\]{}+*/^-]{0,40}[)\]}]"
+)
+# 2e-1 is 2e - 1; 1e-7 and 3.2e5 are numbers, as programs print them.
+EULER: Final = re.compile(r"(?<![\d.])([2-9])e([-+][1-9])(?![\d.])")
+UNIT_TEXT: Final = re.compile(r"[mgsNJWKVALlh](?:/[mgsh])?")  # these letters of text, behind an amount, are units
 NUMERIC: Final = frozenset("0123456789-+.,/%$ \\!")
 SEPARATOR_TEXT: Final = re.compile(r"[,;.\s~]*(and|or|AND|OR|And|Or)[,;.\s~]*")
 FORMULA_TEXT: Final = re.compile(r"[A-Za-z]?(?:\s*[-+=*/^(),]\s*(?:[A-Za-z]{1,2}|\d+)(?![A-Za-z]))+\s*\)?")
@@ -465,6 +482,8 @@ def tokenize(text: str, *, group_commas: bool) -> list[Token]:
     """
     if not text.isascii():
         text = to_ascii(text)
+    if "e" in text:
+        text = EULER.sub(r"\1 e\2", text)
     tokens: list[Token] = []
     _scan(text, COMMA_LEXER if group_commas else PLAIN_LEXER, tokens)
     while tokens and tokens[-1].kind == "sign" and tokens[-1].text in ".,;!:?"[:3]:
@@ -485,7 +504,7 @@ def groups_commas(text: str) -> bool:
     """Return whether commas between digits of this text are thousands separators: never in what looks like a list."""
     if "," not in text or not DIGIT_COMMA.search(text):
         return False
-    if text.lstrip(" $").startswith(("(", "[", "\\{", "\\left", "{")):
+    if IN_BRACKETS.search(text):
         return SPACED_COMMA.search(text) is not None
     return LIST_COMMA.search(text) is None or SPACED_COMMA.search(text) is not None
 
@@ -632,6 +651,8 @@ def _add_text(text: str, name: str, position: int, is_spaced: bool, lexer: re.Pa
         _scan(content, lexer, tokens)
     elif separator := SEPARATOR_TEXT.fullmatch(content):
         tokens.append(Token("separator", separator[1].lower(), True))
+    elif UNIT_TEXT.fullmatch(content) and tokens and (tokens[-1].kind == "number" or argument[1][:1] in " ~\\"):
+        tokens.append(Token("text", content, is_spaced))  # 144 \mbox{ m}^3
     elif len(content) == 1 and content.isalpha():
         tokens.append(Token("word", content, is_spaced))
     elif content in ("min", "sec") and not name.startswith("operatorname"):

@@ -250,6 +250,8 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
         words.pop()
     if not words:
         return None
+    if "".join(words).lower().replace(".", "") in ("am", "pm"):
+        return _label(words)
     if [word.lower() for word in words[:1]] in (["degree"], ["degrees"]) and len(words) == 2:
         return _label(words)
     try:

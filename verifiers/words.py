@@ -19,6 +19,7 @@ PUNCTUATION: Final = re.compile(r"(?<!\d)[.,;:!?'\"`’]|[.,;:!?'\"`’](?!\d)")
 GROUPS: Final = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
 MORE_THAN_WORDS: Final = re.compile(r"[^\w\s.,:;'\"()!?-]|(?<![^\W\d_])-|-(?![^\W\d_])|_")  # a hyphen joins letters
 HALF_DAY: Final = re.compile(r"\b([ap])\.\s?m\.?(?![a-z])", re.IGNORECASE)
+NOT_PROSE: Final = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹\u0370-\u03ff]")
 LONG_WORD: Final = re.compile(r"[^\W\d_]{3}")
 LETTERS_ONLY: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[' -])*")
 # Two ways to say the same; the right side is what they are compared by.
@@ -57,10 +58,25 @@ def has_same_words(left: str, right: str) -> bool:
     return GROUPS.findall(first) == GROUPS.findall(second) != []
 
 
+def is_product(word: str) -> bool:
+    """Return whether three or four small letters are rather factors than a word: xyz, abc."""
+    letters = set(word)
+    return (
+        word.islower()
+        and 3 <= len(word) <= 4
+        and len(letters) == len(word)
+        and (letters <= set("abcd") or not letters & set("aeiou"))
+    )
+
+
 def is_worded(text: str) -> bool:
     """Return whether a text is words and nothing else: letters alone, with a word of three or more."""
     plain = SPACING.sub(" ", TEXT_MARKS.sub(" ", text)).strip()
     plain = PUNCTUATION.sub(" ", plain).strip()
+    if plain.casefold() == "no":
+        return True
+    if NOT_PROSE.search(plain) or is_product(plain):
+        return False
     if plain in GREEK or plain in FUNCTION_NAMES or plain in CONSTANT_NAMES:
         return False
     return LETTERS_ONLY.fullmatch(plain) is not None and LONG_WORD.search(plain) is not None
