@@ -50,6 +50,7 @@ LAST_CHOICE: Final = re.compile(
 UNCHOSEN: Final = re.compile(
     r"\b(?:not|cannot|never|wrong|incorrect|out|between|either|neither|excluded|eliminated?|unlikely|sure)\b|n['’]t\b"
 )
+MAX_NAMED_LETTERS: Final = 50  # of a response, from its end, that may be the choice (guess)
 CLAUSE_CHARS: Final = 120  # before a letter that are looked at (guess)
 CLAUSE_END: Final = re.compile(r"[.,;!?\n]|\b(?:but|so|therefore|hence|rather)\b")
 FIRST_LETTER: Final = re.compile(r"[\s*_(]{0,9}([A-J])[).:*](?!\w)")
@@ -92,8 +93,10 @@ def extract_choice(completion: str, *, strict: bool = False) -> Extracted | Miss
         return found
     start = max(response_start(completion), len(completion) - MAX_TAIL_CHARS)
     opening = FIRST_LETTER.match(completion, start)
-    chosen = [match for match in LAST_CHOICE.finditer(completion, start) if _is_chosen(completion, match)]
-    last = chosen[-1] if chosen else opening if opening and _is_chosen(completion, opening) else None
+    letters = list(LAST_CHOICE.finditer(completion, start))[-MAX_NAMED_LETTERS:]
+    last = next((match for match in reversed(letters) if _is_chosen(completion, match)), None)
+    if last is None and opening is not None and _is_chosen(completion, opening):
+        last = opening
     if last is None:
         return found if isinstance(found, Missing) else Missing(reason=Reason.NO_ANSWER)
     return _letters_at(completion, last)

@@ -21,6 +21,7 @@ from verifiers.limits import (
     MAX_BOX_GAP_CHARS,
     MAX_JOINED_BOXES,
     MAX_LINE_CHARS,
+    MAX_MATH_CHARS,
     MAX_TAIL_CHARS,
 )
 from verifiers.words import is_worded
@@ -479,6 +480,7 @@ def _stripped(text: str, start: int, end: int, origin: Origin) -> Extracted | No
 
 def _last_math(text: str, start: int, end: int) -> Extracted | None:
     best = None
+    start = max(start, end - MAX_MATH_CHARS)
     last_environment = text.rfind("\\begin{", start, end)
     for pattern in (MATH_SPAN, DISPLAY, MATRIX):
         if pattern is MATRIX and last_environment < 0:

@@ -10,7 +10,8 @@ from typing import Final
 
 # --- extraction, characters -----------------------------------------------------------------------------------------
 MAX_LINE_CHARS: Final = 400  # longest text after a marker taken as an answer: longest MATH reference is 159 (measured)
-MAX_TAIL_CHARS: Final = 65_536  # end of a response in which an answer without a box is looked for (note on mathematics)
+MAX_TAIL_CHARS: Final = 32_768  # end of a response in which an answer without a box is looked for: 25 ms (measured)
+MAX_MATH_CHARS: Final = 16_384  # end of a response in which the last formula is looked for (guess)
 MAX_BOX_CHARS: Final = 65_536  # of one box: an answer longer than that never closes, for us (guess)
 MAX_BOX_GAP_CHARS: Final = 600  # from one box to the next that may belong to it (guess)
 MAX_JOINED_BOXES: Final = 50  # boxes that together make one answer: a list of answers is short (guess)
@@ -22,7 +23,7 @@ MAX_SCORED_CHARS: Final = 65_536  # answers of puzzles are grids and move lists:
 MAX_DEPTH: Final = 40  # nested parser calls of one answer (note on mathematics); about 5 of our frames each
 MAX_TERM_DEPTH: Final = 100  # levels of a parsed answer: comparers recurse two or three of our frames a level
 MAX_LITERAL_DIGITS: Final = 1_000  # digits of one number; int() of 4,300 is Python's own limit, this costs 20 us
-MAX_TOKENS: Final = 1_500  # of one answer (guess); the longest MATH reference has 80 (measured)
+MAX_TOKENS: Final = 800  # of one answer (guess); the longest MATH reference has 80 (measured)
 MAX_NUMBER_EXPONENT: Final = 5_000  # |exponent| of a number in scientific notation: it is computed exactly (guess)
 MAX_EXPONENT: Final = 1_000  # |exponent| of a number in scientific notation: exact Fractions stay small (guess)
 MAX_TOWER_EXPONENT: Final = 20_000  # value of b^c in a^(b^c): bits of a power (note on mathematics)
@@ -34,8 +35,8 @@ MAX_SURD_TERMS: Final = 16  # of a sum of roots kept exactly (guess)
 MAX_EXACT_BITS: Final = 20_000  # of a rational number computed exactly (note on mathematics)
 MAX_FACTORIAL: Final = 2_500  # n of n! computed exactly (note on mathematics)
 MAX_MODULAR_FACTORIAL: Final = 20_000  # n of n! modulo a prime: 2 ms (measured)
-MAX_SET_PARTS: Final = 64  # intervals and points of one set (guess)
-MAX_PAIRED_ITEMS: Final = 24  # items without an exact value, compared each with each: 576 comparisons (guess)
+MAX_SET_PARTS: Final = 24  # intervals and points of one set (guess)
+MAX_PAIRED_ITEMS: Final = 12  # items without an exact value, compared each with each: 144 comparisons, 20 ms (measured)
 MAX_MATRIX_FACTORS: Final = 8  # of a product of matrices (guess)
 MAX_MATRIX_PRODUCTS: Final = 512  # products of cells in one product of matrices: 8 by 8 (guess)
 MAX_BRANCHES: Final = 16  # values of an answer with several plus-minus signs (guess)
@@ -51,7 +52,7 @@ CHUNK_DEADLINE_S: Final = 10.0  # CPU time of one chunk: twice what 100 hostile 
 MIN_SHARED_PAIRS: Final = 2_000  # fewer are compared sooner than processes start, which takes 0.5 s (measured)
 
 # --- worker processes ------------------------------------------------------------------------------------------------
-TASK_DEADLINE_S: Final = 1.5  # CPU time of one task: hostile cases must end within 2 s, p99 of plain ones is 0.3 s
+TASK_DEADLINE_S: Final = 1.2  # CPU time of one task: hostile cases must end within 2 s, p99 of plain ones is 0.3 s
 STARVATION_FACTOR: Final = 8.0  # wall time in deadlines after which a task without its CPU time is our failure (guess)
 WORKER_MEMORY_MB: Final = 1_024  # address space on top of the loaded libraries (note on mathematics: 1 to 2 GB)
 MAX_TASKS_PER_WORKER: Final = 500  # then a fresh process: sympy's caches grow (note on mathematics)

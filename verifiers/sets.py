@@ -267,19 +267,19 @@ def same_set(left: RealSet, right: RealSet) -> bool:
     Raises:
         NoSetError: If their ends cannot be ordered.
     """
-    cuts: list[Term] = []
+    places: dict[Term, int] = {}  # of each end: odd numbers; the open cells between them have even ones
+    last: Term | None = None
     for end in sorted(_ends(left) + _ends(right), key=cmp_to_key(_order)):
-        if not cuts or _order(cuts[-1], end):
-            cuts.append(end)
+        if last is None:
+            places[end] = 1
+        elif end not in places:
+            places[end] = places[last] + (2 if _order(last, end) else 0)
+        last = end
+    num_cells = max(places.values(), default=-1) + 2
 
-    def place(end: Term, cells: int) -> int:
-        """Ends have odd numbers, the open cells between them even ones."""
+    def place(end: Term) -> int:
         sense = infinite_sign(end)
-        if sense:
-            return -1 if sense < 0 else cells
-        return next(2 * index + 1 for index, cut in enumerate(cuts) if _order(cut, end) == 0)
-
-    num_cells = 2 * len(cuts) + 1
+        return places[end] if not sense else -1 if sense < 0 else num_cells
 
     def tester(part: RealSet) -> Callable[[int], bool]:
         if isinstance(part, Combined):
@@ -289,7 +289,7 @@ def same_set(left: RealSet, right: RealSet) -> bool:
             if op == "and":
                 return lambda cell: first(cell) and second(cell)
             return lambda cell: first(cell) and not second(cell)
-        low, high = place(part.low, num_cells), place(part.high, num_cells)
+        low, high = place(part.low), place(part.high)
         return lambda cell: low < cell < high or (part.has_low and cell == low) or (part.has_high and cell == high)
 
     in_left, in_right = tester(left), tester(right)
