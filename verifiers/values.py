@@ -24,7 +24,6 @@ from verifiers.terms import Term, has_constant, has_op, symbols, walk
 LOW_BITS: Final = 128  # of a ball: shows nearly every difference
 HIGH_BITS: Final = 1_088  # more than 300 digits: shows the others
 POINT_BITS: Final = 192  # at a random point a difference is not tiny
-NUM_POINTS: Final = 12
 MIN_REAL_POINTS: Final = 3  # fewer points where both sides are real say too little (guess)
 NUM_COMPLEX_POINTS: Final = 4
 # Ranges that the points come from: small, below 1 (arcsin), large (roots of x - 5), negative, mixed.
