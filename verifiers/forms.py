@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from schemas.verdict import Reason
 from verifiers.limits import MAX_FACTORS
-from verifiers.parser import NotParsedError, TooDeepError, normal_form, parse
+from verifiers.parser import normal_form, parse
 from verifiers.rationals import exact_or_none
-from verifiers.terms import Term
+from verifiers.terms import NotParsedError, Term, TooDeepError
 from verifiers.words import as_words
 
 Comparer = Callable[[str, str], Reason | None]

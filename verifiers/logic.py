@@ -19,8 +19,9 @@ from verifiers.finding import Finding, to_check
 from verifiers.forms import bare
 from verifiers.limits import MAX_SCORED_CHARS
 from verifiers.math import is_written_out
-from verifiers.parser import NotParsedError, TooBigError, TooDeepError, parse
+from verifiers.parser import parse
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
+from verifiers.terms import NotParsedError, TooBigError, TooDeepError
 from verifiers.tokens import TooManyTokensError
 
 logger = logging.getLogger(__name__)

@@ -28,10 +28,10 @@ from verifiers.extract import Extracted, Missing, Origin, extract_answer
 from verifiers.finding import Finding, to_check
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
 from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
-from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
+from verifiers.parser import normal_form, parse
 from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
-from verifiers.terms import Term, symbols, text_of
+from verifiers.terms import NotParsedError, Term, TooBigError, TooDeepError, symbols, text_of
 from verifiers.tokens import DIGIT_COMMA, TooManyTokensError, groups_commas
 from verifiers.words import as_words, has_same_words, is_worded
 

@@ -74,6 +74,22 @@ class Based(NamedTuple):
     base: int
 
 
+class NotParsedError(ValueError):
+    """The text is no formula that we read; ``is_for_sympy`` where a computer algebra system may know it."""
+
+    def __init__(self, message: str, *, is_for_sympy: bool = False) -> None:
+        super().__init__(message)
+        self.is_for_sympy = is_for_sympy
+
+
+class TooDeepError(ValueError):
+    """Brackets, fractions or powers are nested beyond ``MAX_DEPTH``."""
+
+
+class TooBigError(ValueError):
+    """A number is too long to compute with."""
+
+
 def number(value: int | Fraction) -> Term:
     """Return the term of an exact number."""
     return Term("number", (), Fraction(value))

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from verifiers.limits import MAX_DEPTH, MAX_TERM_DEPTH, MAX_TOKENS
-from verifiers.parser import NotParsedError, TooBigError, TooDeepError, normal_form, parse
-from verifiers.terms import depth_of, text_of
+from verifiers.parser import normal_form, parse
+from verifiers.terms import NotParsedError, TooBigError, TooDeepError, depth_of, text_of
 from verifiers.tokens import TooManyTokensError
 
 PIECES = [

@@ -1,0 +1,57 @@
+"""A place in the tokens of an answer: looking ahead, taking what is there, and the bound on nesting.
+
+Under ``atoms`` and ``parser``. Knows no grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from verifiers.limits import MAX_DEPTH
+from verifiers.terms import NotParsedError, Term, TooDeepError
+from verifiers.tokens import Token
+
+END: Final = Token("end", "")
+
+
+class Cursor:
+    """Reads one text; ``position`` is the next token's."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens, self.position, self.depth = tokens, 0, 0
+        self.num_bars = 0  # open absolute values: there a bar closes, and never opens
+        self.num_braces = 0
+        self.is_in_set = 0  # there "|" and ":" stand before the condition
+
+    def peek(self, ahead: int = 0) -> Token:
+        place = self.position + ahead
+        return self.tokens[place] if place < len(self.tokens) else END
+
+    def next(self) -> Token:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def is_sign(self, *texts: str, ahead: int = 0) -> bool:
+        token = self.peek(ahead)
+        return token.kind == "sign" and token.text in texts
+
+    def take_sign(self, *texts: str) -> bool:
+        if self.is_sign(*texts):
+            self.position += 1
+            return True
+        return False
+
+    def expect(self, text: str) -> None:
+        if not self.take_sign(text):
+            raise NotParsedError(f"expected {text!r}, found {self.peek().text!r}")
+
+    def nested(self, read: Callable[[], Term]) -> Term:
+        """Return what ``read`` reads one level deeper."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooDeepError(f"more than {MAX_DEPTH} levels")
+        term = read()
+        self.depth -= 1
+        return term
