@@ -108,7 +108,7 @@ def test_the_public_corpus_is_judged_as_expected_and_in_time() -> None:
 
 
 def test_the_blind_corpora_are_judged_as_their_authors_expected() -> None:
-    """Cases by authors who had not seen the code; their first run is in verifiers/DESIGN.md."""
+    """Cases by authors who had not seen the code; what was wrong at their first run is mended."""
     judge_answer("\\boxed{6x}", "\\sum_{k=1}^3 kx")  # the workers are up
     scored = [row for row in rows("math_cases_blind.jsonl") if not row.get("disputed")]
     assert len(scored) > 1_700
