@@ -288,10 +288,14 @@ def _is_printed_double(term: Term, other: Term) -> bool:
     if value is not None and (value * fmpq(10) ** EXACT_DECIMAL_DIGITS).q == 1:
         return False  # it could have been written out
     printed = fmpq(term.value.value.numerator, term.value.value.denominator) * sign
-    if value is not None:
-        return bool(abs(printed - value) < step)
+    # Rounded, or cut towards zero; the last of 16 digits or more may be the double's own error.
+    is_exact_to_last = term.value.num_digits <= SHARED_DECIMAL_DIGITS
     with precision(LOW_BITS):
-        return bool(abs(real_ball(other) - arb(printed)) < arb(step))
+        error = (real_ball(other) if value is None else arb(value)) - arb(printed)
+        if not error.is_finite() or not abs(error) < arb(step):
+            return False
+        is_cut = bool(error > 0) == (printed > 0)
+        return not is_exact_to_last or is_cut or bool(2 * abs(error) <= arb(step))
 
 
 def constant_ratio(left: Term, right: Term) -> int | None:

@@ -46,6 +46,9 @@ def same(left: str, right: str) -> bool | None:
         ("0.0833333333333333", "\\frac{1}{12}"),
         ("1.41421356237310", "\\sqrt2"),
         ("0.\\overline{6}", "\\frac23"),
+        ("0.666666666667", "\\frac23"),  # rounded
+        ("0.666666666666", "\\frac23"),  # cut
+        ("-0.333333333333", "-\\frac13"),
     ],
 )
 def test_the_same_in_another_form_is_the_same(left: str, right: str) -> None:
@@ -71,6 +74,9 @@ def test_the_same_in_another_form_is_the_same(left: str, right: str) -> None:
         ("2f(x)", "f(2x)"),
         ("3.14", "\\pi"),
         ("0.333333", "\\frac13"),
+        ("0.333333333334", "\\frac13"),
+        ("1.41421356238", "\\sqrt2"),
+        ("1.41421356236", "\\sqrt2"),
         ("1.414214", "\\sqrt2"),
         ("10^{10^{10}}", "10"),
         ("x+5316911983139662822920755569150140253y", "x"),  # a multiple of two primes of 61 bits
