@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifiers.parser import parse
@@ -60,6 +60,7 @@ def test_what_is_no_solved_set_is_none(text: str) -> None:
         solution_of(parse(text))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ENDS, ENDS, st.booleans(), st.booleans()), min_size=1, max_size=4), st.randoms())
 def test_the_order_of_a_union_does_not_matter_and_its_complement_is_another_set(parts: list, dice: object) -> None:
     def interval(low: Fraction, high: Fraction, has_low: bool, has_high: bool) -> str:

@@ -99,6 +99,7 @@ def polynomial(numbers: list[int]) -> str:
     return "+".join(f"({number})x^{{{power}}}" for power, number in enumerate(numbers))
 
 
+@settings(deadline=None)
 @given(coefficients, coefficients)
 def test_a_product_of_polynomials_is_its_expansion_and_no_other(left: list[int], right: list[int]) -> None:
     product = [0] * (len(left) + len(right) - 1)
@@ -114,7 +115,7 @@ def test_a_product_of_polynomials_is_its_expansion_and_no_other(left: list[int],
 surds = st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(surds)
 def test_exact_sums_of_roots_agree_with_balls(parts: list[tuple[int, int, int]]) -> None:
     text = "+".join(f"\\frac{{({top})\\sqrt{{{radicand}}}}}{{{bottom}}}" for top, radicand, bottom in parts)
