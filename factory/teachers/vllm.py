@@ -7,6 +7,7 @@ fixed one, a run that is extended would sample the same texts again.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import time
@@ -18,6 +19,7 @@ from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import THINK_CLOSE, FinishReason
 
+ABORT_AGAIN_S = 0.05
 _FINISH_REASONS = {str(reason): reason for reason in FinishReason}
 
 
@@ -32,6 +34,7 @@ class VllmEngine:
         self._max_model_len = 0
         self._close_id: int | None = None
         self._num_tokens_out = 0
+        self._in_flight: set[str] = set()
 
     async def start(self) -> EngineInfo:
         """Load the model.
@@ -73,6 +76,7 @@ class VllmEngine:
             )
         submitted_at_us = time.time_ns() // 1000
         final = None
+        self._in_flight.add(request.request_id)
         try:
             async for output in self._engine.generate(
                 TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)),
@@ -84,13 +88,21 @@ class VllmEngine:
             raise EngineDeadError(f"the vLLM engine died: {error}") from error
         except (VLLMError, ValueError) as error:
             raise RequestError(f"vLLM refused the request: {error}") from error
+        finally:
+            self._in_flight.discard(request.request_id)
         if final is None or not final.finished:
             raise RequestError("vLLM ended the request without an output")
         return self._completion(final, submitted_at_us)
 
     async def abort(self, request_id: str) -> None:
-        """End a request early."""
-        await self._engine.abort(request_id)
+        """End a request early.
+
+        vLLM ignores an abort of a request that it has not taken in yet, as happens in the first moments of a busy
+        engine: the abort is said again until the request has ended.
+        """
+        while request_id in self._in_flight:
+            await self._engine.abort(request_id)
+            await asyncio.sleep(ABORT_AGAIN_S)
 
     @property
     def num_tokens_out(self) -> int:

@@ -47,6 +47,10 @@ OPTIONS = EngineOptions(
 )
 SAMPLING = SamplingConfig(max_tokens=96)
 QUESTION = "What is 12 + 30?"
+TAUGHT = (  # a question as the demo teacher has learnt it: it thinks first, nearly every time
+    "State the final answer to the following arithmetic problem: 12 + 30 =\n\n"
+    "Please reason step by step, and put your final answer within \\boxed{}."
+)
 PROBLEM = Problem(
     domain=Domain.MATH, messages=(Message(role="user", content=QUESTION),), source="tests", source_row_id="1"
 )
@@ -383,7 +387,7 @@ def test_a_stop_string_ends_a_completion_and_is_named(kind: str, make_teacher: C
 def test_reasoning_that_a_real_server_splits_off_is_kept_with_its_tags(base_url: str) -> None:
     with closing(_running(_openai(base_url), SAMPLING)) as generator:
         running = next(generator)
-        completions = running.do(_all(running, [running.request() for _ in range(16)]))
+        completions = running.do(_all(running, [running.request(TAUGHT) for _ in range(16)]))
         split = [completion.text for completion in completions if "</think>" in completion.text]
         assert split
         assert all(text.startswith("<think>\n") and text.count("</think>") == 1 for text in split)
