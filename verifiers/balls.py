@@ -8,7 +8,7 @@ nothing. What is undefined, or beyond what a ball can hold, is a ball that is no
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -76,52 +76,56 @@ class Evaluator:
         self.scale = arb(0)  # the largest that was added up: what a difference of sums is small beside
 
     def __call__(self, term: Term) -> Any:
-        match term.op:
-            case "number":
-                return self.make(fmpq(term.value.numerator, term.value.denominator))
-            case "decimal":
-                return self.make(fmpq(term.value.value.numerator, term.value.value.denominator))
-            case "symbol":
-                return self.make(self.point[term.value])
-            case "constant":
-                return self.constant(term.value)
-            case "add":
-                total = self.make(0)
-                for arg in term.args:
-                    ball = self(arg)
-                    self.scale = self.scale.max(arb(abs(ball).abs_upper()))
-                    total = total + ball
-                return total
-            case "mul":
-                total = self(term.args[0])
-                for arg in term.args[1:]:
-                    total = total * self(arg)
-                return total
-            case "neg":
-                return -self(term.args[0])
-            case "div":
-                return self(term.args[0]) / self(term.args[1])
-            case "ratio" if len(term.args) == 2:
-                return self(term.args[0]) / self(term.args[1])
-            case "percent":
-                return self(term.args[0]) / 100
-            case "degree":
-                return self(term.args[0]) * self.make(arb.pi()) / 180
-            case "pow":
-                return self.power(*term.args)
-            case "root":
-                return self.root(*term.args)
-            case "factorial":
-                return (self(term.args[0]) + 1).gamma()
-            case "call":
-                return self.call(term.value, term.args)
-            case "apply":
-                return self.apply(term)
-            case _:
-                raise NotScalarError(term.op)
+        method = _OPS.get(term.op)
+        if method is None:
+            raise NotScalarError(term.op)
+        return method(self, term)
 
-    def constant(self, name: str) -> Any:
-        match name:
+    def number(self, term: Term) -> Any:
+        return self.make(fmpq(term.value.numerator, term.value.denominator))
+
+    def decimal(self, term: Term) -> Any:
+        return self.make(fmpq(term.value.value.numerator, term.value.value.denominator))
+
+    def symbol(self, term: Term) -> Any:
+        return self.make(self.point[term.value])
+
+    def add(self, term: Term) -> Any:
+        total = self.make(0)
+        for arg in term.args:
+            ball = self(arg)
+            self.scale = self.scale.max(arb(abs(ball).abs_upper()))
+            total += ball
+        return total
+
+    def mul(self, term: Term) -> Any:
+        total = self(term.args[0])
+        for arg in term.args[1:]:
+            total *= self(arg)
+        return total
+
+    def neg(self, term: Term) -> Any:
+        return -self(term.args[0])
+
+    def div(self, term: Term) -> Any:
+        return self(term.args[0]) / self(term.args[1])
+
+    def ratio(self, term: Term) -> Any:
+        if len(term.args) != 2:
+            raise NotScalarError("ratio")
+        return self.div(term)
+
+    def percent(self, term: Term) -> Any:
+        return self(term.args[0]) / 100
+
+    def degree(self, term: Term) -> Any:
+        return self(term.args[0]) * self.make(arb.pi()) / 180
+
+    def factorial(self, term: Term) -> Any:
+        return (self(term.args[0]) + 1).gamma()
+
+    def constant(self, term: Term) -> Any:
+        match term.value:
             case "pi":
                 return self.make(arb.pi())
             case "e":
@@ -131,9 +135,10 @@ class Evaluator:
             case "infinity":
                 return self.make(arb.pos_inf())
             case _:
-                raise NotScalarError(name)
+                raise NotScalarError(term.value)
 
-    def power(self, base: Term, exponent: Term) -> Any:
+    def power(self, term: Term) -> Any:
+        base, exponent = term.args
         power = exact_or_none(exponent)
         if power is None:
             if base == Term("constant", (), "e"):
@@ -156,7 +161,8 @@ class Evaluator:
             return arb.nan()
         return ball ** self.make(power)
 
-    def root(self, radicand: Term, index: Term) -> Any:
+    def root(self, term: Term) -> Any:
+        radicand, index = term.args
         ball, order = self(radicand), exact_or_none(index)
         if order is None:
             return ball ** (1 / self(index))
@@ -177,8 +183,8 @@ class Evaluator:
             ball = ball.real
         return int(bool(ball > 0)) - int(bool(ball < 0))
 
-    def call(self, name: str, args: tuple[Term, ...]) -> Any:
-        values = [self(arg) for arg in args]
+    def call(self, term: Term) -> Any:
+        name, values = term.value, [self(arg) for arg in term.args]
         if name in _METHODS and len(values) == 1:
             return getattr(values[0], _METHODS[name])()
         first = values[0]
@@ -248,6 +254,26 @@ class Evaluator:
     def apply(self, term: Term) -> Any:
         """An unknown function as a fixed polynomial of its arguments: f(2x) and f(x+x) agree, 2 f(x) does not."""
         return _opaque(term.value, [self(arg) for arg in term.args])
+
+
+_OPS: Final[dict[str, Callable[[Evaluator, Term], Any]]] = {
+    "number": Evaluator.number,
+    "decimal": Evaluator.decimal,
+    "symbol": Evaluator.symbol,
+    "constant": Evaluator.constant,
+    "add": Evaluator.add,
+    "mul": Evaluator.mul,
+    "neg": Evaluator.neg,
+    "div": Evaluator.div,
+    "ratio": Evaluator.ratio,
+    "percent": Evaluator.percent,
+    "degree": Evaluator.degree,
+    "pow": Evaluator.power,
+    "root": Evaluator.root,
+    "factorial": Evaluator.factorial,
+    "call": Evaluator.call,
+    "apply": Evaluator.apply,
+}
 
 
 def real_ball(term: Term) -> Any:

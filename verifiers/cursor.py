@@ -13,32 +13,33 @@ from verifiers.terms import NotParsedError, Term, TooDeepError
 from verifiers.tokens import Token
 
 END: Final = Token("end", "")
+LOOK_AHEAD: Final = (END,) * 8  # behind the last token: no look ahead reaches further
 
 
 class Cursor:
     """Reads one text; ``position`` is the next token's."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens, self.position, self.depth = tokens, 0, 0
+        self.tokens, self.position, self.depth = [*tokens, *LOOK_AHEAD], 0, 0
         self.num_bars = 0  # open absolute values: there a bar closes, and never opens
         self.num_braces = 0
         self.is_in_set = 0  # there "|" and ":" stand before the condition
 
     def peek(self, ahead: int = 0) -> Token:
-        place = self.position + ahead
-        return self.tokens[place] if place < len(self.tokens) else END
+        return self.tokens[self.position + ahead]
 
     def next(self) -> Token:
-        token = self.peek()
-        self.position += 1
+        token = self.tokens[self.position]
+        self.position += token.kind != "end"
         return token
 
     def is_sign(self, *texts: str, ahead: int = 0) -> bool:
-        token = self.peek(ahead)
-        return token.kind == "sign" and token.text in texts
+        token = self.tokens[self.position + ahead]
+        return token.text in texts and token.kind == "sign"
 
     def take_sign(self, *texts: str) -> bool:
-        if self.is_sign(*texts):
+        token = self.tokens[self.position]
+        if token.text in texts and token.kind == "sign":
             self.position += 1
             return True
         return False

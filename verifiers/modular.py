@@ -8,7 +8,7 @@ doi:10.1145/322217.322225), unless somebody builds multiples of the primes in: `
 from __future__ import annotations
 
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from verifiers.limits import MAX_MODULAR_FACTORIAL
@@ -22,6 +22,7 @@ class NotModularError(Exception):
     """The term is no rational function with integer powers, or has a pole at the point."""
 
 
+@lru_cache(maxsize=4_096)
 def seed(name: str, salt: int) -> int:
     """Return a number that depends on a name alone, the same in every process: points must not vary."""
     text = f"{name}/{salt}".encode("utf-8", "surrogatepass")
@@ -36,7 +37,8 @@ def modular(term: Term, prime: int, salt: int) -> int:
     match term.op:
         case "number" | "decimal":
             value = term.value if term.op == "number" else term.value.value
-            return int(value.numerator) * inverse(value.denominator, prime) % prime
+            whole = int(value.numerator) % prime
+            return whole if value.denominator == 1 else whole * inverse(value.denominator, prime) % prime
         case "symbol":
             return seed(term.value, salt) % (1 << 59)
         case "constant":

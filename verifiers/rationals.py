@@ -50,11 +50,7 @@ def exact(term: Term) -> fmpq | None:
 
 def _rational(value: Fraction) -> fmpq | None:
     found = fmpq(value.numerator, value.denominator)
-    return found if _bits(found) <= MAX_EXACT_BITS else None
-
-
-def _bits(value: fmpq) -> int:
-    return max(int(value.p).bit_length(), int(value.q).bit_length())
+    return found if found.height_bits() <= MAX_EXACT_BITS else None
 
 
 def _combined(term: Term, values: list[fmpq]) -> fmpq | None:
@@ -87,13 +83,13 @@ def _folded(values: list[fmpq], combine: Callable[[fmpq, fmpq], fmpq]) -> fmpq |
     total = values[0]
     for value in values[1:]:
         total = combine(total, value)
-        if _bits(total) > MAX_EXACT_BITS:
+        if total.height_bits() > MAX_EXACT_BITS:
             return None
     return total
 
 
 def _capped(value: fmpq) -> fmpq | None:
-    return value if _bits(value) <= MAX_EXACT_BITS else None
+    return value if value.height_bits() <= MAX_EXACT_BITS else None
 
 
 def _power(base: fmpq, exponent: fmpq) -> fmpq | None:
@@ -109,7 +105,7 @@ def _power(base: fmpq, exponent: fmpq) -> fmpq | None:
         return fmpq(int(power == 0))
     if base in (1, -1):
         return fmpq(1) if base == 1 or power % 2 == 0 else fmpq(-1)
-    if _bits(base) * abs(power) > MAX_EXACT_BITS + 64:
+    if base.height_bits() * abs(power) > MAX_EXACT_BITS + 64:
         return None
     return base**power
 

@@ -6,7 +6,6 @@ value; two texts that differ in notation alone give equal terms wherever that co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple
 
@@ -104,13 +103,13 @@ def negated(term: Term) -> Term:
     return term.args[0] if term.op == "neg" else Term("neg", (term,))
 
 
-def walk(term: Term) -> Iterator[Term]:
-    """Yield the term and all terms inside it."""
-    stack = [term]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(node.args)
+def walk(term: Term) -> list[Term]:
+    """Return the term and all terms inside it, outer ones first."""
+    nodes = [term]
+    for node in nodes:  # grows while it is read
+        if node.args:
+            nodes.extend(node.args)
+    return nodes
 
 
 def depth_of(term: Term) -> int:

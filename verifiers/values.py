@@ -25,6 +25,7 @@ LOW_BITS: Final = 128  # of a ball: shows nearly every difference
 HIGH_BITS: Final = 1_088  # more than 300 digits: shows the others
 POINT_BITS: Final = 192  # at a random point a difference is not tiny
 MIN_REAL_POINTS: Final = 3  # fewer points where both sides are real say too little (guess)
+ENOUGH_POINTS: Final = 6  # of a function without corners: small, large and negative ones are among them
 NUM_COMPLEX_POINTS: Final = 4
 # Ranges that the points come from: small, below 1 (arcsin), large (roots of x - 5), negative, mixed.
 _FIRST_RANGES: Final = ((1, 3), (0, 1), (5, 60), (-3, 0), (-1, 1), (0, 2))
@@ -138,9 +139,16 @@ def _whole_names(terms: Sequence[Term]) -> set[str]:
 
 
 def _has_corners(terms: Sequence[Term]) -> bool:
-    """Return whether a function is made of pieces: |x|, the floor, also sqrt(x^2)."""
-    nodes = [node for term in terms for node in walk(term)]
-    return any((node.op == "call" and node.value in PIECEWISE) or node.op == "root" for node in nodes)
+    """Return whether a function is made of pieces: |x|, the floor, also sqrt(x^2), but no odd root."""
+    return any(
+        (node.op == "call" and node.value in PIECEWISE) or (node.op == "root" and not _is_odd(node.args[1]))
+        for term in terms
+        for node in walk(term)
+    )
+
+
+def _is_odd(index: Term) -> bool:
+    return index.op == "number" and index.value.denominator == 1 and index.value.numerator % 2 == 1
 
 
 def _corners(terms: Sequence[Term]) -> list[fmpq]:
@@ -175,7 +183,10 @@ def _same_function(left: Term, right: Term) -> bool | None:
 def _agree(left: Term, right: Term, names: list[str], log_base: int | None, bits: int) -> bool | None:
     with precision(bits):
         points = _points(names, left, right)
-        said = _agree_at(points, left, right, is_complex=False, log_base=log_base, needed=MIN_REAL_POINTS)
+        enough = None if _has_corners((left, right)) else ENOUGH_POINTS
+        said = _agree_at(
+            points, left, right, is_complex=False, log_base=log_base, needed=MIN_REAL_POINTS, enough=enough
+        )
         if said is not None:
             return said
         whole = _whole_names((left, right))
@@ -190,9 +201,19 @@ def _agree(left: Term, right: Term, names: list[str], log_base: int | None, bits
 
 
 def _agree_at(
-    points: Iterator[Any], left: Term, right: Term, *, is_complex: bool, log_base: int | None, needed: int
+    points: Iterator[Any],
+    left: Term,
+    right: Term,
+    *,
+    is_complex: bool,
+    log_base: int | None,
+    needed: int,
+    enough: int | None = None,
 ) -> bool | None:
-    """Return False at the first point where the sides differ, True if they agree at ``needed`` points or more."""
+    """Return False at the first point where the sides differ, True if they agree at ``needed`` points or more.
+
+    After ``enough`` points no more are asked.
+    """
     num_agreed = 0
     for point in points:
         evaluate = Evaluator(point, is_complex=is_complex, log_base=log_base)
@@ -205,6 +226,8 @@ def _agree_at(
         size = arb(abs(first).abs_upper()) + arb(abs(second).abs_upper()) + evaluate.scale
         if bool(_radius(difference) <= size * arb(2) ** (-POINT_BITS // 3)) or bool(_radius(difference) == 0):
             num_agreed += 1
+            if num_agreed == enough:
+                return True
     return True if num_agreed >= needed else None
 
 
@@ -305,17 +328,19 @@ def constant_ratio(left: Term, right: Term) -> int | None:
     """
     names = symbols(left, right)
     ratios = []
+    enough = None if _has_corners((left, right)) else ENOUGH_POINTS
     try:
         for prime in PRIMES:
             values = [(modular(left, prime, salt), modular(right, prime, salt)) for salt in (1, 2, 3)]
             ratios.append({first * inverse(second, prime) % prime for first, second in values})
         if not all(len(found) == 1 for found in ratios) or ratios[0] == {0}:
             return 0
+        enough = MIN_REAL_POINTS
     except NotModularError:
         pass
     with precision(POINT_BITS):
         for is_complex in (False, True):
-            found = _ratios(left, right, names, is_complex=is_complex)
+            found = _ratios(left, right, names, is_complex=is_complex, enough=enough)
             if found is None:
                 return 0
             if len(found) >= MIN_REAL_POINTS:
@@ -325,7 +350,7 @@ def constant_ratio(left: Term, right: Term) -> int | None:
     return None
 
 
-def _ratios(left: Term, right: Term, names: list[str], *, is_complex: bool) -> list[Any] | None:
+def _ratios(left: Term, right: Term, names: list[str], *, is_complex: bool, enough: int | None) -> list[Any] | None:
     """Return the balls of the quotient at the points where it has one, or None where two of them differ."""
     found: list[Any] = []
     for point in _points(names):
@@ -336,4 +361,6 @@ def _ratios(left: Term, right: Term, names: list[str], *, is_complex: bool) -> l
         if found and not ratio.overlaps(found[0]):
             return None
         found.append(ratio)
+        if len(found) == enough:
+            break
     return found
