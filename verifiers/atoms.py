@@ -198,6 +198,9 @@ class Atoms(Cursor, ABC):
         while self.is_sign("'"):
             self.position += 1
             name += "'"
+        if name == "Gamma" and self.is_sign("("):
+            argument = self.nested(self.listed_in_brackets)
+            return Term("factorial", (Term("add", (argument, number(-1))),))
         if self.is_sign("(") and self.is_applied(name.rstrip("'").partition("_")[0].removesuffix("^-1")):
             self.position += 1
             arguments = self.nested(self.listed)
@@ -328,7 +331,10 @@ class Atoms(Cursor, ABC):
             return Term("factorial", arguments)
         if exponent == number(-1) and name in ("sin", "cos", "tan", "cot", "sec", "csc"):
             return Term("call", arguments, "arc" + name)
-        term = Term("call", arguments, name)
+        if name == "cis" and len(arguments) == 1:
+            term = Term("pow", (Term("constant", (), "e"), times(Term("constant", (), "i"), arguments[0])))
+        else:
+            term = Term("call", arguments, name)
         return term if exponent is None else Term("pow", (term, exponent))
 
     def function_arguments(self, name: str) -> tuple[Term, ...]:
@@ -392,6 +398,8 @@ class Atoms(Cursor, ABC):
                 top = self.nested(self.argument)
                 bottom = self.nested(self.argument)
                 if _is_differential(bottom) and (top == DIFFERENTIAL or _is_differential(top)):
+                    if bottom == DX and top.args[:1] == (DIFFERENTIAL,) and top.args[1].op == "symbol":
+                        return _primed(top.args[1])  # dy/dx is y'
                     return Term("apply", (top, bottom), "derivative")
                 return Term("div", (top, bottom))
             case "binom":
@@ -524,6 +532,7 @@ def _sides_as_arguments(term: Term) -> Term:
 
 
 DIFFERENTIAL: Final = Term("symbol", (), "d")
+DX: Final = Term("mul", (DIFFERENTIAL, Term("symbol", (), "x")))
 
 
 def _is_differential(term: Term) -> bool:

@@ -289,12 +289,14 @@ def infinite_sign(term: Term) -> int:
 
 
 def _opaque(name: str, values: list[Any]) -> Any:
-    """Return a fixed polynomial of the arguments; of gcd and lcm, whose order does not count, a symmetric one."""
+    """Return a fixed polynomial of the arguments, neither odd nor additive; of gcd and lcm a symmetric one."""
     total = type(values[0])(seed(f"function {name}", 3) % 1_009) / 97
+    product = total
     for place, ball in enumerate(values):
         order = 0 if name in ("gcd", "lcm") else place
-        total += (ball + ball**3) * (seed(f"function {name} {order}", 3) % 1_013 + 1) / 89
-    return total
+        total += (ball + 2 * ball**2 + ball**3) * (seed(f"function {name} {order}", 3) % 1_013 + 1) / 89
+        product *= ball + order + 1
+    return total + product
 
 
 class Reach(Evaluator):

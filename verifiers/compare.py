@@ -74,6 +74,10 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
     if answer == reference:
         return None
     answer, reference = _renamed(_plain(answer), _plain(reference))
+    if answer.op == reference.op == "relation":
+        answer = _with_argument(answer, reference)
+    if "constant" in (answer.op, reference.op):
+        answer, reference = _members(answer), _members(reference)
     if answer == reference:
         return None
     if "based" in (answer.op, reference.op):
@@ -95,6 +99,7 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
     answer, reference = _lone(answer, reference), _lone(reference, answer)
     if reference.op == "relation" or answer.op == "relation":
         return _compare_relations(answer, reference, how)
+    answer, reference = _from_basis(answer, reference), _from_basis(reference, answer)
     if "matrix" in (reference.op, answer.op) or has_op(reference, "matrix") or has_op(answer, "matrix"):
         return _compare_matrices(answer, reference, how)
     if reference.op in COLLECTIONS or answer.op in COLLECTIONS:
@@ -138,6 +143,11 @@ def _declared(term: Term) -> tuple[Term, set[str]]:
     if not names or not left or not names <= set(symbols(*left)):
         return term, set()
     return (left[0] if len(left) == 1 else term._replace(args=tuple(left))), names
+
+
+def _members(term: Term) -> Term:
+    """Return the set of x in S, beside a set such as the integers."""
+    return term.args[1] if term.op == "member" and term.args[0].op == "symbol" else term
 
 
 def _substituted(term: Term, names: dict[str, str]) -> Term:
@@ -648,6 +658,31 @@ def _vector(term: Term) -> tuple[Term, ...] | None:
     return tuple(row[0] for row in rows) if all(len(row) == 1 for row in rows) else None
 
 
+BASIS: Final = {  # the unit vectors, as they are read
+    Term("constant", (), "i"): 0,
+    Term("symbol", (), "hat i"): 0,
+    Term("symbol", (), "j"): 1,
+    Term("symbol", (), "k"): 2,
+}
+
+
+def _from_basis(term: Term, other: Term) -> Term:
+    """Return i + 2j as the tuple (1, 2) beside a tuple or a column of two; as it is where it is no sum of those."""
+    wanted = _vector(other) if other.op in ("group", "matrix") and other.value in ("()", None) else None
+    if wanted is None or not 2 <= len(wanted) <= 3 or term.op not in ("add", "neg", "mul", "symbol", "constant"):
+        return term
+    parts: list[list[Term]] = [[] for _ in wanted]
+    for part in term.args if term.op == "add" else (term,):
+        sign, part = (-1, part.args[0]) if part.op == "neg" else (1, part)
+        factors = part.args if part.op == "mul" else (part,)
+        places = [place for place, factor in enumerate(factors) if factor in BASIS]
+        if len(places) != 1 or BASIS[factors[places[0]]] >= len(wanted):
+            return term
+        rest = [factor for place, factor in enumerate(factors) if place != places[0]]
+        parts[BASIS[factors[places[0]]]].append(Term("mul", (number(sign), number(1), *rest)))
+    return Term("group", tuple(Term("add", (number(0), *found)) for found in parts), "()")
+
+
 def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
     if answer.op == reference.op and answer.value == reference.value == "cases":
         first, second = ([Term("group", row.args, "()") for row in term.args] for term in (answer, reference))
@@ -665,6 +700,17 @@ def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
 
 
 # --- relations ------------------------------------------------------------------------------------------------------
+def _with_argument(answer: Term, reference: Term) -> Term:
+    """Return f(t) = t^2 beside f(x) = x^2 with the letter that the reference has."""
+    mine, theirs = answer.args[0], reference.args[0]
+    if (mine.op, mine.value) != (theirs.op, theirs.value) or mine.op != "apply":
+        return answer
+    known, wanted = ([arg.value for arg in term.args if arg.op == "symbol"] for term in (mine, theirs))
+    if not len(known) == len(wanted) == len(mine.args) == len(theirs.args) == 1 or wanted[0] in symbols(answer):
+        return answer
+    return _substituted(answer, {known[0]: wanted[0]})
+
+
 def _compare_relations(answer: Term, reference: Term, how: How) -> Reason | None:
     if answer.op != reference.op:
         is_chain = reference.op != "relation" and all(sign in EQUAL_SIGNS for sign in answer.value)
@@ -793,6 +839,8 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
         return _compare_ratios(answer, reference, how)
     if any(term.op == "constant" and term.value in SETS for term in (answer, reference)):
         return Reason.TYPE_MISMATCH
+    if _has_conjugate(answer) or _has_conjugate(reference):
+        return Reason.VALUE_DIFFERS  # not the same term, and matrices do not commute
     try:
         same = same_value(answer, reference, how.tolerance)
         if not same and (has_operator(answer) or has_operator(reference)):
@@ -813,6 +861,20 @@ def _compare_scalars(answer: Term, reference: Term, how: How) -> Reason | None:
     return Reason.POINT_DIFFERS if symbols(answer, reference) else Reason.VALUE_DIFFERS
 
 
+def _has_conjugate(term: Term) -> bool:
+    """Return whether P D P^{-1} stands there: matrices, named by capitals."""
+    products = (node.args for node in walk(term) if node.op == "mul" and len(node.args) > 2)
+    return any(
+        factor.op == "pow"
+        and factor.args[1] == number(-1)
+        and factor.args[0] in factors
+        and factor.args[0].op == "symbol"
+        and factor.args[0].value[:1].isupper()
+        for factors in products
+        for factor in factors
+    )
+
+
 def _compare_ratios(answer: Term, reference: Term, how: How) -> Reason | None:
     """Ratios are the same where all their parts are in proportion."""
     if len(answer.args) != len(reference.args):
@@ -821,8 +883,11 @@ def _compare_ratios(answer: Term, reference: Term, how: How) -> Reason | None:
         return _first(compare(left, right, how) for left, right in zip(answer.args, reference.args, strict=True))
     if any(all(exact_or_none(part) == 0 for part in term.args) for term in (answer, reference)):
         return Reason.VALUE_DIFFERS  # 0:0 is in proportion to everything
-    (first, *mine), (other, *theirs) = answer.args, reference.args
-    for left, right in zip(mine, theirs, strict=True):
+    pivot = next(place for place, part in enumerate(reference.args) if exact_or_none(part) != 0)
+    first, other = answer.args[pivot], reference.args[pivot]
+    if exact_or_none(first) == 0:
+        return Reason.VALUE_DIFFERS
+    for left, right in zip(answer.args, reference.args, strict=True):
         crossed = Term("mul", (left, other)), Term("mul", (right, first))
         if compare(*crossed, how) is not None:
             return Reason.VALUE_DIFFERS

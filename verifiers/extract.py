@@ -92,10 +92,10 @@ JOINT_NOISE: Final = re.compile(r"\$|\\[,;!() \[\]]|\\q?quad(?![A-Za-z])|\\\\|&"
 JOINT_LABEL: Final = re.compile(r"(?:[A-Za-z]|\\[a-z]{2,8})(?:_\{?\w{1,3}\}?)?\s?=\s*$")
 COMMAS: Final = re.compile(r"[\s,;]*[,;][\s,;]*")
 JOINT: Final = re.compile(r"[\s,;]{0,9}(?:[A-Za-z()]{1,12}[\s,;]{1,9}){0,7}(?:and|or)[\s,;]{0,9}")
-# Another candidate, hedged: "or maybe", "/", or nothing at all between the two.
+# Another candidate, hedged: "or maybe", "/", "vs". Where nothing stands between two boxes, the last one counts.
 HEDGED: Final = re.compile(
-    r"[ \t,;(]{0,9}(?:or\b[ \t,;(]{0,9}[A-Za-z= ,]{0,40}|(?:and[ ,]{1,3})?(?:maybe|possibly|perhaps|respectively)|/|\||"
-    r"\\(?:lor|vee))[ \t,;(]{0,9}"
+    r"[ \t,;(]{0,9}(?:or\b[ \t,;(]{0,9}[A-Za-z= ,]{0,40}|(?:and[ ,]{1,3})?(?:maybe|possibly|perhaps|respectively)|"
+    r"vs\.?|versus|/|\||\\(?:lor|vee))[ \t,;(]{0,9}"
 )
 NO_JOINT: Final = re.compile(
     r"\b(?:is|are|was|were|not|no|but|then|so|thus|hence|therefore|since|gives?|instead|rather|wrong|incorrect|actually|"
@@ -103,7 +103,7 @@ NO_JOINT: Final = re.compile(
     re.IGNORECASE,
 )
 FASTENED_BEFORE: Final = re.compile(
-    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-\s?(?:\\,)?|(?<=[\d)}])\s?[+*/^_]|(?<=\w)\s?[+/^]|\\(?:cdot|times|neq?|pm|log|ln)\s?|\bnot|"
+    r"((?:(?<=[=:({])|(?<=\bis)|^|(?<=\$))\s*-\s?(?:\\,)?|(?<=[\d)}])\s?[+*/^_]|(?<=\w)\s?[+/^]|\\(?:cdot|times|ne[gq]?|pm|log|ln)\s?|\bnot|"
     r"\\text\s?\{\s?not\s?\}|\\[dt]?frac\{|\\sqrt\{|\\verb\|)$"
 )
 FASTENED_BEHIND: Final = re.compile(

@@ -85,11 +85,12 @@ def modular(term: Term, prime: int, salt: int) -> int:
                 product = product * factor % prime
             return product
         case "apply":
-            total = seed(f"function {term.value}", salt) % prime
-            for place, arg in enumerate(term.args):
+            total = product = seed(f"function {term.value}", salt) % prime
+            for place, arg in enumerate(term.args):  # an unknown function: neither odd nor additive
                 point = modular(arg, prime, salt)
-                total += seed(f"function {term.value} {place}", salt) * (point + pow(point, 3, prime))
-            return total % prime
+                total += seed(f"function {term.value} {place}", salt) * (point + 2 * point**2 + pow(point, 3, prime))
+                product = product * (point + place + 1) % prime
+            return (total + product) % prime
         case _:
             raise NotModularError
 

@@ -13,27 +13,25 @@ from typing import Final
 from verifiers.atoms import Atoms, times
 from verifiers.limits import MAX_TERM_DEPTH
 from verifiers.numerals import based_number, read_base, read_number, split_word
+from verifiers.rewrites import rewritten
 from verifiers.terms import NotParsedError, Term, TooBigError, TooDeepError, depth_of, negated, number, text_of
 from verifiers.tokens import CONSTANT_NAMES, FUNCTION_NAMES, GREEK, Token, TooManyTokensError, groups_commas, tokenize
 from verifiers.units import LETTER_UNITS, SCALES, TEMPERATURES, read_unit
-from verifiers.words import HALF_DAY, as_words
+from verifiers.words import as_words
 
 FACTOR_SIGNS: Final = frozenset(
     {"(", "[", "{", "\\{", "frac", "binom", "sqrt", "lfloor", "lceil", "langle", "begin", "angle"}
 )
 UNIT_ENDS: Final = frozenset({",", ";", ")", "]", "}", "\\}", "newline", "&", "pm", "+", ":", "|"})
+PLAIN_SETS: Final = {  # k in Z, without the double stroke
+    Term("symbol", (), letter): Term("constant", (), name)
+    for letter, name in (("Z", "integers"), ("N", "naturals"), ("Q", "rationals"), ("R", "reals"))
+}
 PERCENT_WORDS: Final = frozenset({"percent", "percentage", "pct"})
-DOUBLED: Final = re.compile(r"\\\\(?=[a-z]{2})")
 BASED: Final = re.compile(
     r"[\s$]*\(?([0-9A-Za-z]{1,200})\)?_\{?\s?(?:\\(?:text|mathrm)\{)?\(?(\d{1,2}|[a-z]{3,8})\)?\s?\}{0,2}[\s$.]*",
     re.ASCII,
 )
-IN_BASE: Final = re.compile(  # 52\text{ in base }8, 52 (base 8)
-    r"([0-9A-Za-z.]{1,200})\s?(?:\\(?:text|mathrm|mbox)\s?\{)?\s{0,3}\(?(?:in )?base[ }]{1,3}"
-    r"(\d{1,2}|[a-z]{3,8})\s?\)?\}?"
-)
-OLD_FONT: Final = re.compile(r"\{\s?\\(?:rm|bf|it)(?![A-Za-z])\s?([^{}]{0,80})\}")
-CHOSEN: Final = re.compile(r"(?:\{\s?\})?[_^]\{?\s?(\w{1,9})\s?\}?\s?C_\{?\s?(\w{1,9})\s?\}?")  # {}_{10}C_3
 
 
 def parse(text: str, *, group_commas: bool | None = None) -> Term:
@@ -43,16 +41,7 @@ def parse(text: str, *, group_commas: bool | None = None) -> Term:
         NotParsedError: If the text is no formula.
         TooDeepError, TooBigError, TooManyTokensError: If it breaks a limit.
     """
-    if "\\\\" in text and "\\begin" not in text:  # escaped once too often: \\\\frac
-        text = DOUBLED.sub(r"\\", text)
-    if "\\rm" in text or "\\bf" in text or "\\it" in text:
-        text = OLD_FONT.sub(r"\\text{\1}", text)
-    if "C_" in text:
-        text = CHOSEN.sub(r"\\binom{\1}{\2}", text)
-    if ".m" in text:
-        text = HALF_DAY.sub(r" \1m ", text)
-    if "base" in text:
-        text = IN_BASE.sub(r"\1_{\2}", text)
+    text = rewritten(text)
     if "_" in text and (based := BASED.fullmatch(text)) is not None:
         base = read_base(based[2])
         if base is not None and all(digit.isalnum() and int(digit, 36) < base for digit in based[1]):
@@ -148,7 +137,7 @@ class _Parser(Atoms):
         if "in" in signs and len(signs) > 1 and signs[-1] == "in" and set(signs[:-1]) != {"in"}:
             raise NotParsedError("a chain with a membership")
         if signs == ["in"]:
-            return Term("member", (sides[0], sides[1]))
+            return Term("member", (sides[0], PLAIN_SETS.get(sides[1], sides[1])))
         if signs == ["notin"]:
             whole = Term("constant", (), "reals")
             return Term("member", (sides[0], Term("difference", (whole, sides[1]))))

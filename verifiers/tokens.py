@@ -209,6 +209,7 @@ FUNCTIONS: Final = frozenset(
     [
         "sin",
         "cos",
+        "cis",
         "tan",
         "cot",
         "sec",

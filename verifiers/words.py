@@ -21,6 +21,9 @@ MORE_THAN_WORDS: Final = re.compile(r"[^\w\s.,:;'\"()!?-]|(?<![^\W\d_])-|-(?![^\
 HALF_DAY: Final = re.compile(r"\b([ap])\.\s?m\.?(?![a-z])", re.IGNORECASE)
 NOT_PROSE: Final = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹\u0370-\u03ff]")
 LONG_WORD: Final = re.compile(r"[^\W\d_]{3}")
+NOTHING_THERE: Final = re.compile(
+    r"^(?:there (?:is|are|exists?) )?(no (?:\w{1,9} )?(?:solutions?|roots?))(?: exists?)?$"
+)
 LETTERS_ONLY: Final = re.compile(r"[^\W\d_](?:[^\W\d_]|[' -])*")
 # Two ways to say the same; the right side is what they are compared by.
 SYNONYMS: Final = {
@@ -45,6 +48,8 @@ def as_words(text: str) -> str:
     text = HALF_DAY.sub(r"\1m ", text)
     words = " ".join(PUNCTUATION.sub(" ", text).casefold().split())
     words = words.removeprefix("the ") if len(words) > 6 else words
+    if words.endswith("exist") or words.startswith("there "):
+        words = NOTHING_THERE.sub(r"\1", words)
     return SYNONYMS.get(words, words)
 
 
