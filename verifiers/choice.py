@@ -15,7 +15,7 @@ from schemas.problem import Choice
 from schemas.verdict import Reason, Verdict
 from verifiers.extract import Extracted, Missing, Origin, extract_answer, response_start
 from verifiers.finding import Finding, to_check
-from verifiers.limits import MAX_ANSWER_CHARS, MAX_BARE_CHARS, MAX_TAIL_CHARS
+from verifiers.limits import CLAUSE_CHARS, MAX_ANSWER_CHARS, MAX_BARE_CHARS, MAX_NAMED_LETTERS, MAX_TAIL_CHARS
 from verifiers.parser import normal_form
 from verifiers.words import as_words
 
@@ -50,8 +50,6 @@ LAST_CHOICE: Final = re.compile(
 UNCHOSEN: Final = re.compile(
     r"\b(?:not|cannot|never|wrong|incorrect|out|between|either|neither|excluded|eliminated?|unlikely|sure)\b|n['’]t\b"
 )
-MAX_NAMED_LETTERS: Final = 50  # of a response, from its end, that may be the choice (guess)
-CLAUSE_CHARS: Final = 120  # before a letter that are looked at (guess)
 CLAUSE_END: Final = re.compile(r"[.,;!?\n]|\b(?:but|so|therefore|hence|rather)\b")
 FIRST_LETTER: Final = re.compile(r"[\s*_(]{0,9}([A-J])[).:*](?!\w)")
 # What follows "The answer is": its first letter that is no word.

@@ -16,6 +16,9 @@ MAX_BOX_CHARS: Final = 65_536  # of one box: an answer longer than that never cl
 MAX_BOX_GAP_CHARS: Final = 600  # from one box to the next that may belong to it (guess)
 MAX_JOINED_BOXES: Final = 50  # boxes that together make one answer: a list of answers is short (guess)
 MAX_BARE_CHARS: Final = 300  # longest response without any marker taken whole as the answer (guess)
+MAX_NAMED_LETTERS: Final = 50  # of a response, from its end, that may be the choice (guess)
+CLAUSE_CHARS: Final = 120  # before a letter that are looked at (guess)
+MAX_LETTERS_CHARS: Final = 40  # of a reference that is a letter or several: \text{(A), (B) and (C)} (guess)
 
 # --- answers ---------------------------------------------------------------------------------------------------------
 MAX_ANSWER_CHARS: Final = 4_096  # as inspect_ai's math scorer; the longest MATH reference is 159 (measured)
@@ -42,6 +45,10 @@ MAX_FACTORS: Final = 256  # entries of a factorisation: more means that an expon
 EXACT_DECIMAL_DIGITS: Final = 12  # a decimal with so many digits that fits a fraction to its last digit is a printed
 # double of that fraction (doubles carry 15 to 17); with fewer digits it is a rounding, and wrong (guess)
 SHARED_DECIMAL_DIGITS: Final = 15  # of two decimals of which one may be the other, cut: what every double has
+MAX_LABEL_WORDS: Final = 4  # "square inches of paper" is one (guess)
+MAX_SIGNS: Final = 4  # variables whose signs are combined in all ways (guess)
+MAX_CORNERS: Final = 6  # constants of a piecewise function that points are put around (guess)
+MAX_SHOWN_BITS: Final = 3_000  # 900 digits: int to str has a limit of its own, and nobody reads more
 MAX_FORM_CHARS: Final = 200  # of each normal form kept in a verdict's detail (guess)
 
 # --- batches ---------------------------------------------------------------------------------------------------------

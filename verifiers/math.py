@@ -27,7 +27,7 @@ from verifiers.compare import How, UndecidedError, compare
 from verifiers.extract import Extracted, Missing, Origin, extract_answer
 from verifiers.finding import Finding, to_check
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
-from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_SCORED_CHARS
+from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_LETTERS_CHARS, MAX_SCORED_CHARS
 from verifiers.parser import normal_form, parse
 from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
@@ -44,7 +44,6 @@ NUMBER_KIND: Final = "number"  # the answer must be written out: "2 + 3" is not 
 GRID_KIND: Final = "grid"  # rows of numbers; the one kind besides numbers that knows a precision
 CHOICE_KIND: Final = "choice"
 PERCENT_KIND: Final = "percent"  # here a bare p stands for p percent too
-MAX_LETTERS_CHARS: Final = 40  # of a reference that is a letter or several: \text{(A), (B) and (C)} (guess)
 CHOICE_LETTER: Final = re.compile(
     r"[\s$]*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{\s*)?\(?([A-J])\)?(?:(?:,\s?(?:and )?| and )\(?[A-J]\)?){0,9}"
     r"[.\s]*\}?[\s$.]*"

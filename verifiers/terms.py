@@ -9,6 +9,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, Final, Literal, NamedTuple
 
+from verifiers.limits import MAX_SHOWN_BITS
+
 Op = Literal[
     "number",  # value: Fraction
     "decimal",  # value: Decimal
@@ -171,9 +173,6 @@ def _is_name(term: Term) -> bool:
     if term.op == "mul":
         return all(_is_name(arg) for arg in term.args)
     return term.op == "symbol" and (term.value[:1].isupper() or len(term.value) > 1 or term.value in SIZED)
-
-
-MAX_SHOWN_BITS: Final = 3_000  # 900 digits: int to str has a limit of its own, and nobody reads more
 
 
 _BRACKETS: Final = {"add": ("", " + ", ""), "mul": ("", "*", ""), "div": ("", "/", ""), "pow": ("", "^", "")}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from verifiers.limits import MAX_LABEL_WORDS
 from verifiers.tokens import Token
 
 
@@ -226,7 +227,6 @@ SCALES: Final = {
 }
 SPACING: Final = re.compile(r"\\[,;:! ]")
 WORD: Final = re.compile(r"\\?[A-Za-z]+|\d+|[€£¢]|\S")
-MAX_LABEL_WORDS: Final = 4  # "square inches of paper" is one (guess)
 
 
 class _NoUnitError(ValueError):

@@ -15,7 +15,7 @@ from typing import Any, Final
 from flint import acb, arb, fmpq
 
 from verifiers.balls import Evaluator, Point, Reach, infinite_sign, precision, real_ball
-from verifiers.limits import EXACT_DECIMAL_DIGITS, MAX_BALL_BITS, SHARED_DECIMAL_DIGITS
+from verifiers.limits import EXACT_DECIMAL_DIGITS, MAX_BALL_BITS, MAX_CORNERS, MAX_SIGNS, SHARED_DECIMAL_DIGITS
 from verifiers.modular import PRIMES, NotModularError, inverse, modular, same_modular, seed
 from verifiers.rationals import UndefinedError, exact_or_none
 from verifiers.surds import ONE, surd
@@ -101,8 +101,6 @@ def _difference(left: Term, right: Term, log_base: int | None) -> acb | None:
 
 # --- functions ------------------------------------------------------------------------------------------------------
 PIECEWISE: Final = frozenset({"abs", "min", "max", "floor", "ceil", "sgn", "mod"})
-MAX_SIGNS: Final = 4  # variables whose signs are combined in all ways (guess)
-MAX_CORNERS: Final = 6  # constants of a piecewise function that points are put around (guess)
 
 
 def _points(names: list[str], *terms: Term) -> Iterator[dict[str, arb]]:
