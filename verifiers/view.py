@@ -1,0 +1,183 @@
+"""A trace cut into its parts once, for all readability checks: tags, thinking, response, code.
+
+First step of judging readability. Linear in the text; no guess about a prefilled tag; tags inside fenced or inline code
+are text, not tags. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+from schemas.problem import Domain
+from schemas.readability import Thresholds
+from schemas.trace import FinishReason, TraceFormat
+from schemas.verdict import Reason
+from verifiers.extract import Span
+
+TAG: Final = re.compile(
+    r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}>"
+    r"|\[(?P<square_slash>/?)(?P<square>think|thinking)\]|\\(?P<tex>begin|end)\{think\}",
+    re.IGNORECASE,
+)
+CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
+FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
+INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
+
+
+class Tag(NamedTuple):
+    """A think or answer tag outside code."""
+
+    start: int
+    end: int
+    name: str
+    is_closing: bool
+    is_canonical: bool
+
+
+class Part(NamedTuple):
+    """The thinking or the response: its place in the text, its language, and its text."""
+
+    name: str  # think | response
+    start: int
+    language: str
+    text: str
+
+
+class Finding(NamedTuple):
+    """A defect, or with ``is_flag`` something worth knowing: its place, and what was measured against which bound."""
+
+    reason: Reason
+    start: int | None = None
+    end: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+    is_flag: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A trace cut into its parts. ``think`` is None where there is no thinking part; its end where it never closes."""
+
+    text: str
+    problem: str
+    domain: Domain
+    language: str
+    think_language: str
+    format: TraceFormat
+    finish_reason: FinishReason | None
+    limits: Thresholds
+    tags: tuple[Tag, ...]
+    think: Span | None
+    response: Span
+    read: dict[str, Any] = field(default_factory=dict)  # what one step found out and another needs, by part
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Return thinking and response, where there is any text in them, in order."""
+        found = []
+        for name, span, language in (
+            ("think", self.think, self.think_language),
+            ("response", self.response, self.language),
+        ):
+            if span is not None:
+                text = self.text[span.start : len(self.text) if span.end is None else span.end]
+                if text and not text.isspace():
+                    found.append(Part(name, span.start, language, text))
+        return tuple(found)
+
+    @property
+    def is_cut(self) -> bool:
+        """True where the text did not end by itself, by the engine's word or by a thinking part that never closes."""
+        if self.finish_reason is not None and self.finish_reason is not FinishReason.STOP:
+            return True
+        return self.think is not None and self.think.end is None
+
+
+def make_view(
+    completion: str,
+    *,
+    problem: str,
+    domain: Domain,
+    language: str,
+    think_language: str | None,
+    format: TraceFormat | None,
+    finish_reason: FinishReason | None,
+    limits: Thresholds,
+) -> View:
+    """Return the completion cut at its tags."""
+    tags = tuple(find_tags(completion))
+    layout = infer_format(tags) if format is None else format
+    opening = next((tag for tag in tags if tag.name == "think" and not tag.is_closing), None)
+    closings = [tag for tag in tags if tag.name == "think" and tag.is_closing]
+    think: Span | None = None
+    response = Span(0, len(completion))
+    if closings:
+        think = Span(opening.end if opening and opening.end <= closings[-1].start else 0, closings[-1].start)
+        response = Span(closings[-1].end, len(completion))
+    elif opening is not None or layout is TraceFormat.R1_PREFILLED:
+        think = Span(opening.end if opening else 0, None)
+        response = Span(len(completion), len(completion))
+    return View(
+        text=completion,
+        problem=problem,
+        domain=domain,
+        language=language,
+        think_language=think_language or language,
+        format=layout,
+        finish_reason=finish_reason,
+        limits=limits,
+        tags=tags,
+        think=think,
+        response=response,
+    )
+
+
+def find_tags(text: str) -> Iterator[Tag]:
+    """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
+    matches = list(TAG.finditer(text))
+    if not matches:
+        return
+    code = code_spans(text)
+    index = 0
+    for match in matches:
+        while index < len(code) and code[index][1] <= match.start():
+            index += 1
+        if index < len(code) and code[index][0] <= match.start():
+            continue
+        name = (match["name"] or match["square"] or "think").lower()
+        yield Tag(
+            match.start(),
+            match.end(),
+            "answer" if name == "answer" else "think",
+            bool(match["slash"] or match["square_slash"] or (match["tex"] or "").lower() == "end"),
+            match.group() in CANONICAL,
+        )
+
+
+def fenced_spans(text: str) -> list[tuple[int, int]]:
+    """Return the fenced blocks, in order, up to the fence that closes each; one that is never closed is none."""
+    fences = [match.start() for match in FENCE.finditer(text)]
+    return list(zip(fences[::2], fences[1::2], strict=False))
+
+
+def code_spans(text: str) -> list[tuple[int, int]]:
+    """Return fenced blocks and inline code, in order, not overlapping."""
+    if "`" not in text and "~~~" not in text:
+        return []
+    spans = fenced_spans(text) + [match.span() for match in INLINE_CODE.finditer(text)]
+    merged: list[tuple[int, int]] = []
+    for span in sorted(spans):
+        if not merged or span[0] >= merged[-1][1]:
+            merged.append(span)
+    return merged
+
+
+def infer_format(tags: tuple[Tag, ...]) -> TraceFormat:
+    """Return the format that the tags speak of; a closing tag alone is a defect of r1, not a prefilled tag."""
+    if any(tag.name == "answer" for tag in tags):
+        return TraceFormat.ZERO
+    return TraceFormat.R1 if tags else TraceFormat.PLAIN
