@@ -12,6 +12,7 @@ from typing import Final
 from schemas.problem import Domain
 from schemas.verdict import Reason
 from verifiers.extract import find_boxes
+from verifiers.refusals import MARKS, REFUSAL
 from verifiers.view import Finding, View, code_spans
 
 CONTROL_TOKEN: Final = re.compile(
@@ -68,7 +69,7 @@ def _token_or_preamble(view: View) -> Finding | None:
     code = code_spans(text) if matches else []
     for match in matches:
         is_code = any(start <= match.start() < end for start, end in code)
-        if match.end() < len(text) and not is_code and match[0] not in view.problem:
+        if not is_code and match[0] not in view.problem:
             return Finding(Reason.PROMPT_ECHO, match.start(), match.end())
     return None
 
@@ -121,51 +122,6 @@ def _plain(text: str) -> str:
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
-_CANNOT: Final = (
-    r"(?:can(?:no|['’])t|can not|cannot|am unable to|am not able to|won['’]t|will not|must decline|have to decline)"
-)
-_HELP: Final = (
-    r"(?:help|assist|answer|provide|comply|respond|fulfil\w*|do (?:that|this)|continue|discuss|engage|solve|complete|"
-    r"support|share|give|offer|create|generate|write|process|participate|decline)"
-)
-REFUSAL: Final = re.compile(
-    rf"(?:i['’]?m (?:very |so |really )?sorry|i am sorry|sorry|i apologi[sz]e|my apologies|unfortunately)\b[^.\n]{{0,60}}?\b(?:i|we) {_CANNOT} "
-    rf"(?:\w+ ){{0,2}}{_HELP}\b|"
-    rf"(?:i|we) {_CANNOT} {_HELP}\b|as an? (?:ai|artificial|large|language)\b[^.\n]{{0,60}}?\b(?:i|we) (?:{_CANNOT}|do not|don['’]t)|"
-    r"i(?:['’]m| am) (?:just )?an ai\b[^.\n]{0,60}|"
-    r"(?:this|that|your) (?:request|question)\b[^.\n]{0,40}\b(?:against|violates)\b|"
-    r"(?:非常|很)?(?:抱歉|对不起|對不起)[^。\n]{0,30}(?:不能|无法|無法|不可以|不会)|我(?:不能|无法|無法)(?:回答|提供|协助|帮助|协助|完成|满足|處理|处理)|"
-    r"(?:大変)?(?:申し訳|もうしわけ|すみません|ごめんなさい|恐れ入りますが)[^。\n]{0,50}(?:できません|できかねます|お答えでき|お手伝いでき|致しかねます|いたしかねます|対応でき)|"
-    r"(?:その|この)?(?:ご)?(?:質問|依頼|要望|リクエスト)に(?:は)?(?:お)?(?:答え|応え|対応)[^。\n]{0,12}(?:できません|できかねます)|"
-    r"(?:정말 |대단히 )?(?:죄송|미안)[^.\n]{0,50}(?:없습니다|못합니다|수 없|어렵습니다)|"
-    r"(?:к сожалению|извините|простите|прошу прощения|приношу извинения)[^.\n]{0,60}(?:не могу|не в состоянии|не смогу|вынужден)|я не могу (?:помочь|ответить|выполнить|предоставить|обсуждать)|"
-    r"(?:je suis (?:vraiment )?d[ée]sol[ée]e?|d[ée]sol[ée]e?|malheureusement|je regrette)[^.\n]{0,60}je ne (?:peux|suis|puis)|je ne peux pas (?:vous )?(?:aider|r[ée]pondre|fournir)|"
-    r"(?:es tut mir (?:sehr )?leid|tut mir leid|leider|entschuldigung)[^.\n]{0,60}(?:kann ich|ich kann|nicht (?:helfen|beantworten|m[öo]glich|in der lage))|ich kann (?:ihnen |dir )?(?:dabei |damit )?nicht (?:helfen|antworten)|"
-    r"(?:lo siento|lamento|lo lamento|disculpa|perd[óo]n|desafortunadamente)[^.\n]{0,60}no (?:puedo|me es posible|estoy)|no puedo (?:ayudar|responder|proporcionar|cumplir)|"
-    r"(?:desculpe|sinto muito|lamento|infelizmente|pe[çc]o desculpas?)[^.\n]{0,60}n[ãa]o (?:posso|consigo|[ée] poss[íi]vel|estou)|n[ãa]o posso (?:ajudar|responder|fornecer)|"
-    r"(?:عذر|آسف|اعتذر|أعتذر|نعتذر|للأسف|المعذرة)[^.\n]{0,60}(?:لا (?:أستطيع|يمكنني|استطيع|يمكننا)|لن أتمكن|غير قادر)|لا (?:أستطيع|يمكنني) (?:المساعدة|الإجابة|مساعدتك)|"
-    r"(?:क्षमा|माफ़|माफ|खेद|मुझे खेद)[^।\n]{0,60}(?:नहीं|असमर्थ)|मैं [^।\n]{0,40}(?:मदद|उत्तर|सहायता) नहीं|"
-    r"(?:xin lỗi|rất tiếc|tôi rất tiếc|thành thật xin lỗi)[^.\n]{0,60}(?:không thể|không được phép)|tôi không thể (?:giúp|trả lời|hỗ trợ|cung cấp)|"
-    r"(?:ขออภัย|ขอโทษ|เสียใจ)[^\n]{0,60}(?:ไม่สามารถ|ไม่ได้)|(?:ฉัน|ผม|ดิฉัน)ไม่สามารถ(?:ช่วย|ตอบ|ให้)",
-    re.IGNORECASE,
-)
-REFUSAL_MARKS: Final = (  # of the formulas that can be written in ASCII
-    *(
-        "sorry",
-        "apolog",
-        "unfortunately",
-        "cannot",
-        "can't",
-        "can not",
-        "unable",
-        "not able",
-        "won't",
-        "decline",
-        "an ai",
-    ),
-    *("as a", "against", "violates", "je ne p", "je regrette", "malheureusement", "leid", "leider", "entschuldigung"),
-    *("kann", "siento", "lamento", "disculpa", "perdon", "puedo", "desculpe", "infelizmente", "posso"),
-)
 APOLOGY: Final = re.compile(r"apolog|refus|declin|excus|sorry|regret|reject", re.IGNORECASE)
 REFUSAL_START: Final = 160  # characters of the response in which a refusal begins (guess)
 MAX_REFUSAL_CHARS: Final = 900  # a longer response does something else, too (guess)
@@ -183,7 +139,7 @@ def find_refusal(view: View) -> Finding | None:
     if not response or response[0] in "\"“«「‘'" or len(response) > MAX_REFUSAL_CHARS:
         return None
     head = response[: REFUSAL_START + 160]
-    if head.isascii() and not any(mark in head.lower() for mark in REFUSAL_MARKS):
+    if head.isascii() and not any(mark in head.lower() for mark in MARKS):
         return None
     match = REFUSAL.search(head)
     if match is None or match.start() > REFUSAL_START or find_boxes(response) or "```" in response:

@@ -83,7 +83,7 @@ MARKER: Final = re.compile(
     r"final[ \t]+answer[*_ \t]{0,9}(?:is\b|are\b|:|=|)[*_ \t]{0,9}:?|"
     r"answer[*_ \t]{0,9}(?:is\b|are\b|:|=)[ \t]{0,9}:?|####|"
     r"^[*_ \t]{0,9}(?:A|result|answer|solution)[*_]{0,3}[ \t]?:|(?:答案|答え)[*_ \t]{0,3}(?:是|为|は|)[:： \t]{0,3}|"
-    r"r[ée]ponse(?:[ \t]finale)?[ \t]?(?:est|:)|antwort[ \t]?(?:ist|:)|ответ[ \t]?:|respuesta[ \t]?(?:es|:)",
+    r"r[ée]ponse(?:[ \t]finale)?[ \t]?(?:est\b|:)|antwort[ \t]?(?:ist\b|:)|ответ[ \t]?:|respuesta[ \t]?(?:es\b|:)",
     re.IGNORECASE | re.MULTILINE,
 )
 # Between two boxes that are one answer: nothing but these, and a comma or a word that joins.

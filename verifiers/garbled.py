@@ -26,6 +26,7 @@ RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[Ġ�
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
+OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
 MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
 SYMBOLS: Final = re.compile(r"[^\w\s](?:[^\w\n] ?){23,}")
 MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
@@ -47,12 +48,22 @@ SCRIPTS: Final = tuple(
 )
 SALAD_WINDOW: Final = 600
 MIN_SALAD_SCRIPTS: Final = 4  # in one window: no text of one problem has so many (guess)
+ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
+    r"(?<![A-Za-z\\_$])[a-z]{2,}[A-Z][A-Za-z]*[a-z](?![A-Za-z])|[A-Za-z]{2,}_[A-Za-z]{2,}|"
+    r"(?<!\S)[,;'\"\[\]{}()<>/*|.]{2,}(?!\S)"
+)
+TOKEN_WINDOW: Final = 24  # tokens
+MIN_ODD_TOKENS: Final = 5  # of a window with at most one word that ties (guess)
+TIES: Final = frozenset(
+    "the of and is are to in that for we so it with this a an be by as if then from on at I".split()
+)
 COUNTED: Final = (  # pattern, how many are one too many
     (MOJIBAKE, 4),
     (RAW_TOKENS, 5),
     (ENTITIES, 6),
     (STACKED, 2),
     (PRIVATE, 5),
+    (OMICRON, 2),
 )
 
 
@@ -70,6 +81,7 @@ def _candidates(view: View) -> Iterator[Finding | None]:
         yield _too_many(text, RAW_TOKENS, 5)
     if view.domain is not Domain.CODE:
         yield _symbol_soup(view)
+        yield _token_soup(view)
     if text.isascii():
         return
     yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
@@ -110,6 +122,22 @@ def _salad(view: View) -> Finding | None:
         num_scripts = sum(pattern.search(window) is not None for pattern in SCRIPTS)
         if num_scripts >= max(MIN_SALAD_SCRIPTS, allowed + 2):
             return Finding(Reason.GARBLED, start, start + len(window), num_scripts, MIN_SALAD_SCRIPTS)
+    return None
+
+
+def _token_soup(view: View) -> Finding | None:
+    """A sentence of tokens as they stand in programs, without the words that hold a sentence together."""
+    if not ODD_TOKEN.search(view.text):
+        return None
+    place = 0
+    for line in view.text.split("\n"):
+        tokens = line.split()
+        for start in range(0, max(1, len(tokens) - TOKEN_WINDOW // 2), TOKEN_WINDOW // 2):
+            window = tokens[start : start + TOKEN_WINDOW]
+            num_odd = sum(ODD_TOKEN.search(token) is not None and not set("\\$=^`") & set(token) for token in window)
+            if num_odd >= MIN_ODD_TOKENS and len(TIES.intersection(window)) <= 1:
+                return Finding(Reason.GARBLED, place, place + len(line), num_odd, MIN_ODD_TOKENS)
+        place += len(line) + 1
     return None
 
 

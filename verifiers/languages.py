@@ -60,7 +60,7 @@ MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability
 MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function word, about which it is asked (guess)
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
 MIN_UNKNOWN_LETTERS: Final = 30
-MAX_UNLIKE_SCORE: Final = 0.1  # ... where the identifier gives less to the target language (guess)
+MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
 MAX_LINE_CHARS: Final = 600  # that it is given
 
 
@@ -310,6 +310,8 @@ def _foreign_sentence(
     text: str, start: int, end: int, language: str, allowed: Allowed, domain: Domain
 ) -> Stretch | None:
     sentence = text[start:end]
+    if domain not in STRICT_DOMAINS:  # words in quotes and brackets are spoken of
+        sentence = IN_BRACKETS.sub(" ", QUOTED.sub(" ", sentence))
     words = LATIN_WORD.findall(sentence.lower())
     if len(words) < MIN_WORDS:
         return None

@@ -25,9 +25,9 @@ MIN_THOUGHT_LETTERS: Final = 4  # fewer letters and no digit: nothing was though
 DIGIT: Final = re.compile(r"\d")
 MATH_IN_TEXT: Final = re.compile(r"\\\(|\\\[|\$[^$]")
 NUMBER_WORD: Final = re.compile(
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|half|third|quarter|infinite\w*|"
-    r"null|eins|zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|un|deux|trois|quatre|cinq|huit|neuf|dix|cero|dos|tres|"
+    r"\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|infinite\w*|"
+    r"eins|zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|deux|trois|quatre|cinq|huit|neuf|dix|cero|dos|tres|"
     r"cuatro|cinco|seis|siete|ocho|nueve|diez|zero|dois|três|quatro|sete|oito|nove|dez)\b|[一二三四五六七八九十百千]",
     re.IGNORECASE,
 )
@@ -37,11 +37,19 @@ DANGLING: Final = re.compile(
     r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|so|its)\Z",
     re.IGNORECASE,
 )
+CUT_TAG: Final = re.compile(r"</?(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)?$")
+DISPLAYS: Final = ((r"\[", r"\]"), (r"\(", r"\)"), (r"\begin{", r"\end{"))
+PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LOGIC})
+# A last line that goes on after a full stop, for four words or more, and stops in a small letter.
+CUT_LINE: Final = re.compile(r"[a-z]\. [A-Z](?:[a-z'-]+,? ){4,60}[a-z]{1,15}$")
 HEDGE: Final = re.compile(
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|could also be|might be|another possib\w+|not sure|"
-    r"i guess|or possibly)\b",
+    r"i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|tal vez|o bien|"
+    r"ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|也可能|或者|也许|或許|または|もしくは|あるいは|かもしれ|또는|혹은|"
+    r"아니면|어쩌면|أو|ربما|या|शायद|หรือ|อาจจะ",
     re.IGNORECASE,
 )
+EITHER_OR: Final = re.compile(r"\beither (?:\w{1,9} ){0,2}\$?\\boxed\{[^{}]{1,60}\}\$? or \$?\\boxed", re.IGNORECASE)
 HEDGE_REACH: Final = 200  # characters before a box in which a hedge counts (guess)
 
 
@@ -71,6 +79,10 @@ def _find_cut_sentence(view: View) -> Finding | None:
     """Where the engine's word is not known: the response stops in the middle of a sentence."""
     end = len(view.text)
     response = view.text[view.response.start :].rstrip()
+    if CUT_TAG.search(response) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
+        return Finding(Reason.TRUNCATED, end, end)
+    if response.count("$$") % 2 or (view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:])):
+        return Finding(Reason.TRUNCATED, end, end)
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
     if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
@@ -175,6 +187,8 @@ def find_multiple_answers(view: View) -> Finding | None:
     boxes = [box for box in find_boxes(view.text, view.response.start) if box.inner.end is not None]
     if len(boxes) < 2:
         return None
+    if EITHER_OR.search(view.text, max(view.response.start, boxes[0].outer.start - 24)):
+        return Finding(Reason.MULTIPLE_ANSWERS, boxes[0].outer.start, boxes[-1].outer.end)
     first = normal_form(view.text[boxes[0].inner.start : boxes[0].inner.end])
     for before, box in pairwise(boxes):
         assert before.outer.end is not None

@@ -74,7 +74,7 @@ def find_repetition(view: View) -> Finding | None:
 
 def _in_part(part: Part, limits: Thresholds) -> Finding | None:
     text = part.text.rstrip()
-    if len(text) < limits.min_short_period_chars:
+    if len(text) < limits.min_short_period_chars // 2:
         return None
     stretch = _loop_at_end(text, limits) or _loop_inside(text, limits)
     if stretch is not None:
@@ -93,7 +93,10 @@ def _loop_at_end(text: str, limits: Thresholds) -> Stretch | None:
             continue
         is_long = stretch.repeats >= limits.min_period_repeats and stretch.num_chars >= limits.min_period_chars
         is_short = (
-            stretch.repeats >= limits.min_short_period_repeats and stretch.num_chars >= limits.min_short_period_chars
+            stretch.repeats >= limits.min_short_period_repeats
+            and stretch.num_chars
+            * (1 if text[stretch.start : stretch.end].isascii() else 2)  # Chinese says more in fewer
+            >= limits.min_short_period_chars
         )
         if is_long or is_short:
             return stretch

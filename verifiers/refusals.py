@@ -1,0 +1,94 @@
+"""How a refusal begins, in the languages that traces are made in: formulas, as patterns without case.
+
+Data for ``echo``. A formula says that the speaker cannot or will not do what was asked; an apology alone is none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CANNOT: Final = (
+    r"(?:(?:i|we) (?:can(?:no|['’])t|can not|won['’]t|will not|must|have to|am unable to|am not able to|do not|don['’]t)|"
+    r"i['’]m (?:unable|not able) to)"
+)
+_HELP: Final = (
+    r"(?:help|assist|answer|provide|comply|respond|fulfil\w*|do (?:that|this)|continue|discuss|engage|solve|complete|"
+    r"support|share|give|offer|create|generate|write|process|participate|decline)"
+)
+_SORRY: Final = r"(?:(?:i['’]?m|i am) (?:very |so |really )?sorry|sorry|i apologi[sz]e|my apologies|unfortunately)"
+
+FORMULAS: Final[dict[str, tuple[str, ...]]] = {
+    "en": (
+        rf"{_SORRY}\b[^.\n]{{0,60}}?\b{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
+        rf"{_CANNOT} {_HELP}\b",
+        rf"as an? (?:ai|artificial|large|language)\b[^.\n]{{0,60}}?\b{_CANNOT}",
+        r"(?:i['’]m|i am) (?:just )?an ai\b",
+        r"(?:this|that|your) (?:request|question)\b[^.\n]{0,40}\b(?:against|violates)\b",
+    ),
+    "zh": (
+        r"(?:抱歉|对不起|對不起)[^。\n]{0,30}(?:不能|无法|無法|不可以|不会)",
+        r"我(?:不能|无法|無法)(?:回答|提供|协助|帮助|完成|满足|處理|处理)",
+    ),
+    "ja": (
+        r"(?:申し訳|もうしわけ|すみません|ごめんなさい|恐れ入りますが)[^。\n]{0,50}"
+        r"(?:できません|できかねます|お答えでき|お手伝いでき|致しかねます|いたしかねます|対応でき)",
+        r"(?:質問|依頼|要望|リクエスト)に(?:は)?(?:お)?(?:答え|応え|対応)[^。\n]{0,12}(?:できません|できかねます)",
+    ),
+    "ko": (r"(?:죄송|미안)[^.\n]{0,50}(?:없습니다|못합니다|수 없|어렵습니다)",),
+    "ru": (
+        r"(?:к сожалению|извините|простите|прошу прощения|приношу извинения)[^.\n]{0,60}"
+        r"(?:не могу|не в состоянии|не смогу|вынужден)",
+        r"я не могу (?:помочь|ответить|выполнить|предоставить|обсуждать)",
+    ),
+    "fr": (
+        r"(?:d[ée]sol[ée]e?|malheureusement|je regrette)[^.\n]{0,60}je ne (?:peux|suis|puis)",
+        r"je ne peux pas (?:vous )?(?:aider|r[ée]pondre|fournir)",
+    ),
+    "de": (
+        r"(?:tut mir (?:sehr )?leid|leider|entschuldigung)[^.\n]{0,60}"
+        r"(?:kann ich|ich kann|nicht (?:helfen|beantworten|m[öo]glich|in der lage))",
+        r"ich kann (?:ihnen |dir )?(?:dabei |damit )?nicht (?:helfen|antworten)",
+    ),
+    "es": (
+        r"(?:lo siento|lamento|disculpa|perd[óo]n|desafortunadamente)[^.\n]{0,60}no (?:puedo|me es posible|estoy)",
+        r"no puedo (?:ayudar|responder|proporcionar|cumplir)",
+    ),
+    "pt": (
+        r"(?:desculpe|sinto muito|lamento|infelizmente|pe[çc]o desculpas?)[^.\n]{0,60}"
+        r"n[ãa]o (?:posso|consigo|[ée] poss[íi]vel|estou)",
+        r"n[ãa]o posso (?:ajudar|responder|fornecer)",
+    ),
+    "ar": (
+        r"(?:عذر|آسف|اعتذر|أعتذر|نعتذر|للأسف|المعذرة)[^.\n]{0,60}"
+        r"(?:لا (?:أستطيع|يمكنني|استطيع|يمكننا)|لن أتمكن|غير قادر)",
+        r"لا (?:أستطيع|يمكنني) (?:المساعدة|الإجابة|مساعدتك)",
+    ),
+    "hi": (r"(?:क्षमा|माफ़|माफ|खेद)[^।\n]{0,60}(?:नहीं|असमर्थ)", r"मैं [^।\n]{0,40}(?:मदद|उत्तर|सहायता) नहीं"),
+    "vi": (
+        r"(?:xin lỗi|rất tiếc)[^.\n]{0,60}(?:không thể|không được phép)",
+        r"tôi không thể (?:giúp|trả lời|hỗ trợ|cung cấp)",
+    ),
+    "th": (
+        r"(?:ขออภัย|ขอโทษ|เสียใจ)[^\n]{0,60}(?:ไม่สามารถ|ไม่ได้)",
+        r"(?:ฉัน|ผม|ดิฉัน)ไม่สามารถ(?:ช่วย|ตอบ|ให้)",
+    ),
+}
+REFUSAL: Final = re.compile("|".join(formula for formulas in FORMULAS.values() for formula in formulas), re.IGNORECASE)
+MARKS: Final = (  # of the formulas that can be written in ASCII: a text without any has no refusal
+    *(
+        "sorry",
+        "apolog",
+        "unfortunately",
+        "cannot",
+        "can't",
+        "can not",
+        "unable",
+        "not able",
+        "won't",
+        "decline",
+        "an ai",
+    ),
+    *("as a", "against", "violates", "je ne p", "je regrette", "malheureusement", "leid", "leider", "entschuldigung"),
+    *("kann", "siento", "lamento", "disculpa", "perdon", "puedo", "desculpe", "infelizmente", "posso"),
+)
