@@ -156,7 +156,7 @@ class TextDetail:
     num_reflections: int  # "wait", "let me check", "alternatively": signs of going back
     think_consistency: float  # words of the target language / all words (arXiv:2501.12948, section 2.3.2)
     response_consistency: float
-    compression: float  # compressed / plain bytes, zlib level 1
+    compression: float  # compressed / plain bytes, zlib level 1, mean over windows of 8,192 characters
     tail_compression: float  # of the last 4,000 characters
     longest_paragraph: int
     num_boxes: int

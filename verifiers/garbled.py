@@ -28,7 +28,10 @@ STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
 MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
-SYMBOLS: Final = re.compile(r"[^\w\s](?:[^\w\n] ?){23,}")
+SYMBOLS: Final = re.compile(r"[^\w\s](?: ?[^\w\s]){20,}")
+SAMPLE_STRIDE: Final = 5
+SAMPLED_SIGNS: Final = re.compile(r"\W{4,}")
+SYMBOL_REACH: Final = 64
 MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
 SCRIPTS: Final = tuple(
     re.compile(pattern)
@@ -52,18 +55,20 @@ ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
     r"(?<![A-Za-z\\_$])[a-z]{2,}[A-Z][A-Za-z]*[a-z](?![A-Za-z])|[A-Za-z]{2,}_[A-Za-z]{2,}|"
     r"(?<!\S)[,;'\"\[\]{}()<>/*|.]{2,}(?!\S)"
 )
-TOKEN_WINDOW: Final = 24  # tokens
+INNER_CAPITAL: Final = re.compile(r"(?<=[a-z])[A-Z_]")
+TOKEN_WINDOW_CHARS: Final = 240
 MIN_ODD_TOKENS: Final = 5  # of a window with at most one word that ties (guess)
 TIES: Final = frozenset(
     "the of and is are to in that for we so it with this a an be by as if then from on at I".split()
 )
-COUNTED: Final = (  # pattern, how many are one too many
-    (MOJIBAKE, 4),
-    (RAW_TOKENS, 5),
-    (ENTITIES, 6),
-    (STACKED, 2),
-    (PRIVATE, 5),
-    (OMICRON, 2),
+CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
+LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for pattern in SCRIPTS)
+COUNTED: Final = (  # what must occur, the pattern, how many are one too many
+    (re.compile(r"[ÂÃâÐÑàïåæçèé]"), MOJIBAKE, 4),
+    (re.compile(r"[ĠĊ▁]"), RAW_TOKENS, 5),
+    (re.compile(STACKED.pattern.removesuffix("{3,}")), STACKED, 2),
+    (PRIVATE, PRIVATE, 5),
+    (re.compile("ο"), OMICRON, 2),
 )
 
 
@@ -74,8 +79,9 @@ def find_garbled(view: View) -> Finding | None:
 
 def _candidates(view: View) -> Iterator[Finding | None]:
     text, limits = view.text, view.limits
-    yield _too_many(text, CONTROL, limits.max_control_chars + 1)
-    if "&" in text:
+    if CONTROL.search(text):
+        yield _too_many(text, CONTROL, limits.max_control_chars + 1)
+    if "&amp;" in text:
         yield _too_many(text, ENTITIES, 6)
     if "<0x" in text:
         yield _too_many(text, RAW_TOKENS, 5)
@@ -85,10 +91,14 @@ def _candidates(view: View) -> Iterator[Finding | None]:
     if text.isascii():
         return
     yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
-    for pattern, least in COUNTED:
-        yield _too_many(text, pattern, least)
-    yield _mixed_words(view)
-    yield _salad(view)
+    odd = "".join(view.letters)
+    for needed, pattern, least in COUNTED:
+        if needed.search(odd):
+            yield _too_many(text, pattern, least)
+    if "\u0400" <= max(view.letters) and CYRILLIC.search(odd):
+        yield _mixed_words(view)
+    if sum(pattern.search(odd) is not None for pattern in LETTERS) >= MIN_SALAD_SCRIPTS:
+        yield _salad(view)
 
 
 def _too_many(text: str, pattern: re.Pattern[str], least: int) -> Finding | None:
@@ -127,23 +137,29 @@ def _salad(view: View) -> Finding | None:
 
 def _token_soup(view: View) -> Finding | None:
     """A sentence of tokens as they stand in programs, without the words that hold a sentence together."""
-    if not ODD_TOKEN.search(view.text):
-        return None
-    place = 0
-    for line in view.text.split("\n"):
-        tokens = line.split()
-        for start in range(0, max(1, len(tokens) - TOKEN_WINDOW // 2), TOKEN_WINDOW // 2):
-            window = tokens[start : start + TOKEN_WINDOW]
-            num_odd = sum(ODD_TOKEN.search(token) is not None and not set("\\$=^`") & set(token) for token in window)
-            if num_odd >= MIN_ODD_TOKENS and len(TIES.intersection(window)) <= 1:
-                return Finding(Reason.GARBLED, place, place + len(line), num_odd, MIN_ODD_TOKENS)
-        place += len(line) + 1
+    places = [match.start() for match in INNER_CAPITAL.finditer(view.text)]
+    for first, last in zip(places, places[3:], strict=False):
+        if last - first > TOKEN_WINDOW_CHARS:
+            continue
+        start = view.text.rfind("\n", 0, first) + 1
+        start = max(start, first - TOKEN_WINDOW_CHARS // 4)
+        window = view.text[start : first + TOKEN_WINDOW_CHARS].partition("\n")[0]
+        tokens = window.split()
+        num_odd = sum(ODD_TOKEN.search(token) is not None and not set("\\$=^`") & set(token) for token in tokens)
+        if num_odd >= MIN_ODD_TOKENS and num_odd * 5 >= len(tokens) and len(TIES.intersection(tokens)) <= 1:
+            return Finding(Reason.GARBLED, start, start + len(window), num_odd, MIN_ODD_TOKENS)
     return None
 
 
 def _symbol_soup(view: View) -> Finding | None:
     """A run of many different signs without a letter or a digit between them."""
-    for match in SYMBOLS.finditer(view.text):
+    text = view.text
+    for sample in SAMPLED_SIGNS.finditer(text[::SAMPLE_STRIDE]):  # a run of 21 has four samples
+        place = sample.start() * SAMPLE_STRIDE
+        end = sample.end() * SAMPLE_STRIDE + SYMBOL_REACH
+        match = SYMBOLS.search(text, max(0, place - SYMBOL_REACH), end)
+        if match is None:
+            continue
         num_distinct = len(set(match[0]) - {" "})
         if num_distinct >= MIN_DISTINCT_SYMBOLS:
             return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_SYMBOLS)

@@ -54,6 +54,8 @@ STRICT_DOMAINS: Final = frozenset({Domain.MATH, Domain.CODE, Domain.LOGIC})  # w
 LETTER_MINIMUM: Final = {"greek": 5, "hebrew": 3}  # letters that are symbols too: a short run of them is no word
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
+SENTENCE_ENDS: Final = ".!?。！？\n;:"
+UNKNOWN_RUN: Final = re.compile(rb"\x00{4,}")  # words in a row of which none is a function word
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
@@ -275,29 +277,72 @@ def _latin_in_other(text: str, part: Part, allowed: Allowed) -> Iterator[Stretch
         yield Stretch(0, len(text), len(words), None)
 
 
+# Function words of several languages: they say nothing about which one a sentence is in.
+SHARED_WORDS: Final = frozenset(
+    word
+    for word in frozenset().union(*FUNCTION_WORDS.values())
+    if sum(word in words for words in FUNCTION_WORDS.values()) > 1
+)
+
+
 # --- Latin letters in a language of Latin letters ----------------------------------------------------------------------
 def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
-    """Sentences in another language, and single words that only another language has."""
-    known = _with_capitals(language)
-    text: str | None = None
-    for match in SENTENCE.finditer(plain):
-        words = match[0].split()
-        if len(words) < MIN_WORDS or len(known.intersection(words)) * 6 >= len(words):
-            continue  # one word in six is a function word of the language: nearly every sentence
-        if sum(map(str.isalpha, words)) + (not plain.isascii()) * 2 < MIN_WORDS:
+    """Sentences in another language, and single words that only another language has.
+
+    A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
+    another one, and where one of another language stands among them, or the row is long.
+    """
+    tokens = plain.split()
+    is_known = bytes(map(_with_capitals(language).__contains__, tokens))
+    others, code = _words_of_others(language), code_spans(plain)
+    place = done = 0
+    for run in UNKNOWN_RUN.finditer(is_known):
+        words = tokens[run.start() : run.end()]
+        is_foreign = not others.isdisjoint(words) or (not plain.isascii() and VIETNAMESE.search(" ".join(words)))
+        if not is_foreign and sum(map(str.isalpha, words)) < MIN_NO_FUNCTION_WORDS:
             continue
-        text = masked(plain) if text is None else text
-        found = _foreign_sentence(text, match.start(), match.end(), language, allowed, domain)
-        if found is not None:
-            yield found
+        place = _place_of(words, plain, place)
+        start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words)
+        for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
+            if match.start() >= stop:
+                break
+            done = match.end()
+            if any(low <= match.start() < high for low, high in code):
+                continue
+            found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
+            if found is not None and not _is_quoted(plain, found.start, found.end):
+                yield found
     if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
-        yield from _telling_words(plain, language, allowed)
+        yield from _telling_words(plain, tokens, language, allowed)
+
+
+def _place_of(words: list[str], text: str, start: int) -> int:
+    """Return where these words stand, from ``start`` on."""
+    place = text.find(" ".join(words[:3]), start)
+    if place < 0:
+        found = re.compile(r"\s+".join(map(re.escape, words[:3]))).search(text, start)
+        place = found.start() if found else start
+    return place
+
+
+def _sentence_start(text: str, place: int) -> int:
+    low = max(0, place - MAX_LINE_CHARS)
+    return max(low, max(text.rfind(mark, low, place + 1) for mark in SENTENCE_ENDS) + 1)
+
+
+@lru_cache(maxsize=32)
+def _words_of_others(language: str) -> frozenset[str]:
+    """Return the function words of the other languages, small and with a capital, but for those that it has itself."""
+    words = {word for other, known in FUNCTION_WORDS.items() if other != language for word in known}
+    words = {word for word in words - FUNCTION_WORDS.get(language, frozenset()) if len(word) > 1}
+    return frozenset(words | {word.capitalize() for word in words})
 
 
 @lru_cache(maxsize=32)
 def _with_capitals(language: str) -> frozenset[str]:
     """Return the function words of a language as they stand in a text: with a capital, and before a comma."""
     words = FUNCTION_WORDS.get(language, frozenset())
+    words = words - SHARED_WORDS
     words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
     return frozenset(words | {f"{word}," for word in words})
 
@@ -306,10 +351,11 @@ def _has_quote_of(sentence: str, allowed: Allowed) -> bool:
     return any(word in allowed.quoted for word in re.findall(r"[^\W\d_]+", sentence.casefold()))
 
 
-def _foreign_sentence(
-    text: str, start: int, end: int, language: str, allowed: Allowed, domain: Domain
-) -> Stretch | None:
-    sentence = text[start:end]
+def _foreign_sentence(sentence: str, place: int, language: str, allowed: Allowed, domain: Domain) -> Stretch | None:
+    """Return the sentence where it is in a language that has no place there; formulas and addresses do not count."""
+    size = len(sentence)
+    if "\\" in sentence or "$" in sentence or "/" in sentence or "@" in sentence:
+        sentence = ADDRESS.sub(" ", MATH.sub(_blank, sentence))
     if domain not in STRICT_DOMAINS:  # words in quotes and brackets are spoken of
         sentence = IN_BRACKETS.sub(" ", QUOTED.sub(" ", sentence))
     words = LATIN_WORD.findall(sentence.lower())
@@ -320,9 +366,9 @@ def _foreign_sentence(
         return None
     num_given = len(allowed.words.intersection(words))
     is_discussed = num_given > 0 and domain not in STRICT_DOMAINS and _has_quote_of(sentence, allowed)
-    if num_given * 2 > len(words) or is_discussed or _is_quoted(text, start, end):
+    if num_given * 2 > len(words) or is_discussed:
         return None
-    return Stretch(start, end, len(words), found)
+    return Stretch(place, place + size, len(words), found)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:
@@ -331,8 +377,8 @@ def _is_quoted(text: str, start: int, end: int) -> bool:
     return any(2 * (match.end() - match.start()) > end - start for match in found)
 
 
-def _telling_words(text: str, language: str, allowed: Allowed) -> Iterator[Stretch]:
-    if not _telling_as_written(language).intersection(text.split()):
+def _telling_words(text: str, tokens: list[str], language: str, allowed: Allowed) -> Iterator[Stretch]:
+    if _telling_as_written(language).isdisjoint(tokens):
         return
     for match in _telling(language).finditer(masked(text)):
         word = match[0].lower()

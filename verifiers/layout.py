@@ -21,6 +21,7 @@ from verifiers.words import as_words
 NOT_A_THOUGHT: Final = re.compile(r"\s*(?:n\s*/\s*a|none|null)[\s.]*", re.IGNORECASE)
 INVISIBLE: Final = re.compile(r"[\s\u200b\u200c\u200d\u2060\ufeff]+")
 SOMETHING: Final = re.compile(r"[^\W_]|[^\x00-\u200f\u2028-\u202f\u205f-\u206f\ufeff]")
+HEAD_CHARS: Final = 400  # of a thought, in which letters are counted first
 MIN_THOUGHT_LETTERS: Final = 4  # fewer letters and no digit: nothing was thought (note on readability, 3.3)
 DIGIT: Final = re.compile(r"\d")
 MATH_IN_TEXT: Final = re.compile(r"\\\(|\\\[|\$[^$]")
@@ -128,8 +129,11 @@ def find_empty_think(view: View) -> Finding | None:
     """There is a thinking part and nothing in it: spaces, punctuation, N/A."""
     if view.think is None or view.think.end is None:
         return None
-    thought = INVISIBLE.sub(" ", view.text[view.think.start : view.think.end])
-    if any(character.isdigit() for character in thought) and not NOT_A_THOUGHT.fullmatch(thought):
+    thought = view.text[view.think.start : view.think.end]
+    if len(list(islice(filter(str.isalpha, thought[:HEAD_CHARS]), 2 * MIN_THOUGHT_LETTERS))) > MIN_THOUGHT_LETTERS + 2:
+        return None
+    thought = INVISIBLE.sub(" ", thought)
+    if DIGIT.search(thought) and not NOT_A_THOUGHT.fullmatch(thought):
         return None
     letters = islice(filter(str.isalpha, thought), MIN_THOUGHT_LETTERS)
     if len(list(letters)) < MIN_THOUGHT_LETTERS or NOT_A_THOUGHT.fullmatch(thought):

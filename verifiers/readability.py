@@ -134,6 +134,12 @@ def _checked(view: View, name: str, rule: Callable[[View], Finding | None], flag
     )
 
 
+def _compression(view: View) -> float:
+    """Return the mean over windows of 8,192 characters, as the repetition check has seen them."""
+    ratios = [ratio for part in view.parts for ratio in view.read.get(f"ratios of {part.name}", ())]
+    return round(sum(ratios) / len(ratios) if ratios else ratio_of(view.text[-TAIL_CHARS:]), 4)
+
+
 def _count_reflections(text: str) -> int:
     plain = text.lower()
     phrases = REFLECTIONS if plain.isascii() else REFLECTIONS + OTHER_REFLECTIONS
@@ -154,7 +160,7 @@ def _statistics(view: View) -> Check:
         num_reflections=_count_reflections(view.text),
         think_consistency=consistency_of(words.get("think")),
         response_consistency=consistency_of(words.get("response")),
-        compression=round(ratio_of(view.text), 4),
+        compression=_compression(view),
         tail_compression=round(ratio_of(view.text[-TAIL_CHARS:]), 4),
         longest_paragraph=end - first,
         num_boxes=len(boxes),

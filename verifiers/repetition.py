@@ -65,21 +65,21 @@ def find_repetition(view: View) -> Finding | None:
         return Finding(Reason.REPETITION_LOOP, None, len(view.text))
     flag: Finding | None = None
     for part in view.parts:
-        found = _in_part(part, view.limits)
+        found = _in_part(view, part)
         if found is not None and not found.is_flag:
             return found
         flag = flag or found
     return flag
 
 
-def _in_part(part: Part, limits: Thresholds) -> Finding | None:
-    text = part.text.rstrip()
+def _in_part(view: View, part: Part) -> Finding | None:
+    text, limits = part.text.rstrip(), view.limits
     if len(text) < limits.min_short_period_chars // 2:
         return None
     stretch = _loop_at_end(text, limits) or _loop_inside(text, limits)
     if stretch is not None:
         return _finding(part, stretch.start, stretch.end, stretch.repeats, limits.min_period_repeats)
-    return _similar(part, text, limits)
+    return _similar(view, part, text)
 
 
 def _finding(part: Part, start: int, end: int, value: float, threshold: float, *, is_flag: bool = False) -> Finding:
@@ -107,6 +107,9 @@ def _loop_inside(text: str, limits: Thresholds) -> Stretch | None:
     for stride, reach in ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH)):
         place = stride
         while place < len(text):
+            if text.rfind(text[place - KEY_CHARS : place], max(0, place - reach), place - 1) < 0:
+                place += stride
+                continue
             step = place
             for found in periods_ending_at(text, place, reach, max_places=2):
                 stretch = found._replace(end=found.end + _same_ahead(text, found.end - found.period, found.end))
@@ -169,10 +172,14 @@ def _is_drawing(text: str, stretch: Stretch) -> bool:
 
 
 # --- the same again, not exactly --------------------------------------------------------------------------------------
-def _similar(part: Part, text: str, limits: Thresholds) -> Finding | None:
+def _similar(view: View, part: Part, text: str) -> Finding | None:
     """Return a loop among the windows that compress well, or the flag of a tail that nearly does."""
+    limits = view.limits
+    ratios: list[float] = view.read.setdefault(f"ratios of {part.name}", [])
     for start in range(0, max(1, len(text) - WINDOW // 4), WINDOW):
-        if ratio_of(text[start : start + WINDOW]) >= GATE_RATIO:
+        ratio = ratio_of(text[start : start + WINDOW])
+        ratios.append(ratio)
+        if ratio >= GATE_RATIO:
             continue
         for place in range(start, min(start + WINDOW, len(text) - MIN_TAIL_CHARS // 2), WINDOW // 2) or (start,):
             found = _in_window(part, text[place : place + WINDOW], place, limits)
@@ -199,21 +206,20 @@ def ratio_of(text: str) -> float:
 
 
 def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Finding | None:
-    sentences = [sentence for raw in SENTENCE.findall(window) if (sentence := raw.strip()) and _is_said(sentence)]
-    counts = Counter(sentences)
-    top = max(counts.values(), default=0)
-    repeated = sum((count - 1) * len(sentence) for sentence, count in counts.items())
-    share = repeated / len(window)
+    counts = Counter(map(str.strip, SENTENCE.findall(window)))
+    again = {sentence: count for sentence, count in counts.items() if count > 1 and _is_said(sentence)}
+    share = sum((count - 1) * len(sentence) for sentence, count in again.items()) / len(window)
     wanted = limits.max_repeated_share if len(window) < WINDOW else max(limits.max_repeated_share, WINDOW_SHARE)
-    if top > limits.max_sentence_repeats and share >= wanted:
-        worst = max(counts, key=lambda sentence: counts[sentence])
-        place = window.find(worst)
-        return _finding(part, start + place, start + window.rfind(worst) + len(worst), top, limits.max_sentence_repeats)
-    if len(counts) >= 2 and share >= 2 * wanted and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
+    worst = max(again, key=lambda sentence: again[sentence], default="")
+    if again and again[worst] > limits.max_sentence_repeats and share >= wanted:
+        place, end = window.find(worst), window.rfind(worst) + len(worst)
+        return _finding(part, start + place, start + end, again[worst], limits.max_sentence_repeats)
+    if again and share >= 2 * wanted and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
         return _finding(part, start, start + len(window), share, 2 * wanted)
-    masked = Counter(NUMBER.sub("0", sentence) for sentence in sentences if OPERATOR.search(sentence) is None)
-    worst, num_masked = masked.most_common(1)[0] if masked else ("", 0)
-    if num_masked > limits.max_masked_repeats and num_masked * len(worst) >= wanted * len(window):
+    masked = Counter(map(str.strip, SENTENCE.findall(NUMBER.sub("0", window))))
+    worst, num_masked = masked.most_common(1)[0]
+    is_loop = num_masked > limits.max_masked_repeats and num_masked * len(worst) >= wanted * len(window)
+    if is_loop and _is_said(worst) and OPERATOR.search(worst) is None:
         return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
     return None
 
@@ -225,13 +231,8 @@ def _is_said(sentence: str) -> bool:
 
 
 def _paragraph_again(part: Part, text: str) -> Finding | None:
-    seen: dict[str, list[int]] = {}
-    place = 0
-    for paragraph in text.split("\n"):
-        if len(paragraph) >= MIN_PARAGRAPH_CHARS:
-            places = seen.setdefault(paragraph, [])
-            places.append(place)
-            if len(places) >= MIN_PARAGRAPHS:
-                return _finding(part, places[0], place + len(paragraph), len(places), MIN_PARAGRAPHS)
-        place += len(paragraph) + 1
+    counts = Counter(line for line in text.split("\n") if len(line) >= MIN_PARAGRAPH_CHARS)
+    for line, count in counts.items():
+        if count >= MIN_PARAGRAPHS:
+            return _finding(part, text.find(line), text.rfind(line) + len(line), count, MIN_PARAGRAPHS)
     return None

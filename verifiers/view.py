@@ -19,10 +19,12 @@ from schemas.verdict import Reason
 from verifiers.extract import Span
 
 TAG: Final = re.compile(
-    r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}>"
-    r"|\[(?P<square_slash>/?)(?P<square>think|thinking)\]|\\(?P<tex>begin|end)\{think\}",
-    re.IGNORECASE,
+    r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}>", re.IGNORECASE
 )
+OTHER_TAG: Final = re.compile(
+    r"(?P<open>\[|\\begin\{|(?P<slash>\[/|\\end\{))(?P<name>think|thinking)[\]}]", re.IGNORECASE
+)
+OTHER_TAG_ENDS: Final = ("hink]", "HINK]", "hinking]", "hink}", "hinking}")
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
@@ -89,6 +91,11 @@ class View:
                     found.append(Part(name, span.start, language, text))
         return tuple(found)
 
+    @cached_property
+    def letters(self) -> frozenset[str]:
+        """Return the characters that occur: what cannot match is not looked for."""
+        return frozenset(self.text)
+
     @property
     def is_cut(self) -> bool:
         """True where the text did not end by itself, by the engine's word or by a thinking part that never closes."""
@@ -139,6 +146,8 @@ def make_view(
 def find_tags(text: str) -> Iterator[Tag]:
     """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
     matches = list(TAG.finditer(text))
+    if any(mark in text for mark in OTHER_TAG_ENDS):
+        matches = sorted([*matches, *OTHER_TAG.finditer(text)], key=lambda match: match.start())
     if not matches:
         return
     code = code_spans(text)
@@ -148,12 +157,11 @@ def find_tags(text: str) -> Iterator[Tag]:
             index += 1
         if index < len(code) and code[index][0] <= match.start():
             continue
-        name = (match["name"] or match["square"] or "think").lower()
         yield Tag(
             match.start(),
             match.end(),
-            "answer" if name == "answer" else "think",
-            bool(match["slash"] or match["square_slash"] or (match["tex"] or "").lower() == "end"),
+            "answer" if match["name"].lower() == "answer" else "think",
+            bool(match["slash"]),
             match.group() in CANONICAL,
         )
 
