@@ -220,6 +220,7 @@ class VerifierActor:
     def __init__(self, spec: RunSpec, worker_id: str) -> None:
         self._spec = spec
         self._worker_id = worker_id
+        self._settings = spec.job.verify.readability.settings()
         self._folder = RunFolder(spec.path)
         self._problems = {problem.problem_id: problem for problem, _ in self._folder.problems(self._folder.manifest())}
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
@@ -249,5 +250,5 @@ class VerifierActor:
         return judged
 
     def _judge_one(self, trace: Trace) -> JudgedTrace:
-        verdict = verifiers.judge(self._problems[trace.problem_id], trace)
+        verdict = verifiers.judge(self._problems[trace.problem_id], trace, self._settings)
         return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)

@@ -38,6 +38,7 @@ from schemas.arrow import (
     problem_from_row,
     prompt_from_row,
     traces_from_table,
+    upgraded,
 )
 from schemas.errors import ConfigError, CorruptRunError, FingerprintError, RunLockedError
 from schemas.manifest import Counts, Manifest, Shard, manifest_from_json
@@ -147,7 +148,7 @@ class RunFolder:
                             "restore it from a copy"
                         )
                     for group in range(file.num_row_groups):
-                        yield file.read_row_group(group, columns=columns)
+                        yield upgraded(file.read_row_group(group, columns=columns), _SCHEMAS[kind])
             except (OSError, pa.ArrowInvalid) as error:
                 raise CorruptRunError(
                     f"shard {shard.name} cannot be read: {error}; restore it from a copy ({shard.rows} rows, "

@@ -31,7 +31,7 @@ from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
-from schemas.config import VllmTeacher, parse_config
+from schemas.config import JobConfig, VllmTeacher, parse_config
 from schemas.errors import (
     ConfigError,
     FactoryError,
@@ -83,7 +83,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> None:
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
     spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)
     with RunLock(path):
-        Committer(path, verifiers=verifiers.versions_digest())
+        Committer(path, verifiers=_digest(job))
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
         _supervise(spec, None, address, watch)
 
@@ -131,8 +131,13 @@ def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
                     warn(line)
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
-    Committer(path, verifiers=verifiers.versions_digest()).freeze(job, pairs, quarantined)
+    Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
     _write_run_yaml(_run_yaml(plan), path)
+
+
+def _digest(job: JobConfig) -> str:
+    """Return the name of the verdicts that the verifiers of today give with the job's settings."""
+    return verifiers.versions_digest(job.verify.readability.settings())
 
 
 def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:
@@ -259,7 +264,7 @@ class _Supervisor:
         self._path = path = spec.path
         self._watch = watch
         self._epoch = RunFolder(path).manifest().epoch
-        self._committer = spawn(CommitterActor, path, verifiers.versions_digest())
+        self._committer = spawn(CommitterActor, path, _digest(spec.job))
         self._coordinator = spawn(CoordinatorActor, spec, plan is not None)
         self._engines: dict[int, _Engine] = {}
         self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)

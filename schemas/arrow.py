@@ -25,7 +25,7 @@ from schemas.problem import (
     reference_to_json,
 )
 from schemas.trace import FinishReason, Trace, TraceFormat, Untraced
-from schemas.verdict import Check, CodeDetail, JudgedTrace, MathDetail, Outcome, Reason, Verdict
+from schemas.verdict import Check, CodeDetail, Detail, JudgedTrace, MathDetail, Outcome, Reason, TextDetail, Verdict
 
 VERSION_KEY: Final = b"factory_schema"
 
@@ -106,6 +106,22 @@ TRACES: Final = _schema(
     ],
 )
 
+TEXT_TYPE: Final = pa.struct(
+    [
+        _column("num_think_chars", pa.int64()),
+        _column("num_response_chars", pa.int64()),
+        _column("num_words", pa.int64()),
+        _column("num_reflections", pa.int64()),
+        _column("think_consistency", pa.float64()),
+        _column("response_consistency", pa.float64()),
+        _column("compression", pa.float64()),
+        _column("tail_compression", pa.float64()),
+        _column("longest_paragraph", pa.int64()),
+        _column("num_boxes", pa.int64()),
+        _column("num_chars_after_box", pa.int64()),
+    ]
+)
+
 CHECK_TYPE: Final = pa.struct(
     [
         _column("name", pa.string()),
@@ -140,12 +156,13 @@ CHECK_TYPE: Final = pa.struct(
                 ]
             ),
         ),
+        pa.field("text", TEXT_TYPE),
     ]
 )
 
 VERDICTS: Final = _schema(
     "verdicts",
-    1,
+    2,
     [
         _column("trace_id", pa.string()),
         _column("problem_id", pa.string()),
@@ -171,12 +188,12 @@ UNTRACED: Final = _schema(
     ],
 )
 
-# Versions of each schema that this code reads; an older one listed here needs its upgrade in `read_as`.
+# Versions of each schema that this code reads; an older one must need no more than nulls (`upgraded`).
 READABLE: Final[dict[str, tuple[int, ...]]] = {
     "problems": (1,),
     "quarantine": (1,),
     "traces": (2,),
-    "verdicts": (1,),
+    "verdicts": (1, 2),  # 1: without the statistics of a text
     "untraced": (1,),
 }
 
@@ -195,9 +212,16 @@ def check_schema(seen: pa.Schema, expected: pa.Schema, *, where: str) -> None:
             f"{where}: has schema {label}, this version of the factory reads {', '.join(allowed)}; "
             "use the version of the factory that wrote the run (run.yaml names it)"
         )
-    if not seen.equals(expected):
+    if label == expected.metadata[VERSION_KEY].decode() and not seen.equals(expected):
         odd = sorted(set(seen.names) ^ set(expected.names)) or [f.name for f in expected if seen.field(f.name) != f]
         raise SchemaVersionError(f"{where}: says {label} but differs in {', '.join(odd)}; the file was changed by hand")
+
+
+def upgraded(table: pa.Table, expected: pa.Schema) -> pa.Table:
+    """Return a table of an older version as one of today's: what it has not is null."""
+    names = [name for name in table.column_names if name in expected.names]
+    wanted = pa.schema([expected.field(name) for name in names], metadata=expected.metadata)
+    return table if table.schema.equals(wanted) else pa.Table.from_pylist(table.to_pylist(), schema=wanted)
 
 
 def _rows_to_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -296,6 +320,9 @@ def traces_from_table(table: pa.Table) -> Iterator[Trace]:
         yield Trace(**row)
 
 
+DETAILS: Final[dict[str, type[Detail]]] = {"math": MathDetail, "code": CodeDetail, "text": TextDetail}
+
+
 def _check_to_row(check: Check) -> dict[str, Any]:
     detail = check.detail
     return {
@@ -308,13 +335,15 @@ def _check_to_row(check: Check) -> dict[str, Any]:
         "value": check.value,
         "threshold": check.threshold,
         "ms": check.ms,
-        "math": {n: getattr(detail, n) for n in detail.__slots__} if isinstance(detail, MathDetail) else None,
-        "code": {n: getattr(detail, n) for n in detail.__slots__} if isinstance(detail, CodeDetail) else None,
+        **{
+            name: {n: getattr(detail, n) for n in detail.__slots__} if isinstance(detail, kind) else None
+            for name, kind in DETAILS.items()
+        },
     }
 
 
 def _check_from_row(row: dict[str, Any]) -> Check:
-    math, code = row["math"], row["code"]
+    details = [kind(**row[name]) for name, kind in DETAILS.items() if row[name] is not None]
     return Check(
         name=row["name"],
         version=row["version"],
@@ -325,7 +354,7 @@ def _check_from_row(row: dict[str, Any]) -> Check:
         value=row["value"],
         threshold=row["threshold"],
         ms=row["ms"],
-        detail=MathDetail(**math) if math is not None else CodeDetail(**code) if code is not None else None,
+        detail=details[0] if details else None,
     )
 
 

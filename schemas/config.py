@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.errors import ConfigError
 from schemas.problem import Domain
+from schemas.readability import DEFAULTS, THRESHOLD_NAMES, Profile, ReadabilitySettings
 from schemas.trace import TraceFormat
 
 
@@ -326,8 +328,39 @@ class ScheduleConfig(Part):
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
 
 
+class ReadabilityConfig(Part):
+    """How strictly traces are read, and in which language the teacher thinks."""
+
+    profile: Profile = Profile.R1
+    think_language: str | None = Field(default=None, pattern=r"^[a-z]{2,3}$")  # null: the problem's own; en for many
+    # By name (schemas/readability.py); those left out keep their default. `factory calibrate` proposes some.
+    thresholds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @field_validator("thresholds")
+    @classmethod
+    def _are_known(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if name not in THRESHOLD_NAMES:
+                near = difflib.get_close_matches(name, THRESHOLD_NAMES, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise PydanticCustomError(
+                    "threshold", f"{name!r} is no threshold{hint} There are: {', '.join(THRESHOLD_NAMES)}"
+                )
+        return value
+
+    def settings(self) -> ReadabilitySettings:
+        """Return what the verifiers take."""
+        return ReadabilitySettings(
+            profile=self.profile,
+            think_language=self.think_language,
+            thresholds=replace(DEFAULTS, **self.thresholds),
+        )
+
+
 class VerifyConfig(Part):
     """How traces are judged."""
+
+    readability: ReadabilityConfig = ReadabilityConfig()
 
     num_workers: int = Field(default=1, ge=1)  # verifier actors, each with its own killable processes
     num_processes: int = Field(default=2, ge=1)  # killable processes that one actor keeps busy at most

@@ -6,7 +6,7 @@ traces. Holds numbers only; what is done with them stands in ``verifiers``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Final
 
@@ -25,26 +25,25 @@ class Profile(StrEnum):
 class Thresholds:
     """Bounds of the checks; lengths in characters. (M) is measured, in the note on readability, sections 3 and 7."""
 
-    max_paragraph_chars: int = 3_000  # without a line break; (M) R1's longest has 1,140, Phi-4-reasoning needs 8,000
-    flag_paragraph_chars: int = 1_500
-    min_period_repeats: int = 3  # of a stretch that repeats itself exactly up to the end of a cut text (M)
-    min_period_chars: int = 1_500  # that such a stretch takes up (M)
-    min_short_period_repeats: int = 8  # of a short period at the end of any part (M)
-    min_short_period_chars: int = 300
-    min_inner_repeats: int = 5  # of a stretch inside a part, after which the text goes on (guess)
-    min_inner_chars: int = 1_500
+    max_paragraph_chars: float = 3_000  # without a line break; (M) R1's longest has 1,140, Phi-4-reasoning needs 8,000
+    flag_paragraph_chars: float = 1_500
+    min_period_repeats: float = 3  # of a stretch that repeats itself exactly up to the end of a cut text (M)
+    min_period_chars: float = 1_500  # that such a stretch takes up (M)
+    min_short_period_repeats: float = 8  # of a short period at the end of any part (M)
+    min_short_period_chars: float = 300
+    min_inner_repeats: float = 5  # of a stretch inside a part, after which the text goes on (guess)
+    min_inner_chars: float = 1_500
     min_tail_ratio: float = 0.13  # compressed size of the last 4,000 characters, zlib level 1 (M)
     flag_tail_ratio: float = 0.20
-    max_sentence_repeats: int = 7  # of one sentence, where repeated sentences also fill much of the text (M)
+    max_sentence_repeats: float = 7  # of one sentence, where repeated sentences also fill much of the text (M)
     max_repeated_share: float = 0.25  # of the text, in characters, that sentences seen before fill (M)
-    max_masked_repeats: int = 29  # of one sentence but for its numbers (M)
-    max_foreign_words: int = 0  # of another language in thinking or response
+    max_masked_repeats: float = 29  # of one sentence but for its numbers (M)
+    max_foreign_words: float = 0  # of another language in thinking or response
     min_consistency: float = 0.95  # share of words in the target language, below which a trace is flagged
-    max_replacement_chars: int = 2  # U+FFFD
-    max_control_chars: int = 4
+    max_replacement_chars: float = 2  # U+FFFD
+    max_control_chars: float = 4
 
 
-PROFILES: Final = tuple(Profile)
 DEFAULTS: Final = Thresholds()
 THRESHOLD_NAMES: Final = tuple(field.name for field in fields(Thresholds))
 
@@ -56,14 +55,6 @@ class ReadabilitySettings:
     profile: Profile = Profile.R1
     think_language: str | None = None  # None: the problem's own
     thresholds: Thresholds = DEFAULTS
-
-    def with_thresholds(self, **changes: float) -> ReadabilitySettings:
-        """Return the settings with other thresholds.
-
-        Raises:
-            TypeError: If there is no threshold of that name.
-        """
-        return replace(self, thresholds=replace(self.thresholds, **changes))
 
     def digest(self) -> str:
         """Return the hash of the settings: verdicts of other settings are other verdicts."""

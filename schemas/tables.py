@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas.arrow import VERSION_KEY
+from schemas.arrow import TEXT_TYPE, VERSION_KEY
 
 TABLES_VERSION: Final = 1
 CONFIGS: Final = ("sft", "candidates", "runs")
@@ -71,6 +71,7 @@ CHECK_ROW: Final = pa.struct(
         ("reference_form", _TEXT),
         ("tests_run", pa.int32()),  # programs
         ("tests_passed", pa.int32()),
+        ("text", pa.struct([(field.name, field.type) for field in TEXT_TYPE])),  # of the check "statistics" alone
     ]
 )
 

@@ -32,12 +32,13 @@ PREAMBLES: Final = (
 )
 PREAMBLE: Final = re.compile("|".join(map(re.escape, PREAMBLES)))
 TURN: Final = re.compile(
-    r"^[ \t#*]{0,6}(?:User|Human|Question|Q|Problem|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|Benutzer|Nutzer|Usuario|"
-    r"Usuário|사용자|المستخدم|Người dùng|ผู้ใช้)[ \t*]{0,3}[:：]",
+    r"^[ \t#*]{0,6}(?:User|Human|Question|Q|Problem|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|"
+    r"Benutzer|Nutzer|Usuario|Usuário|사용자|المستخدم|Người dùng|ผู้ใช้)[ \t*]{0,3}[:：]",
     re.MULTILINE,
 )
 REPLY: Final = re.compile(
-    r"^[ \t#*]{0,6}(?:Assistant|AI|Answer|A|ASSISTANT|助手|回答|答|Solution|Ассистент|Asistente|Assistente|어시스턴트|المساعد|Trợ lý|ผู้ช่วย)"
+    r"^[ \t#*]{0,6}(?:Assistant|AI|Answer|A|ASSISTANT|助手|回答|答|Solution|Ассистент|Asistente|Assistente|"
+    r"어시스턴트|المساعد|Trợ lý|ผู้ช่วย)"
     r"[ \t*]{0,3}[:：]|<think>",
     re.MULTILINE,
 )

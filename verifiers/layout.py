@@ -45,8 +45,9 @@ PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LO
 CUT_LINE: Final = re.compile(r"[a-z]\. [A-Z](?:[a-z'-]+,? ){4,60}[a-z]{1,15}$")
 HEDGE: Final = re.compile(
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|could also be|might be|another possib\w+|not sure|"
-    r"i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|tal vez|o bien|"
-    r"ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|也可能|或者|也许|或許|または|もしくは|あるいは|かもしれ|또는|혹은|"
+    r"i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|tal vez|"
+    r"o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
+    r"也可能|或者|也许|或許|または|もしくは|あるいは|かもしれ|또는|혹은|"
     r"아니면|어쩌면|أو|ربما|या|शायद|หรือ|อาจจะ",
     re.IGNORECASE,
 )

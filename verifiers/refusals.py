@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 _CANNOT: Final = (
-    r"(?:(?:i|we) (?:can(?:no|['’])t|can not|won['’]t|will not|must|have to|am unable to|am not able to|do not|don['’]t)|"
+    r"(?:(?:i|we) (?:can(?:no|['’])t|can not|won['’]t|will not|must|have to|am unable to|am not able to|do not|"
+    r"don['’]t)|"
     r"i['’]m (?:unable|not able) to)"
 )
 _HELP: Final = (

