@@ -18,10 +18,12 @@ from markupsafe import Markup
 from factory.agreement import Agreement, read_agreement
 from factory.mathml import render
 from factory.plots import length_plot, rate_plot
+from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
 from factory.report import Status, read_status
-from factory.samples import NONE, Asked, Samples, Sums
+from factory.samples import NONE, Asked, Samples, Sums, telling
 from factory.store import RunFolder
 from factory.visible import shorten, visible
+from schemas.config import ReadabilityConfig
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome
 
@@ -77,6 +79,7 @@ def build_page(path: Path, selection: str | None = None) -> str:
         shown=shown,
         outcome_tables=_outcome_tables(sums, shown),
         plots=[length_plot(sums.lengths, shown, unit), rate_plot(sums.pass_rates)],
+        readability=_readability(path, samples),
         agreement=_agreement(path),
         per_outcome=PER_OUTCOME,
         sections=[_section(samples, outcome, unit) for outcome in shown],
@@ -196,6 +199,37 @@ def _outcome_row(label: str, counts: Counter[str], accepted: int, shown: Sequenc
     return {"label": shortened, "total": total, "counts": numbers, "accepted": accepted, "parts": parts}
 
 
+# Readability.
+
+
+def _readability(path: Path, samples: Samples) -> dict[str, Any]:
+    config = RunFolder(path).manifest().config
+    limits = ReadabilityConfig.model_validate(config["verify"].get("readability", {})).settings().thresholds
+    readings = read_readings(samples)
+    rows = [
+        {
+            "reason": reason,
+            "deciding": found.num_deciding,
+            "rejecting": found.num_rejecting,
+            "flags": found.num_flags,
+            "values": value_bins(found),
+            "samples": [_evidence(samples, one) for one in found.samples],
+        }
+        for reason, found in sorted(readings.reasons.items(), key=lambda item: (-item[1].num_deciding, item[0]))
+    ]
+    return {"rows": rows, "readings": readings, "plots": statistic_plots(readings, limits)}
+
+
+def _evidence(samples: Samples, found: Evidence) -> dict[str, Any]:
+    text = evidence_text(samples.row(found.row)["text"], found)
+    return {
+        "id": found.trace_id[:12],
+        "value": _figure(found.value, ",.4g"),
+        "threshold": _figure(found.threshold, ",.4g"),
+        "text": shorten(" ".join(text.split()), MAX_FORM),
+    }
+
+
 # Labels and samples.
 
 
@@ -258,7 +292,7 @@ def _sample(row: Mapping[str, Any], unit: str) -> dict[str, Any]:
         "id": row["trace_id"][:12],
         "line": " · ".join(word for word in words if word),
         "parts": parts,
-        "checks": [_check(check) for check in row["checks"]],
+        "checks": [_check(check) for check in telling(row["checks"])],
     }
 
 

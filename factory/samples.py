@@ -20,9 +20,15 @@ import pyarrow.parquet as pq
 from factory.rows import listed, nearest
 from schemas.errors import ConfigError, StoreError
 from schemas.tables import CANDIDATES
+from schemas.verdict import ANSWER_CHECKS
 
 FACETS: Final = ("outcome", "reason", "domain", "source")
 NONE: Final = "none"  # the word for a facet without a value: a reason of what passed, an outcome not judged yet
+
+
+def telling(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the checks that say something: answer checks, and those of form that found something."""
+    return [check for check in checks if check["reason"] or check["name"] in ANSWER_CHECKS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +148,7 @@ class Samples:
         lengths: dict[str, Counter[int]] = {}
         rates: dict[str, tuple[int, int]] = {}
         columns = ["problem_id", "domain", "source", "outcome", "num_completion_tokens", "is_accepted"]
-        for table in self._batches([*columns, "num_true", "num_judged"]):
+        for table in self.batches([*columns, "num_true", "num_judged"]):
             outcomes = pc.fill_null(table["outcome"], NONE)
             table = table.set_column(table.schema.get_field_index("outcome"), "outcome", outcomes)
             keys = ["domain", "source", "outcome"]
@@ -163,6 +169,7 @@ class Samples:
             pass_rates=Counter(rates.values()),
         )
 
-    def _batches(self, columns: list[str]) -> Iterator[pa.Table]:
+    def batches(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield the row groups in order, with some columns."""
         for file, number, _ in self._groups:
             yield pq.ParquetFile(file).read_row_group(number, columns=columns)

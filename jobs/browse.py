@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from rich.cells import cell_len, chop_cells
 
-from factory.samples import FACETS, Asked, Samples
+from factory.samples import FACETS, Asked, Samples, telling
 from factory.visible import visible
 from schemas.errors import ConfigError
 
@@ -74,7 +74,7 @@ def _headline(row: dict[str, Any]) -> str:
 
 def _checks(row: dict[str, Any]) -> str:
     found = [f"reference {row['reference']!r}"]
-    for check in row["checks"]:
+    for check in telling(row["checks"]):
         read = f", read {check['extracted']!r} by {check['rung']}" if check["rung"] else ""
         reason = f" ({check['reason']})" if check["reason"] else ""
         found.append(f"check {check['name']}@{check['version']}: {check['outcome']}{reason}{read}")

@@ -24,6 +24,7 @@ MOJIBAKE: Final = re.compile(
 )
 RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
+READ_AS_GBK: Final = re.compile(r"锟斤拷|烫烫|屯屯|[銆锛鐨鍦杩涓]{2}")  # UTF-8 or nothing, read as GBK
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
@@ -49,7 +50,7 @@ SCRIPTS: Final = tuple(
         r"[\u0530-\u058f]{2}",
     )
 )
-SALAD_WINDOW: Final = 600
+SALAD_LINE: Final = re.compile(r"[^\n]+(?:\n[^\n]{1,80}(?![^\n]))?")  # with a short one below it
 MIN_SALAD_SCRIPTS: Final = 4  # in one window: no text of one problem has so many (guess)
 ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
     r"(?<![A-Za-z\\_$])[a-z]{2,}[A-Z][A-Za-z]*[a-z](?![A-Za-z])|[A-Za-z]{2,}_[A-Za-z]{2,}|"
@@ -92,6 +93,7 @@ LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for patte
 COUNTED: Final = (  # what must occur, the pattern, how many are one too many
     (re.compile(r"[ÂÃâÐÑàïåæçèé]"), MOJIBAKE, 4),
     (re.compile(r"[ĠĊ▁]"), RAW_TOKENS, 5),
+    (re.compile(r"[锟烫屯銆锛鐨鍦杩涓]"), READ_AS_GBK, 2),
     (re.compile(STACKED.pattern.removesuffix("{3,}")), STACKED, 2),
     (PRIVATE, PRIVATE, 5),
     (re.compile("ο"), OMICRON, 2),
@@ -151,8 +153,8 @@ def _salad(view: View) -> Finding | None:
     """Many scripts within a few lines."""
     text = view.text
     allowed = sum(pattern.search(view.problem) is not None for pattern in SCRIPTS)
-    for start in range(0, len(text), SALAD_WINDOW):
-        window = text[start : start + SALAD_WINDOW]
+    for match in SALAD_LINE.finditer(text):
+        start, window = match.start(), match[0]
         if window.isascii():
             continue
         num_scripts = sum(pattern.search(window) is not None for pattern in SCRIPTS)

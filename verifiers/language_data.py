@@ -65,12 +65,13 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "en": _words(
-        "about after again all also an and answer any are as at be because been both but by can check could did "
-        "do does doesn't don't each first for from get had has have here how i'll i'm i've if into is isn't it "
-        "it's its just know let let's like make may maybe might more most must my need next not now of okay one "
-        "only or other same should since so such sure than that that's the their them then there there's these "
-        "they think this those to two us very wait want was we we'll we're we've were what when where which will "
-        "with would you your"
+        "about after again all also an and answer any are as at be because been being both but by can check could "
+        "did do does doesn't don't each equals every first for from get given gives got had has have he her here "
+        "him his how i'll i'm i've if into is isn't it it's its just know let let's like make many may maybe "
+        "means might more most much must my need next not now of okay one only or other per same she should since "
+        "so such sure than that that's the their them then there there's these they think this those to too total "
+        "two us very wait want was we we'll we're we've were what when where which who whose will with would you "
+        "your"
     ),
     "de": _words(
         "aber alle als also am auch auf aus bei beiden daher damit dann das dass dem den der des deshalb diese "
@@ -79,10 +80,10 @@ FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
         "sie sind somit sowie und uns von wenn werden wie wir wird zu zuerst zum zur zwischen über"
     ),
     "fr": _words(
-        "ainsi alors au aussi aux avec avoir bien c'est ce cela ces cette chaque comme d'un d'une dans des deux "
-        "donc du elle ensuite entre est et fait faut il ils l'on le les maintenant mais n'y ne nombre nous "
-        "obtient on ou où par pas peut plus pour puis qu'il que qui sa se ses son sont sous sur tous toutes très "
-        "une valeur voici vous être"
+        "ainsi alors au aussi aux avec avoir avons bien c'est ce cela ces cette chaque comme d'abord d'un d'une "
+        "dans des deux donc du elle encore ensuite entre est et fait faut il ils j'ai je l'on le les maintenant "
+        "mais même n'y ne nombre nous obtient on ou où par pas peut plus pour puis qu'il que qui reste sa se ses "
+        "son sont sous sur tous toutes très tu une valeur voici vous être"
     ),
     "es": _words(
         "ahora al así cada como con cuando debemos del después donde dos el en entonces es esta este estos está "
@@ -113,14 +114,14 @@ TELLING: Final[dict[str, str]] = {
     word: language
     for language, words in {
         "de": _words(
-            "deshalb daraus jedoch außerdem zunächst schließlich nämlich beziehungsweise folglich allerdings "
-            "ebenfalls natürlich überprüfen berechnen ergibt lautet gleichung"
+            "zunächst nämlich lautet deshalb überprüfen allerdings berechnen natürlich ergibt jedoch folglich "
+            "daraus gleichung beziehungsweise außerdem schließlich ebenfalls"
         ),
-        "fr": _words("donc puisque ensuite maintenant voilà parce calculons vérifions finalement c'est-à-dire"),
-        "es": _words("entonces también después calculamos verificamos además porque luego"),
-        "pt": _words("então também não você portanto além"),
-        "it": _words("quindi perché dunque"),
-        "vi": _words("không được chúng những"),
+        "fr": _words("calculons parce maintenant puisque vérifions finalement c'est-à-dire donc ensuite voilà"),
+        "es": _words("porque luego además también después verificamos calculamos entonces"),
+        "pt": _words("não também então portanto além você"),
+        "it": _words("perché dunque quindi"),
+        "vi": _words("chúng những được không"),
     }.items()
     for word in words
 }
@@ -131,58 +132,58 @@ PINYIN: Final = re.compile(  # one word: some syllables
     r"ua|ui|uo|ue|a|e|i|o|u)r?){1,4}"
 )
 
-# --- names of languages, as a task writes them ------------------------------------------------------------------------
+# --- names of languages, as a task writes them -------------------------------------------------------------------------
 LANGUAGE_NAMES: Final[dict[str, str]] = {
     name: language
     for language, names in {
         "en": _words(
-            "english englisch anglais inglés ingles inglês inglese английский английском английского 英语 英文 "
-            "英語 영어 الإنجليزية अंग्रेज़ी अंग्रेजी อังกฤษ"
+            "english englisch inglés ingles anglais английском 英文 الإنجليزية อังกฤษ 영어 अंग्रेज़ी английского "
+            "英語 英语 inglês английский अंग्रेजी inglese"
         ),
         "zh": _words(
-            "chinese mandarin chinesisch chinois chino chinês китайский 中文 汉语 漢語 普通话 中国語 중국어 "
-            "الصينية चीनी จีน"
+            "普通话 汉语 chinês 中文 الصينية chino 中国語 китайский chinese mandarin 漢語 중국어 จีน चीनी chinois "
+            "chinesisch"
         ),
         "ja": _words(
-            "japanese japanisch japonais japonés japonês японский 日语 日文 日本語 일본어 اليابانية जापानी ญี่ปุ่น"
+            "일본어 japonés जापानी japonais اليابانية 日本語 日语 日文 japonês japanese japanisch японский ญี่ปุ่น"
         ),
-        "ko": _words("korean koreanisch coréen coreano корейский 韩语 韓国語 한국어 الكورية कोरियाई เกาหลี"),
-        "ru": _words("russian russisch russe ruso russo русский русском 俄语 ロシア語 러시아어 الروسية रूसी รัสเซีย"),
-        "ar": _words("arabic arabisch arabe árabe арабский 阿拉伯语 アラビア語 아랍어 العربية अरबी อาหรับ"),
-        "hi": _words("hindi хинди 印地语 ヒンディー語 힌디어 الهندية हिन्दी हिंदी ฮินดี"),
+        "ko": _words("เกาหลี korean coréen 한국어 koreanisch कोरियाई 韩语 韓国語 корейский coreano الكورية"),
+        "ru": _words("russe ruso ロシア語 รัสเซีย russisch रूसी russian русский русском الروسية 俄语 러시아어 russo"),
+        "ar": _words("अरबी arabe arabic 阿拉伯语 арабский العربية 아랍어 アラビア語 อาหรับ árabe arabisch"),
+        "hi": _words("印地语 हिन्दी хинди ฮินดี 힌디어 ヒンディー語 الهندية hindi हिंदी"),
         "fr": _words(
-            "french französisch français francés francês francese французский французском 法语 法文 フランス語 "
-            "프랑스어 الفرنسية फ़्रेंच फ्रेंच ฝรั่งเศส"
+            "francês français francés 프랑스어 फ़्रेंच الفرنسية フランス語 फ्रेंच französisch ฝรั่งเศส french "
+            "французском francese 法语 французский 法文"
         ),
         "de": _words(
-            "german deutsch allemand alemán alemão tedesco немецкий немецком 德语 德文 ドイツ語 독일어 الألمانية "
-            "जर्मन เยอรมัน"
+            "الألمانية немецком allemand alemán deutsch tedesco 독일어 немецкий alemão 德文 जर्मन 德语 เยอรมัน "
+            "german ドイツ語"
         ),
         "es": _words(
-            "spanish spanisch espagnol español espanhol spagnolo испанский испанском 西班牙语 スペイン語 스페인어 "
-            "الإسبانية स्पेनिश สเปน"
+            "испанском espanhol espagnol spagnolo الإسبانية 스페인어 spanisch испанский スペイン語 español "
+            "स्पेनिश สเปน 西班牙语 spanish"
         ),
         "pt": _words(
-            "portuguese portugiesisch portugais portugués português portoghese португальский 葡萄牙语 "
-            "ポルトガル語 포르투갈어 البرتغالية पुर्तगाली โปรตุเกส"
+            "portoghese portugués 포르투갈어 โปรตุเกส portugais البرتغالية portuguese 葡萄牙语 португальский "
+            "ポルトガル語 पुर्तगाली português portugiesisch"
         ),
         "it": _words(
-            "italian italienisch italien italiano итальянский 意大利语 イタリア語 이탈리아어 الإيطالية इतालवी อิตาลี"
+            "อิตาลี イタリア語 итальянский italiano italien italienisch italian الإيطالية इतालवी 意大利语 이탈리아어"
         ),
         "vi": _words(
-            "vietnamese vietnamesisch vietnamien vietnamita вьетнамский 越南语 ベトナム語 베트남어 tiếng_việt เวียดนาม"
+            "베트남어 เวียดนาม vietnamien вьетнамский vietnamese vietnamesisch 越南语 ベトナム語 vietnamita tiếng_việt"
         ),
-        "th": _words("thai thailändisch thaï tailandés tailandês тайский 泰语 タイ語 태국어 التايلاندية थाई ไทย"),
-        "la": _words("latin latein latín latim латинский 拉丁语 ラテン語"),
-        "el": _words("greek griechisch grec griego grego греческий 希腊语 ギリシャ語"),
-        "he": _words("hebrew hebräisch hébreu hebreo hebraico иврит 希伯来语 ヘブライ語"),
-        "nl": _words("dutch niederländisch néerlandais holandés holandês нидерландский 荷兰语 オランダ語"),
-        "tr": _words("turkish türkisch turc turco турецкий 土耳其语 トルコ語"),
-        "pl": _words("polish polnisch polonais polaco польский 波兰语 ポーランド語"),
-        "uk": _words("ukrainian ukrainisch ukrainien ucraniano украинский 乌克兰语 ウクライナ語"),
-        "fa": _words("persian farsi persisch persan persa персидский 波斯语 ペルシャ語"),
-        "sv": _words("swedish schwedisch suédois sueco шведский 瑞典语"),
-        "id": _words("indonesian indonesisch indonésien indonesio 印尼语 インドネシア語"),
+        "th": _words("thai thaï thailändisch tailandês тайский tailandés थाई 태국어 タイ語 泰语 التايلاندية ไทย"),
+        "la": _words("拉丁语 latín latin latim ラテン語 latein латинский"),
+        "el": _words("grec griego греческий ギリシャ語 grego griechisch 希腊语 greek"),
+        "he": _words("希伯来语 hébreu ヘブライ語 иврит hebräisch hebraico hebrew hebreo"),
+        "nl": _words("holandês 荷兰语 holandés オランダ語 néerlandais нидерландский niederländisch dutch"),
+        "tr": _words("turco türkisch турецкий turc turkish 土耳其语 トルコ語"),
+        "pl": _words("ポーランド語 polnisch polaco polonais польский 波兰语 polish"),
+        "uk": _words("乌克兰语 ウクライナ語 украинский ukrainisch ukrainien ukrainian ucraniano"),
+        "fa": _words("persa persian farsi persan persisch ペルシャ語 波斯语 персидский"),
+        "sv": _words("瑞典语 schwedisch swedish шведский suédois sueco"),
+        "id": _words("indonesian 印尼语 indonesio indonesisch インドネシア語 indonésien"),
     }.items()
     for name in names
 }

@@ -58,6 +58,7 @@ SENTENCE_ENDS: Final = ".!?。！？\n;:"
 UNKNOWN_RUN: Final = re.compile(rb"\x00{4,}")  # words in a row of which none is a function word
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
+MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
 MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
 MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function word, about which it is asked (guess)
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
@@ -148,7 +149,7 @@ SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in
 def allowed_by(problem: str) -> Allowed:
     """Return the languages and scripts that a problem brings along."""
     words = [word.casefold() for word in re.findall(r"[^\W\d_]+", problem)]
-    languages = {LANGUAGE_NAMES[word] for word in words if word in LANGUAGE_NAMES}
+    languages = {found for word in words if (found := _named(word)) is not None}
     if not problem.isascii():
         languages |= {LANGUAGE_NAMES[name] for name in _NAMES_WITHOUT_SPACES if name in problem}
     scripts = {
@@ -162,6 +163,14 @@ def allowed_by(problem: str) -> Allowed:
     quotes = " ".join(text for found in QUOTED.findall(problem) for text in found)
     quoted = frozenset(word.casefold() for word in re.findall(r"[^\W\d_]+", quotes))
     return Allowed(frozenset(languages), frozenset(scripts - LATIN), frozenset(words), quoted)
+
+
+def _named(word: str) -> str | None:
+    """Return the language that a word names, also with an ending: Englische, japonaise, русского."""
+    for end in range(len(word), min(len(word), MIN_NAME_CHARS) - 1, -1):
+        if word[:end] in LANGUAGE_NAMES:
+            return LANGUAGE_NAMES[word[:end]]
+    return None
 
 
 _NAMES_WITHOUT_SPACES: Final = tuple(name for name in LANGUAGE_NAMES if not name.isascii() and len(name) > 1)
@@ -422,10 +431,13 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
             return best if most >= 3 else language or best
         asked = identify(sentence)
         return best if asked in (best, None) or most >= 4 else asked
+    is_long = len(sentence.strip()) >= MIN_ASKED_CHARS
+    if mine == 0 and most == 1 and is_long and _is_prose(sentence, words) and identify(sentence) == best:
+        return best
     if mine == 0 and len(words) >= MIN_NO_FUNCTION_WORDS:
         if sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9 and most < 2:
             return "zh"
-        if len(sentence.strip()) >= MIN_ASKED_CHARS and _is_prose(sentence, words):
+        if is_long and _is_prose(sentence, words):
             return identify(sentence) or _if_unlike(sentence, words, language)
     return language or None
 

@@ -32,6 +32,12 @@ NUMBER_WORD: Final = re.compile(
     r"cuatro|cinco|seis|siete|ocho|nueve|diez|zero|dois|três|quatro|sete|oito|nove|dez)\b|[一二三四五六七八九十百千]",
     re.IGNORECASE,
 )
+EMPTY_BOX: Final = re.compile(r"\$*\s*\\boxed\s?\{\s*\}\s*\$*")
+UNDETERMINED: Final = re.compile(
+    r"\b(?:cannot|can not|can't) be (?:determined|found|known|solved)|not enough (?:information|data)|no solution|"
+    r"does not exist|insufficient (?:information|data)|undefined",
+    re.IGNORECASE,
+)
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
 # English words that cannot end a sentence: a text that stops after one was cut.
 DANGLING: Final = re.compile(
@@ -65,7 +71,7 @@ def find_truncation(view: View) -> Finding | None:
     answers = [tag for tag in view.tags if tag.name == "answer"]
     if view.think is not None and view.think.end is None:
         return None if answers else Finding(Reason.TRUNCATED, view.think.start, end)
-    if answers and not answers[-1].is_closing:
+    if answers and not answers[-1].is_closing and sum(not tag.is_closing for tag in answers) == 1:
         return Finding(Reason.TRUNCATED, answers[-1].start, end)
     boxes = find_boxes(view.text, view.response.start)
     if boxes and boxes[-1].outer.end is None:
@@ -160,7 +166,8 @@ def find_missing_answer(view: View) -> Finding | None:
     part = view.text[start:end]
     if view.format is TraceFormat.ZERO and not blocks:
         part = ""
-    is_empty = SOMETHING.search(part) is None and not ("```" in part and part.strip(" \n`"))
+    is_drawn = view.domain is not Domain.MATH and len(part.split()) >= 3  # lines of signs
+    is_empty = SOMETHING.search(part) is None and not is_drawn and not ("```" in part and part.strip(" \n`"))
     if not is_empty and (view.domain is not Domain.MATH or _has_answer(view, part)):
         return None
     thought = view.text[view.think.start : view.think.end] if view.think else ""
@@ -171,9 +178,12 @@ def find_missing_answer(view: View) -> Finding | None:
 
 def _has_answer(view: View, part: str) -> bool:
     """Return whether a text of a mathematics response can hold an answer: a number, a formula, a marked word."""
-    if DIGIT.search(part) or MATH_IN_TEXT.search(part) or find_boxes(part):
+    boxes = [box for box in find_boxes(part) if part[box.inner.start : box.inner.end].strip()]
+    if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)) or boxes:
         return True
-    if MARKER.search(part) or "**" in part or NUMBER_WORD.search(part) or SHORT_VERDICT.search(part):
+    if MARKER.search(part) or "**" in part or NUMBER_WORD.search(part) or UNDETERMINED.search(part):
+        return True
+    if view.language == "en" and SHORT_VERDICT.search(part):
         return True
     thought = view.text[view.think.start : view.think.end] if view.think else ""
     boxes = find_boxes(thought)
@@ -181,7 +191,8 @@ def _has_answer(view: View, part: str) -> bool:
         boxed = as_words(thought[boxes[-1].inner.start : boxes[-1].inner.end])
         if boxed and boxed in part.casefold():
             return True
-    return not boxes and len(part.split()) <= 3  # "odd", "Jessica won": a bare answer in words
+    is_short = "\\boxed" not in part and len(part.split()) <= 3 and (part.isascii() or len(part.strip()) <= 12)
+    return not boxes and is_short  # "odd", "Jessica won": a bare answer in words
 
 
 def find_multiple_answers(view: View) -> Finding | None:

@@ -35,12 +35,12 @@ MIN_PARAGRAPH_CHARS: Final = 400
 MIN_PARAGRAPHS: Final = 4
 WINDOW_SHARE: Final = 0.4  # of a window, that repeated sentences fill (guess)
 GLYPHS: Final = frozenset("|-+=_*#.~ \n\t─│┌┐└┘├┤┬┴┼═║█░▒▓/\\<>^·•&")  # tables, rules, drawings
-MAX_GLYPH_CHARS: Final = 3_000  # more than that is no rule across a page
+MAX_GLYPH_CHARS: Final = 600  # more than that is no rule across a page
 
 SENTENCE: Final = re.compile(r"[^.!?。！？\n]+")
 NUMBER: Final = re.compile(r"\d+")
 OPERATOR: Final = re.compile(r"[=<>+*/^|≤≥×÷→&\\]|[:-]\s?\d")
-WORKED_LINE: Final = re.compile(r"^[^\n]*(?:\||\d[^\n]*[=<>+*/^×÷→:&]|[=<>+*/^×÷→:&][^\n]*\d)[^\n]*$", re.MULTILINE)
+WORKED_LINE: Final = re.compile(r"^[^\n]*(?:[|=<>×÷→]|\d[^\n]*[+*/^:&]|[+*/^:&][^\n]*\d)[^\n]*$", re.MULTILINE)
 
 
 class Stretch(NamedTuple):

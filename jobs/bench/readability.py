@@ -1,0 +1,192 @@
+"""`factory bench readability`: how often traces are rightly accepted and rejected, for the right reason, and the cost.
+
+Cases are JSON Lines of ``trace``, ``problem``, ``domain``, ``style`` (the format), ``target_language`` and ``expected``
+(accept, or one of the 13 reasons); ``think_language`` and ``finish_reason`` where known. Rows of another kind, with a
+``completion`` and no ``expected``, are real traces without a verdict: whatever is rejected of them is listed with its
+evidence, for a reader to decide. The cost is measured on the cases and on texts put together from them, by length.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.errors import ConfigError
+from schemas.verdict import Outcome, Verdict
+from verifiers.languages import identify
+from verifiers.readability import judge_trace
+
+ACCEPT: Final = "accept"
+SIZES_KB: Final = (2, 8, 32, 128)  # of the texts whose cost is measured
+TEXTS_OF_SIZE: Final = 6
+EVIDENCE_CHARS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A trace, and what a reader says of it; None where nobody has."""
+
+    name: str
+    trace: str
+    problem: str
+    domain: str
+    language: str
+    format: str | None
+    expected: str | None
+    think_language: str | None = None
+    finish_reason: str | None = None
+
+
+def read_cases(path: Path, max_cases: int | None = None) -> list[Case]:
+    """Return the cases of a file.
+
+    Raises:
+        ConfigError: If it cannot be read, or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--cases {path}: cannot be read: {error}") from error
+    cases = [_case(path, number, line) for number, line in enumerate(lines, 1) if line.strip()][:max_cases]
+    if not cases:
+        raise ConfigError(f"--cases {path}: no case in it")
+    return cases
+
+
+def _case(path: Path, number: int, line: str) -> Case:
+    try:
+        row = json.loads(line)
+        return Case(
+            name=str(row.get("id", number)),
+            trace=row["trace"] if "trace" in row else row["completion"],
+            problem=row.get("problem", ""),
+            domain=row.get("domain", "math"),
+            language=row.get("target_language", "en"),
+            format=row.get("style", "plain" if "trace" not in row else None),
+            expected=row.get("expected"),
+            think_language=row.get("think_language"),
+            finish_reason=row.get("finish_reason"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"--cases {path}, line {number}: {error!r}; a case is a JSON object with trace, problem, domain, style, "
+            "target_language and expected, or with completion"
+        ) from error
+
+
+def judge(case: Case) -> Verdict:
+    """Return the verdict on a case."""
+    return judge_trace(
+        case.trace,
+        problem=case.problem,
+        domain=case.domain,
+        language=case.language,
+        think_language=case.think_language,
+        format=case.format,
+        finish_reason=case.finish_reason,
+    )
+
+
+def run(cases: Sequence[Case], done: Callable[[int], None]) -> dict[str, Verdict]:
+    """Return the verdicts by name."""
+    verdicts = {}
+    for number, case in enumerate(cases, 1):
+        verdicts[case.name] = judge(case)
+        done(number)
+    return verdicts
+
+
+def word(verdict: Verdict) -> str:
+    """Return what a verdict says in the words of the cases."""
+    return ACCEPT if verdict.reason is None else str(verdict.reason)
+
+
+def summary(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    """Return the figures: decisions and reasons right, good traces rejected, bad ones accepted; counts by reason."""
+    known = [case for case in cases if case.expected is not None]
+    said = {case.name: word(verdicts[case.name]) for case in cases}
+    good = [case for case in known if case.expected == ACCEPT]
+    bad = [case for case in known if case.expected != ACCEPT]
+    right = sum((said[case.name] == ACCEPT) == (case.expected == ACCEPT) for case in known)
+    return {
+        "cases": len(cases),
+        "with a reader's word": len(known),
+        "decision right": right / len(known) if known else None,
+        "reason right": sum(said[case.name] == case.expected for case in known) / len(known) if known else None,
+        "good rejected": sum(said[case.name] != ACCEPT for case in good),
+        "good": len(good),
+        "bad accepted": sum(said[case.name] == ACCEPT for case in bad),
+        "bad": len(bad),
+        "rejected": dict(Counter(reason for reason in said.values() if reason != ACCEPT).most_common()),
+    }
+
+
+def by_reason(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
+    """Return per expected word how many decisions and reasons are right."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in cases:
+        if case.expected is not None:
+            said = word(verdicts[case.name])
+            rows[case.expected]["cases"] += 1
+            rows[case.expected]["decision"] += (said == ACCEPT) == (case.expected == ACCEPT)
+            rows[case.expected]["reason"] += said == case.expected
+    return [{"expected": name, **counts} for name, counts in sorted(rows.items())]
+
+
+def to_look_at(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
+    """Return the cases that came out otherwise than a reader says, and all rejected ones of which nobody has said."""
+    found = []
+    for case in cases:
+        said = word(verdicts[case.name])
+        if said == (ACCEPT if case.expected is None else case.expected):
+            continue
+        check = next((c for c in verdicts[case.name].checks if c.outcome is Outcome.UNREADABLE), None)
+        start = 0 if check is None or check.start is None else check.start
+        found.append(
+            {
+                "case": case.name,
+                "expected": case.expected,
+                "said": said,
+                "value": None if check is None else check.value,
+                "threshold": None if check is None else check.threshold,
+                "evidence": " ".join(case.trace[start : start + EVIDENCE_CHARS].split()),
+            }
+        )
+    return found
+
+
+def costs(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Return microseconds per KB by length: the median over texts put together from accepted cases, and the slowest."""
+    identify("The model of the language identifier is loaded before any time is taken.")
+    good = [case for case in cases if case.expected in (ACCEPT, None) and case.language == "en"] or list(cases)
+    rows = []
+    for size in SIZES_KB:
+        times = []
+        for turn in range(TEXTS_OF_SIZE):
+            case = _joined(good, size * 1_024, turn)
+            start = time.perf_counter()
+            judge(case)
+            times.append((time.perf_counter() - start) * 1e6 / (len(case.trace.encode()) / 1_024))
+        rows.append({"KB": size, "median us per KB": statistics.median(times), "slowest": max(times)})
+    return rows
+
+
+def _joined(cases: Sequence[Case], size: int, turn: int) -> Case:
+    """Return a trace of about this size: thoughts of cases, one after another, each numbered so that none is a loop."""
+    thoughts, length, place = [], 0, turn * len(cases) // TEXTS_OF_SIZE
+    while length < size:
+        case = cases[place % len(cases)]
+        thought = case.trace.replace("<think>", "").replace("</think>", "")
+        thoughts.append(thought)
+        length, place = length + len(thought), place + 1
+    text = f"<think>\n{' '.join(thoughts)}\n</think>\n\nThe answer is $\\boxed{{5}}$."
+    first = cases[0]
+    return Case(
+        name="joined", trace=text, problem=first.problem, domain="math", language="en", format="r1", expected=None
+    )
