@@ -30,9 +30,8 @@ MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
 MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
 SYMBOLS: Final = re.compile(r"[^\w\s](?: ?[^\w\s]){20,}")
-SAMPLE_STRIDE: Final = 5
-SAMPLED_SIGNS: Final = re.compile(r"\W{4,}")
-SYMBOL_REACH: Final = 64
+SIGNS: Final = b"s" * 21
+SIGNS_ALONE: Final = bytes(ord("s") if chr(code) in "su" else code for code in range(256))
 MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
 SCRIPTS: Final = tuple(
     re.compile(pattern)
@@ -56,7 +55,7 @@ ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
     r"(?<![A-Za-z\\_$])[a-z]{2,}[A-Z][A-Za-z]*[a-z](?![A-Za-z])|[A-Za-z]{2,}_[A-Za-z]{2,}|"
     r"(?<!\S)[,;'\"\[\]{}()<>/*|.]{2,}(?!\S)"
 )
-INNER_CAPITAL: Final = re.compile(r"(?<=[a-z])[A-Z_]")
+INNER_CAPITAL: Final = re.compile(b"aA")
 TOKEN_WINDOW_CHARS: Final = 240
 MIN_ODD_TOKENS: Final = 5  # of a window with at most one word that ties (guess)
 TIES: Final = frozenset(
@@ -107,7 +106,7 @@ def find_garbled(view: View) -> Finding | None:
 
 def _candidates(view: View) -> Iterator[Finding | None]:
     text, limits = view.text, view.limits
-    if CONTROL.search(text):
+    if b"c" in view.classes:
         yield _too_many(text, CONTROL, limits.max_control_chars + 1)
     if "&amp;" in text:
         yield _too_many(text, ENTITIES, 6)
@@ -125,7 +124,7 @@ def _candidates(view: View) -> Iterator[Finding | None]:
             yield _too_many(text, pattern, least)
     if max(view.letters) >= "\u0400" and CYRILLIC.search(odd):
         yield _mixed_words(view)
-    if sum(pattern.search(odd) is not None for pattern in LETTERS) >= MIN_SALAD_SCRIPTS:
+    if sum(pattern.search(odd) is not None for pattern in LETTERS) + 1 >= MIN_SALAD_SCRIPTS:
         yield _salad(view)
 
 
@@ -165,7 +164,9 @@ def _salad(view: View) -> Finding | None:
 
 def _token_soup(view: View) -> Finding | None:
     """A sentence of tokens as they stand in programs, without the words that hold a sentence together."""
-    places = [match.start() for match in INNER_CAPITAL.finditer(view.text)]
+    if view.classes.count(b"aA") < MIN_ODD_TOKENS - 1:
+        return None
+    places = [match.start() for match in INNER_CAPITAL.finditer(view.classes)]
     for first, last in zip(places, places[3:], strict=False):
         if last - first > TOKEN_WINDOW_CHARS:
             continue
@@ -181,13 +182,9 @@ def _token_soup(view: View) -> Finding | None:
 
 def _symbol_soup(view: View) -> Finding | None:
     """A run of many different signs without a letter or a digit between them."""
-    text = view.text
-    for sample in SAMPLED_SIGNS.finditer(text[::SAMPLE_STRIDE]):  # a run of 21 has four samples
-        place = sample.start() * SAMPLE_STRIDE
-        end = sample.end() * SAMPLE_STRIDE + SYMBOL_REACH
-        match = SYMBOLS.search(text, max(0, place - SYMBOL_REACH), end)
-        if match is None:
-            continue
+    if SIGNS not in view.classes.translate(SIGNS_ALONE, b" "):
+        return None
+    for match in SYMBOLS.finditer(view.text):
         num_distinct = len(set(match[0]) - {" "})
         if num_distinct >= MIN_DISTINCT_SYMBOLS:
             return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_SYMBOLS)

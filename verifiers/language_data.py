@@ -132,7 +132,7 @@ PINYIN: Final = re.compile(  # one word: some syllables
     r"ua|ui|uo|ue|a|e|i|o|u)r?){1,4}"
 )
 
-# --- names of languages, as a task writes them -------------------------------------------------------------------------
+# --- names of languages, as a task writes them ------------------------------------------------------------------------
 LANGUAGE_NAMES: Final[dict[str, str]] = {
     name: language
     for language, names in {

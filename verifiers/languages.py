@@ -55,7 +55,8 @@ LETTER_MINIMUM: Final = {"greek": 5, "hebrew": 3}  # letters that are symbols to
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
-UNKNOWN_RUN: Final = re.compile(rb"\x00{4,}")  # words in a row of which none is a function word
+# Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
+ROW: Final = re.compile(rb"[\x00\x02\x04\x06]{4,}")
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
@@ -302,14 +303,10 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
     another one, and where one of another language stands among them, or the row is long.
     """
     tokens = plain.split()
-    is_known = bytes(map(_with_capitals(language).__contains__, tokens))
-    others, code = _words_of_others(language), code_spans(plain)
+    code = code_spans(plain)
     place = done = 0
-    for run in UNKNOWN_RUN.finditer(is_known):
-        words = tokens[run.start() : run.end()]
-        is_foreign = not others.isdisjoint(words) or (not plain.isascii() and VIETNAMESE.search(" ".join(words)))
-        if not is_foreign and sum(map(str.isalpha, words)) < MIN_NO_FUNCTION_WORDS:
-            continue
+    for first, last in _suspicious_rows(tokens, language, is_ascii=plain.isascii()):
+        words = tokens[first:last]
         place = _place_of(words, plain, place)
         start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words)
         for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
@@ -323,6 +320,19 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
                 yield found
     if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
         yield from _telling_words(plain, tokens, language, allowed)
+
+
+def _suspicious_rows(tokens: list[str], language: str, *, is_ascii: bool) -> Iterator[tuple[int, int]]:
+    """Yield rows of tokens without a function word of the language that hold one of another, or are long prose."""
+    tests = (_with_capitals(language).__contains__, str.isalpha, _words_of_others(language).__contains__)
+    kinds = 0  # one byte a token: 1 known here, 2 letters alone, 4 known elsewhere
+    for bit, test in enumerate(tests):
+        kinds |= int.from_bytes(bytes(map(test, tokens)), "big") << bit
+    num_letters = MIN_NO_FUNCTION_WORDS if is_ascii else MIN_WORDS - 1  # beyond ASCII for the accents in them
+    for match in ROW.finditer(kinds.to_bytes(len(tokens), "big")):
+        row = match[0]
+        if b"\x04" in row or b"\x06" in row or row.count(b"\x02") >= num_letters:
+            yield match.span()
 
 
 def _place_of(words: list[str], text: str, start: int) -> int:

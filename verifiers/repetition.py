@@ -33,6 +33,7 @@ MIN_TAIL_CHARS: Final = 1_200  # shorter texts compress by chance (note on reada
 GATE_RATIO: Final = 0.35  # windows that compress less hold no loop: opens for 31 of 400 real traces (measured)
 MIN_PARAGRAPH_CHARS: Final = 400
 MIN_PARAGRAPHS: Final = 4
+MASKED_RATIO: Final = 0.2  # windows that compress less hold no counter without content (guess)
 WINDOW_SHARE: Final = 0.4  # of a window, that repeated sentences fill (guess)
 GLYPHS: Final = frozenset("|-+=_*#.~ \n\t─│┌┐└┘├┤┬┴┼═║█░▒▓/\\<>^·•&")  # tables, rules, drawings
 MAX_GLYPH_CHARS: Final = 600  # more than that is no rule across a page
@@ -216,6 +217,8 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Findi
         return _finding(part, start + place, start + end, again[worst], limits.max_sentence_repeats)
     if again and share >= 2 * wanted and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
         return _finding(part, start, start + len(window), share, 2 * wanted)
+    if ratio_of(window) >= MASKED_RATIO:
+        return None
     masked = Counter(map(str.strip, SENTENCE.findall(NUMBER.sub("0", window))))
     worst, num_masked = masked.most_common(1)[0]
     is_loop = num_masked > limits.max_masked_repeats and num_masked * len(worst) >= wanted * len(window)

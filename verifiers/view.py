@@ -30,6 +30,27 @@ FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
 
+NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+
+
+def _class_of(code: int) -> int:
+    character = chr(code)
+    if character == "?":  # also what is beyond Latin-1
+        return ord("u")
+    if character in " \n":
+        return code
+    if code < 32 or 127 <= code < 160:
+        return ord("c") if character not in "\t\r" else ord(" ")
+    if character.isdigit():
+        return ord("0")
+    if character == "_" or character.isupper():
+        return ord("A")
+    return ord("a") if character.isalpha() else ord("s")
+
+
+CLASSES: Final = bytes(map(_class_of, range(256)))
+
+
 class Tag(NamedTuple):
     """A think or answer tag outside code."""
 
@@ -93,8 +114,16 @@ class View:
 
     @cached_property
     def letters(self) -> frozenset[str]:
-        """Return the characters that occur: what cannot match is not looked for."""
-        return frozenset(self.text)
+        """Return the characters beyond ASCII that occur: what cannot match is not looked for."""
+        return frozenset("".join(NOT_ASCII.findall(self.text)))
+
+    @cached_property
+    def classes(self) -> bytes:
+        """Return the text as one byte a character: a small letter, A capital or underscore, 0 digit, s sign, c control.
+
+        Spaces and line breaks stay; what is beyond Latin-1 is ``u``.
+        """
+        return self.text.encode("latin-1", "replace").translate(CLASSES)
 
     @property
     def is_cut(self) -> bool:
