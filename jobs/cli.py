@@ -284,6 +284,22 @@ def report(
     show.json_line({"page": str(page), "num_bytes": num_bytes}) if as_json else show.page(page, num_bytes)
 
 
+@app.command(epilog="Example: factory calibrate runs/demo")
+def calibrate(run_path: RunPath, selection: Selection = None, as_json: AsJson = False) -> None:
+    """Propose thresholds of readability for a run's teacher, from its traces: lines for the job file on stdout."""
+    from factory import calibrate as calibration
+    from factory.store import RunFolder
+    from schemas.config import ReadabilityConfig
+
+    config = RunFolder(run_path).manifest().config["verify"].get("readability", {})
+    limits = ReadabilityConfig.model_validate(config).settings().thresholds
+    found = calibration.calibrate(run_path, selection or _selection_of(run_path), limits)
+    if as_json:
+        show.json_line(calibration.as_body(found))
+    else:
+        show.calibration(found.num_traces, found.quantiles, calibration.as_yaml(found))
+
+
 @app.command(epilog="Example: factory diff runs/demo/tables/default runs/demo/tables/short")
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.")],
@@ -337,6 +353,29 @@ def bench_math(
     else:
         show.comparison(figures, categories, wrong)
         show.speed(sympy, ratios)
+
+
+@bench.command("readability", epilog="Example: factory bench readability --cases cases.jsonl --max-cases 400")
+def bench_readability(
+    cases: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="JSON Lines of trace, problem, domain, style, target_language, expected."),
+    ],
+    max_cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N cases.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the readability checks: decisions and reasons against a reader's, what to look at, cost per KB."""
+    from jobs.bench import readability as measured
+
+    found = measured.read_cases(cases, max_cases)
+    with show.counting("cases", len(found)) as done:
+        verdicts = measured.run(found, done)
+    figures, reasons = measured.summary(found, verdicts), measured.by_reason(found, verdicts)
+    looked, costs = measured.to_look_at(found, verdicts), measured.costs(found, verdicts)
+    if as_json:
+        show.json_line({"figures": figures, "reasons": reasons, "costs": costs, "to look at": looked})
+    else:
+        show.readings(figures, reasons, costs, looked)
 
 
 def _selection_of(path: Path) -> str:

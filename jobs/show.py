@@ -347,6 +347,50 @@ def speed(shares: Mapping[str, float], ratios: Mapping[str, Mapping[str, float]]
     out.print(table)
 
 
+def readings(
+    figures: Mapping[str, Any],
+    reasons: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, float]],
+    looked: Sequence[Mapping[str, Any]],
+) -> None:
+    """Print what the readability checks made of cases, what it cost, and what a reader should look at."""
+    rejected = ", ".join(f"{reason} {count:,}" for reason, count in figures["rejected"].items()) or "none"
+    table = Table(title="readability", title_justify="left")
+    for head in ("", "value"):
+        table.add_column(head, justify="left" if not head else "right")
+    for name, value in figures.items():
+        if name != "rejected":
+            table.add_row(name, _number(value))
+    out.print(table)
+    out.print(f"rejected by reason: {rejected}")
+    if reasons:
+        out.print(_table("right, by what a reader says", reasons))
+    if costs:
+        out.print(_table("cost, one thread", costs))
+    for item in looked:
+        said = f"expected {item['expected']}, said {item['said']}" if item["expected"] else f"said {item['said']}"
+        measured = "" if item["value"] is None else f", value {item['value']:,.4g} against {item['threshold']:,.4g}"
+        _line(f"{item['case']}: {said}{measured}")
+        _line(f"  {item['evidence']!r}")
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    names = list(rows[0])
+    for place, name in enumerate(names):
+        table.add_column(name, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*(str(row[name]) if isinstance(row[name], str) else _number(row[name]) for name in names))
+    return table
+
+
+def calibration(num_traces: int, quantiles: Mapping[str, Mapping[str, float]], lines: str) -> None:
+    """Print the quantiles of a teacher's traces on stderr and the lines for a job file on stdout."""
+    rows = [{"statistic": name, **found} for name, found in quantiles.items()]
+    err.print(_table(f"{num_traces:,} traces with a right answer", rows))
+    out.print(lines, markup=False, highlight=False)
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return ""

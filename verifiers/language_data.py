@@ -65,13 +65,13 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "en": _words(
-        "about after again all also an and answer any are as at be because been being both but by can check could "
-        "did do does doesn't don't each equals every first for from get given gives got had has have he her here "
-        "him his how i'll i'm i've if into is isn't it it's its just know let let's like make many may maybe "
-        "means might more most much must my need next not now of okay one only or other per same she should since "
-        "so such sure than that that's the their them then there there's these they think this those to too total "
-        "two us very wait want was we we'll we're we've were what when where which who whose will with would you "
-        "your"
+        "about after again all also an and answer any are as at be because been being both but by can check "
+        "could did do does doesn't don't each equals every first for from get given gives got had has "
+        "have he her here him his how i'll i'm i've if into is isn't it it's its just know let let's like "
+        "make many may maybe means might more most much must my need next not now of okay on one "
+        "only or other per same she should since so such sure than that that's "
+        "the their them then there there's these they think this those to too total two us very wait want was "
+        "we we'll we're we've were what when where which who whose will with would you your"
     ),
     "de": _words(
         "aber alle als also am auch auf aus bei beiden daher damit dann das dass dem den der des deshalb diese "
@@ -109,19 +109,21 @@ FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "tr": _words("bir bu buna da de değil gibi göre her iki ile ise için kadar olan olarak sonra ve şimdi şu"),
     "pl": _words("ale czy dla do dwa i jak jest mamy na nie od oraz po przez się są teraz to w więc z że"),
 }
+# English words that are function words elsewhere: no sign of another language in English.
+ALSO_ENGLISH: Final = _words("due plus sin son die come pour war hat man solo media dos par sera non")
 # Words of one language and no other: one of them in prose is enough.
 TELLING: Final[dict[str, str]] = {
     word: language
     for language, words in {
         "de": _words(
-            "zunächst nämlich lautet deshalb überprüfen allerdings berechnen natürlich ergibt jedoch folglich "
-            "daraus gleichung beziehungsweise außerdem schließlich ebenfalls"
+            "zunächst überprüfen schließlich folglich ebenfalls beziehungsweise jedoch außerdem nämlich berechnen "
+            "natürlich allerdings lautet deshalb gleichung ergibt daraus"
         ),
-        "fr": _words("calculons parce maintenant puisque vérifions finalement c'est-à-dire donc ensuite voilà"),
-        "es": _words("porque luego además también después verificamos calculamos entonces"),
-        "pt": _words("não também então portanto além você"),
-        "it": _words("perché dunque quindi"),
-        "vi": _words("chúng những được không"),
+        "fr": _words("puisque vérifions maintenant calculons c'est-à-dire finalement ensuite voilà donc parce"),
+        "es": _words("además entonces después luego también verificamos porque calculamos"),
+        "pt": _words("também portanto você então além não"),
+        "it": _words("dunque quindi perché"),
+        "vi": _words("không những chúng được"),
     }.items()
     for word in words
 }
@@ -137,53 +139,53 @@ LANGUAGE_NAMES: Final[dict[str, str]] = {
     name: language
     for language, names in {
         "en": _words(
-            "english englisch inglés ingles anglais английском 英文 الإنجليزية อังกฤษ 영어 अंग्रेज़ी английского "
-            "英語 英语 inglês английский अंग्रेजी inglese"
+            "الإنجليزية english englisch अंग्रेज़ी anglais 英語 inglese 英文 영어 английском английского อังกฤษ "
+            "inglês 英语 अंग्रेजी ingles английский inglés"
         ),
         "zh": _words(
-            "普通话 汉语 chinês 中文 الصينية chino 中国語 китайский chinese mandarin 漢語 중국어 จีน चीनी chinois "
-            "chinesisch"
+            "中国語 汉语 chino mandarin chinois chinês 중국어 中文 จีน चीनी chinese китайский الصينية chinesisch "
+            "普通话 漢語"
         ),
         "ja": _words(
-            "일본어 japonés जापानी japonais اليابانية 日本語 日语 日文 japonês japanese japanisch японский ญี่ปุ่น"
+            "日本語 ญี่ปุ่น 日文 japonais japonês اليابانية japanese japanisch 일본어 日语 जापानी японский japonés"
         ),
-        "ko": _words("เกาหลี korean coréen 한국어 koreanisch कोरियाई 韩语 韓国語 корейский coreano الكورية"),
-        "ru": _words("russe ruso ロシア語 รัสเซีย russisch रूसी russian русский русском الروسية 俄语 러시아어 russo"),
-        "ar": _words("अरबी arabe arabic 阿拉伯语 арабский العربية 아랍어 アラビア語 อาหรับ árabe arabisch"),
-        "hi": _words("印地语 हिन्दी хинди ฮินดี 힌디어 ヒンディー語 الهندية hindi हिंदी"),
+        "ko": _words("koreanisch coréen 韩语 韓国語 корейский 한국어 coreano الكورية korean कोरियाई เกาหลี"),
+        "ru": _words("러시아어 russe русском russo ruso ロシア語 रूसी russian รัสเซีย 俄语 russisch русский الروسية"),
+        "ar": _words("अरबी арабский árabe อาหรับ arabe アラビア語 arabisch 아랍어 arabic 阿拉伯语 العربية"),
+        "hi": _words("हिंदी 힌디어 hindi ฮินดี हिन्दी ヒンディー語 الهندية 印地语 хинди"),
         "fr": _words(
-            "francês français francés 프랑스어 फ़्रेंच الفرنسية フランス語 फ्रेंच französisch ฝรั่งเศส french "
-            "французском francese 法语 французский 法文"
+            "法文 französisch french francês ฝรั่งเศส французском الفرنسية फ़्रेंच français फ्रेंच 프랑스어 法语 "
+            "フランス語 французский francese francés"
         ),
         "de": _words(
-            "الألمانية немецком allemand alemán deutsch tedesco 독일어 немецкий alemão 德文 जर्मन 德语 เยอรมัน "
-            "german ドイツ語"
+            "tedesco जर्मन 독일어 德文 德语 немецком الألمانية немецкий deutsch alemão german allemand ドイツ語 "
+            "เยอรมัน alemán"
         ),
         "es": _words(
-            "испанском espanhol espagnol spagnolo الإسبانية 스페인어 spanisch испанский スペイン語 español "
-            "स्पेनिश สเปน 西班牙语 spanish"
+            "spanisch स्पेनिश espagnol испанский español 西班牙语 spanish 스페인어 espanhol испанском الإسبانية "
+            "spagnolo สเปน スペイン語"
         ),
         "pt": _words(
-            "portoghese portugués 포르투갈어 โปรตุเกส portugais البرتغالية portuguese 葡萄牙语 португальский "
-            "ポルトガル語 पुर्तगाली português portugiesisch"
+            "पुर्तगाली portoghese 葡萄牙语 โปรตุเกส ポルトガル語 portuguese португальский portugais português "
+            "portugués البرتغالية portugiesisch 포르투갈어"
         ),
         "it": _words(
-            "อิตาลี イタリア語 итальянский italiano italien italienisch italian الإيطالية इतालवी 意大利语 이탈리아어"
+            "意大利语 イタリア語 итальянский อิตาลี الإيطالية italienisch italian italiano इतालवी italien 이탈리아어"
         ),
         "vi": _words(
-            "베트남어 เวียดนาม vietnamien вьетнамский vietnamese vietnamesisch 越南语 ベトナム語 vietnamita tiếng_việt"
+            "vietnamese vietnamita vietnamien tiếng_việt вьетнамский 越南语 베트남어 เวียดนาม vietnamesisch ベトナム語"
         ),
-        "th": _words("thai thaï thailändisch tailandês тайский tailandés थाई 태국어 タイ語 泰语 التايلاندية ไทย"),
-        "la": _words("拉丁语 latín latin latim ラテン語 latein латинский"),
-        "el": _words("grec griego греческий ギリシャ語 grego griechisch 希腊语 greek"),
-        "he": _words("希伯来语 hébreu ヘブライ語 иврит hebräisch hebraico hebrew hebreo"),
-        "nl": _words("holandês 荷兰语 holandés オランダ語 néerlandais нидерландский niederländisch dutch"),
-        "tr": _words("turco türkisch турецкий turc turkish 土耳其语 トルコ語"),
-        "pl": _words("ポーランド語 polnisch polaco polonais польский 波兰语 polish"),
-        "uk": _words("乌克兰语 ウクライナ語 украинский ukrainisch ukrainien ukrainian ucraniano"),
-        "fa": _words("persa persian farsi persan persisch ペルシャ語 波斯语 персидский"),
-        "sv": _words("瑞典语 schwedisch swedish шведский suédois sueco"),
-        "id": _words("indonesian 印尼语 indonesio indonesisch インドネシア語 indonésien"),
+        "th": _words("泰语 thaï ไทย tailandês थाई tailandés thai التايلاندية тайский 태국어 タイ語 thailändisch"),
+        "la": _words("latim latein latín ラテン語 latin 拉丁语 латинский"),
+        "el": _words("griego grec греческий griechisch ギリシャ語 grego greek 希腊语"),
+        "he": _words("hébreu иврит ヘブライ語 hebrew 希伯来语 hebreo hebräisch hebraico"),
+        "nl": _words("dutch holandés нидерландский niederländisch holandês 荷兰语 néerlandais オランダ語"),
+        "tr": _words("türkisch 土耳其语 турецкий turco turkish トルコ語 turc"),
+        "pl": _words("波兰语 польский polnisch polish polonais polaco ポーランド語"),
+        "uk": _words("ウクライナ語 ukrainian ukrainien украинский 乌克兰语 ucraniano ukrainisch"),
+        "fa": _words("persan farsi ペルシャ語 persian персидский persisch persa 波斯语"),
+        "sv": _words("шведский schwedisch suédois swedish sueco 瑞典语"),
+        "id": _words("印尼语 indonésien indonesio インドネシア語 indonesisch indonesian"),
     }.items()
     for name in names
 }

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from schemas.problem import Domain
 from schemas.verdict import Reason
 from verifiers.language_data import (
+    ALSO_ENGLISH,
     CHINESE_ONLY,
     FUNCTION_WORDS,
     HAN_IN_JAPANESE,
@@ -56,7 +57,8 @@ MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as th
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
-ROW: Final = re.compile(rb"[\x00\x02\x04\x06]{4,}")
+ROW: Final = re.compile(rb"\x00{4,}")
+ACCENT: Final = re.compile(r"[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
@@ -131,18 +133,23 @@ def count_words(text: str) -> int:
     """Return the number of words: of letters in a row, or of pairs of letters where a script has no spaces."""
     if text.isascii():
         return len(text.split())
-    num_words = len(LATIN_WORD.findall(text))
-    if NOT_LATIN.search(text):
-        for name, pattern in SCRIPT_PATTERNS.items():
-            if name != "latin":
-                num_words += sum(_words_in(name, match[0]) for match in pattern.finditer(text))
-    return num_words
+    num_words = len(text.split())
+    for run in NOT_LATIN_LETTERS.finditer(text):
+        num_words += _words_in(_script_of(run[0]), run[0]) - 1  # of a script without spaces
+    return max(num_words, 0)
+
+
+def _script_of(letters: str) -> str:
+    return next((name for name, pattern in SCRIPT_PATTERNS.items() if pattern.match(letters)), "latin")
 
 
 def _words_in(script: str, letters: str) -> int:
     return max(1, len(letters) // 2) if script in ("han", "kana", "thai") else 1
 
 
+NOT_LATIN_LETTERS: Final = re.compile(
+    "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]+"
+)
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
 
@@ -221,7 +228,7 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch
 # --- other scripts ----------------------------------------------------------------------------------------------------
 def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
     quoted: list[tuple[int, int]] | None = None
-    for match in _foreign_scripts(part.language).finditer(text):
+    for match in _foreign_runs(text, part.language):
         script = match.lastgroup or ""
         if script in allowed.scripts and not _is_sentence(match, text, allowed):
             continue
@@ -233,6 +240,12 @@ def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
             if any(start <= match.start() and match.end() <= end for start, end in quoted):
                 continue
         yield Stretch(match.start(), match.end(), _words_in(script, match[0]), None)
+
+
+def _foreign_runs(text: str, language: str) -> Iterator[re.Match[str]]:
+    pattern = _foreign_scripts(language)
+    for run in NOT_LATIN_LETTERS.finditer(text):  # one quick pattern finds where the slow one has to look
+        yield from pattern.finditer(text, *run.span())
 
 
 def _is_inside(match: re.Match[str], text: str, pattern: re.Pattern[str]) -> bool:
@@ -323,16 +336,21 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
 
 
 def _suspicious_rows(tokens: list[str], language: str, *, is_ascii: bool) -> Iterator[tuple[int, int]]:
-    """Yield rows of tokens without a function word of the language that hold one of another, or are long prose."""
-    tests = (_with_capitals(language).__contains__, str.isalpha, _words_of_others(language).__contains__)
-    kinds = 0  # one byte a token: 1 known here, 2 letters alone, 4 known elsewhere
-    for bit, test in enumerate(tests):
-        kinds |= int.from_bytes(bytes(map(test, tokens)), "big") << bit
-    num_letters = MIN_NO_FUNCTION_WORDS if is_ascii else MIN_WORDS - 1  # beyond ASCII for the accents in them
-    for match in ROW.finditer(kinds.to_bytes(len(tokens), "big")):
-        row = match[0]
-        if b"\x04" in row or b"\x06" in row or row.count(b"\x02") >= num_letters:
-            yield match.span()
+    """Yield rows of tokens without a function word of the language that hold one of another, accents, or are long."""
+    known = bytes(map(_with_capitals(language).__contains__, tokens))
+    odd = _words_of_others(language)
+    if not is_ascii:
+        odd |= {token for token in tokens if not token.isascii() and ACCENT.search(token)}
+    has_odd = not odd.isdisjoint(tokens)
+    for row in ROW.finditer(known):
+        start, end = row.span()
+        is_odd = has_odd and not odd.isdisjoint(tokens[start:end])
+        if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and _is_long(tokens[start:end])):
+            yield start, end
+
+
+def _is_long(words: list[str]) -> bool:
+    return sum(map(str.isalpha, words)) >= MIN_NO_FUNCTION_WORDS
 
 
 def _place_of(words: list[str], text: str, start: int) -> int:
@@ -353,6 +371,7 @@ def _sentence_start(text: str, place: int) -> int:
 def _words_of_others(language: str) -> frozenset[str]:
     """Return the function words of the other languages, small and with a capital, but for those that it has itself."""
     words = {word for other, known in FUNCTION_WORDS.items() if other != language for word in known}
+    words -= ALSO_ENGLISH if language == "en" else set()
     words = {word for word in words - FUNCTION_WORDS.get(language, frozenset()) if len(word) > 1}
     return frozenset(words | {word.capitalize() for word in words})
 

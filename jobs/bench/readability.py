@@ -9,10 +9,12 @@ evidence, for a reader to decide. The cost is measured on the cases and on texts
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import time
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +26,8 @@ from verifiers.readability import judge_trace
 
 ACCEPT: Final = "accept"
 SIZES_KB: Final = (2, 8, 32, 128)  # of the texts whose cost is measured
-TEXTS_OF_SIZE: Final = 6
+TEXTS_OF_SIZE: Final = 8
+SEED: Final = 1
 EVIDENCE_CHARS: Final = 100
 
 
@@ -161,32 +164,53 @@ def to_look_at(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict
     return found
 
 
-def costs(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Return microseconds per KB by length: the median over texts put together from accepted cases, and the slowest."""
+def costs(cases: Sequence[Case], verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    """Return microseconds per KB by length, over texts put together from different accepted cases in English.
+
+    Beside it the time that zlib takes for the same text at level 1: a yardstick for the machine (6 us per KB on the one
+    where the target of 150 was set). Lengths for which the cases do not suffice are left out.
+    """
     identify("The model of the language identifier is loaded before any time is taken.")
-    good = [case for case in cases if case.expected in (ACCEPT, None) and case.language == "en"] or list(cases)
+    good = [case for case in cases if case.language == "en" and word(verdicts[case.name]) == ACCEPT]
     rows = []
     for size in SIZES_KB:
-        times = []
-        for turn in range(TEXTS_OF_SIZE):
-            case = _joined(good, size * 1_024, turn)
-            start = time.perf_counter()
-            judge(case)
-            times.append((time.perf_counter() - start) * 1e6 / (len(case.trace.encode()) / 1_024))
-        rows.append({"KB": size, "median us per KB": statistics.median(times), "slowest": max(times)})
+        texts = _joined(good, size * 1_024)[:TEXTS_OF_SIZE]
+        if texts:
+            measured = [_measured(text) for text in texts]
+            rows.append(
+                {
+                    "KB": size,
+                    "texts": len(texts),
+                    "us per KB, median": statistics.median(one for one, _ in measured),
+                    "us per KB, slowest": max(one for one, _ in measured),
+                    "zlib level 1": statistics.median(yardstick for _, yardstick in measured),
+                }
+            )
     return rows
 
 
-def _joined(cases: Sequence[Case], size: int, turn: int) -> Case:
-    """Return a trace of about this size: thoughts of cases, one after another, each numbered so that none is a loop."""
-    thoughts, length, place = [], 0, turn * len(cases) // TEXTS_OF_SIZE
-    while length < size:
-        case = cases[place % len(cases)]
-        thought = case.trace.replace("<think>", "").replace("</think>", "")
-        thoughts.append(thought)
-        length, place = length + len(thought), place + 1
-    text = f"<think>\n{' '.join(thoughts)}\n</think>\n\nThe answer is $\\boxed{{5}}$."
-    first = cases[0]
-    return Case(
-        name="joined", trace=text, problem=first.problem, domain="math", language="en", format="r1", expected=None
-    )
+def _measured(text: str) -> tuple[float, float]:
+    """Return microseconds per KB of the checks and of zlib, each the faster of two."""
+    data = text.encode()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(2):
+        start = time.perf_counter()
+        judge_trace(text, problem="What is it?", domain="math", language="en", format="r1")
+        middle = time.perf_counter()
+        zlib.compress(data, 1)
+        times[0].append(middle - start)
+        times[1].append(time.perf_counter() - middle)
+    return min(times[0]) * 1e6 * 1_024 / len(data), min(times[1]) * 1e6 * 1_024 / len(data)
+
+
+def _joined(cases: Sequence[Case], size: int) -> list[str]:
+    """Return traces of about this size, each of different cases in a shuffled order: none is a loop."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for case in random.Random(SEED).sample(list(cases), len(cases)):
+        thoughts.append(case.trace.replace("<think>", "").replace("</think>", ""))
+        if sum(map(len, thoughts)) >= size:
+            thought = "\n\n".join(thoughts)[:size]
+            texts.append(f"<think>\n{thought}\n</think>\n\nThe answer is $\\boxed{{5}}$.")
+            thoughts = []
+    return texts
