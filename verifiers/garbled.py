@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from schemas.problem import Domain
@@ -56,6 +57,8 @@ ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
     r"(?<!\S)[,;'\"\[\]{}()<>/*|.]{2,}(?!\S)"
 )
 INNER_CAPITAL: Final = re.compile(b"aA")
+MAX_COUNTED: Final = 1_000  # matches of one kind: a thousand say no more than all
+MAX_WINDOWS: Final = 1_000  # that are looked at
 TOKEN_WINDOW_CHARS: Final = 240
 MIN_ODD_TOKENS: Final = 5  # of a window with at most one word that ties (guess)
 TIES: Final = frozenset(
@@ -133,7 +136,7 @@ def _too_many(text: str, pattern: re.Pattern[str], least: float) -> Finding | No
     first = pattern.search(text)
     if first is None:
         return None
-    matches = list(pattern.finditer(text, first.start()))
+    matches = list(islice(pattern.finditer(text, first.start()), MAX_COUNTED))
     if len(matches) < least:
         return None
     return Finding(Reason.GARBLED, first.start(), matches[-1].end(), len(matches), least)
@@ -167,9 +170,10 @@ def _token_soup(view: View) -> Finding | None:
     if view.classes.count(b"aA") < MIN_ODD_TOKENS - 1:
         return None
     places = [match.start() for match in INNER_CAPITAL.finditer(view.classes)]
-    for first, last in zip(places, places[3:], strict=False):
-        if last - first > TOKEN_WINDOW_CHARS:
-            continue
+    windows = (
+        (first, last) for first, last in zip(places, places[3:], strict=False) if last - first <= TOKEN_WINDOW_CHARS
+    )
+    for first, _ in islice(windows, MAX_WINDOWS):
         start = view.text.rfind("\n", 0, first) + 1
         start = max(start, first - TOKEN_WINDOW_CHARS // 4)
         window = view.text[start : first + TOKEN_WINDOW_CHARS].partition("\n")[0]

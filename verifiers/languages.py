@@ -148,7 +148,7 @@ def _words_in(script: str, letters: str) -> int:
 
 
 NOT_LATIN_LETTERS: Final = re.compile(
-    "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]+"
+    "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]{2,}"
 )
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
@@ -317,11 +317,12 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
     """
     tokens = plain.split()
     code = code_spans(plain)
-    place = done = 0
+    cursor = done = 0
     for first, last in _suspicious_rows(tokens, language, is_ascii=plain.isascii()):
         words = tokens[first:last]
-        place = _place_of(words, plain, place)
-        start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words)
+        place = _place_of(words, plain, cursor)
+        start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
+        cursor = stop
         for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
             if match.start() >= stop:
                 break
@@ -455,6 +456,9 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
             return "zh"
     if mine >= most and mine > 0:
         return language
+    if best is not None:  # what both have says nothing
+        both = len(FUNCTION_WORDS[best].intersection(FUNCTION_WORDS.get(language, ()), words))
+        mine, most = mine - both, most - both
     if best is not None and most >= 2 and most >= 2 * mine + 1 and (most >= 3 or mine == 0):
         if len(sentence) < MIN_ASKED_CHARS:
             return best if most >= 3 else language or best

@@ -32,6 +32,8 @@ NUMBER_WORD: Final = re.compile(
     r"cuatro|cinco|seis|siete|ocho|nueve|diez|zero|dois|três|quatro|sete|oito|nove|dez)\b|[一二三四五六七八九十百千]",
     re.IGNORECASE,
 )
+ANSWER_HEAD: Final = 4_000  # characters of a response in which an answer may stand: of its beginning ...
+ANSWER_TAIL: Final = 8_000  # ... and its end
 EMPTY_BOX: Final = re.compile(r"\$*\s*\\boxed\s?\{\s*\}\s*\$*")
 UNDETERMINED: Final = re.compile(
     r"\b(?:cannot|can not|can't) be (?:determined|found|known|solved)|not enough (?:information|data)|no solution|"
@@ -178,6 +180,8 @@ def find_missing_answer(view: View) -> Finding | None:
 
 def _has_answer(view: View, part: str) -> bool:
     """Return whether a text of a mathematics response can hold an answer: a number, a formula, a marked word."""
+    if len(part) > ANSWER_HEAD + ANSWER_TAIL:
+        part = f"{part[:ANSWER_HEAD]}\n{part[-ANSWER_TAIL:]}"
     boxes = [box for box in find_boxes(part) if part[box.inner.start : box.inner.end].strip()]
     if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)) or boxes:
         return True

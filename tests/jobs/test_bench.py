@@ -164,3 +164,35 @@ def test_the_command_prints_tables_or_json(cases: Path) -> None:
     assert (nothing.code, "--typical N" in nothing.err) == (2, True)
     missing = factory("bench", "math", "--cases", cases.parent / "no.jsonl")
     assert (missing.code, "no.jsonl" in missing.err) == (2, True)
+
+
+def test_the_readability_bench_counts_decisions_reasons_and_what_to_look_at(tmp_path: Path) -> None:
+    good = "<think>\nSix sevens are what we are asked for, and this is a product.\n</think>\n\nThe answer is 42."
+    rows = [
+        {"id": "a", "trace": good, "problem": "6*7?", "style": "r1", "target_language": "en", "expected": "accept"},
+        {"id": "b", "trace": "<think></think>42", "style": "r1", "expected": "empty_think"},
+        {"id": "c", "trace": "<think></think>42", "style": "r1", "expected": "garbled"},
+        {"id": "d", "trace": good, "style": "r1", "expected": "refusal"},
+        {"id": "e", "completion": "It is 4. " * 200, "problem": "2+2?"},
+    ]
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = factory("bench", "readability", "--cases", path, "--json")
+    body = json.loads(ended.out)
+    figures = body["figures"]
+    assert (figures["decision right"], figures["reason right"]) == (0.75, 0.5)
+    assert (figures["good rejected"], figures["bad accepted"]) == (0, 1)
+    assert [(item["case"], item["said"]) for item in body["to look at"]] == [
+        ("c", "empty_think"),
+        ("d", "accept"),
+        ("e", "repetition_loop"),
+    ]
+    assert factory("bench", "readability", "--cases", path).code == 0
+
+
+def test_a_readability_case_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text('{"problem": "x"}\n')
+    ended = factory("bench", "readability", "--cases", path)
+    assert ended.code == 2
+    assert "line 1" in ended.err

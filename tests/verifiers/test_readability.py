@@ -1,6 +1,7 @@
 """The format check: four layouts, tags in code, empty thoughts, missing and several answers."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.readability import Thresholds
 from schemas.trace import FinishReason, TraceFormat
-from schemas.verdict import Outcome, Reason, Verdict
+from schemas.verdict import READABILITY_REASONS, Outcome, Reason, Verdict
 from verifiers.readability import judge_trace
 
 DATA = Path(__file__).parents[1] / "data"
-FORMAT_REASONS = {
-    "truncated",
-    "malformed_tags",
-    "empty_think",
-    "missing_answer",
-    "answer_only_in_think",
-    "multiple_answers",
-}
 ROWS: list[dict[str, Any]] = [
     json.loads(line) for line in (DATA / "readability_cases_public.jsonl").read_text(encoding="utf-8").splitlines()
 ]
@@ -30,18 +24,28 @@ def judge(text: str, layout: str | None = "r1", **more: Any) -> Verdict:
     return judge_trace(text, domain=more.pop("domain", "math"), language="en", format=layout, **more)
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in ROWS if row["expected"] in {*FORMAT_REASONS, "accept"}], ids=lambda row: row["id"]
-)
-def test_the_public_format_cases_are_judged_as_expected(row: dict[str, Any]) -> None:
-    verdict = judge_trace(
+def judge_row(row: dict[str, Any]) -> Verdict:
+    return judge_trace(
         row["trace"],
         problem=row["problem"],
         domain=row["domain"],
         language=row["target_language"],
+        think_language=row.get("think_language"),
         format=row["style"],
+        finish_reason=row.get("finish_reason"),
     )
-    assert (verdict.reason or "accept") == row["expected"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["id"])
+def test_the_public_cases_are_judged_as_expected(row: dict[str, Any]) -> None:
+    assert (judge_row(row).reason or "accept") == row["expected"]
+
+
+def test_the_blind_cases_are_judged_as_expected() -> None:
+    rows = [json.loads(line) for line in (DATA / "readability_cases_blind.jsonl").read_text("utf-8").splitlines()]
+    wrong = {row["id"]: said for row in rows if (said := judge_row(row).reason or "accept") != row["expected"]}
+    assert not wrong
+    assert {row["expected"] for row in rows} == {"accept", *READABILITY_REASONS}
 
 
 tags = st.sampled_from(
@@ -52,10 +56,10 @@ tags = st.sampled_from(
 @given(st.lists(tags | st.text(max_size=5), max_size=25).map("".join), st.sampled_from([*TraceFormat, None]))
 def test_any_text_gets_a_verdict_with_its_place_inside_the_text(text: str, layout: TraceFormat | None) -> None:
     for domain in ("math", "chat"):
-        check = judge(text, layout, domain=domain).checks[0]
-        assert check.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
-        if check.start is not None:
-            assert 0 <= check.start <= len(text)
+        for check in judge(text, layout, domain=domain).checks:
+            assert check.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
+            if check.start is not None and check.end is not None:
+                assert 0 <= check.start <= check.end <= len(text)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,8 @@ def test_any_text_gets_a_verdict_with_its_place_inside_the_text(text: str, layou
     ],
 )
 def test_a_well_formed_trace_is_readable(text: str, layout: str) -> None:
-    assert judge(text, layout).outcome is Outcome.READABLE, judge(text, layout)
+    verdict = judge(text, layout, domain="qa")  # a fenced block is no defect there
+    assert verdict.outcome is Outcome.READABLE, verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -124,3 +129,67 @@ def test_without_a_format_a_prefilled_tag_is_never_assumed() -> None:
 def test_a_bad_argument_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="r2"):
         judge("x", "r2")
+
+
+HOSTILE = {
+    "one letter": "a" * 1_000_000,
+    "one line break": "\n" * 1_000_000,
+    "one dollar": "$" * 1_000_000,
+    "backslashes": "\\" * 1_000_000,
+    "opening tags": "<think>" * 140_000,
+    "both tags": "<think></think>" * 66_000,
+    "back-ticks": "`a" * 500_000,
+    "quotes": '"a ' * 330_000,
+    "emphasis": "*a " * 330_000,
+    "boxes": "\\boxed{" * 140_000,
+    "combining marks": "a" + "\u0301" * 1_000_000,
+    "right to left": "\u202eabc " * 200_000,
+    "null bytes": "\0" * 1_000_000,
+    "lone surrogates": "\ud800" * 1_000_000,
+    "Han": "这" * 1_000_000,
+    "two scripts": "a这" * 500_000,
+    "words of another language": "der und nicht " * 70_000,
+    "words of none": "xq zvb wkt " * 90_000,
+    "environments": "\\begin{a}" * 110_000,
+    "brackets": "([{" * 330_000,
+    "spaced signs": "! ? ; " * 160_000,
+    "control tokens": "<|im_end|>" * 100_000,
+    "numbers": "".join(f"{n} " for n in range(160_000)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_gets_a_verdict_in_time(name: str) -> None:
+    for layout in ("r1", "plain"):
+        text = HOSTILE[name] if layout == "plain" else f"<think>{HOSTILE[name]}</think>{HOSTILE[name][:1_000]}"
+        start = time.perf_counter()
+        verdict = judge(text, layout)
+        assert time.perf_counter() - start < 10  # a second on a quiet machine: this is for what grows with the square
+        assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
+
+
+def test_a_profile_turns_findings_into_flags() -> None:
+    text = "<think>six sevens: давайте посчитаем</think>It is \\boxed{42}."
+    assert judge(text).reason is Reason.LANGUAGE_MIXING
+    for profile in ("lenient", "none"):
+        verdict = judge(text, profile=profile)
+        assert verdict.outcome is Outcome.READABLE
+        assert [check.reason for check in verdict.checks if check.reason] == [Reason.LANGUAGE_MIXING]
+
+
+def test_all_findings_are_kept_and_the_first_that_rejects_decides() -> None:
+    text = "<think>\n" + "Давайте посчитаем ещё раз. " * 200 + "\n</think>\n```\nx = 1\n```\n"
+    verdict = judge(text)
+    reasons = [check.reason for check in verdict.checks if check.outcome is Outcome.UNREADABLE]
+    assert verdict.reason is reasons[0] is Reason.REPETITION_LOOP
+    assert {Reason.LANGUAGE_MIXING, Reason.LONG_PARAGRAPH, Reason.CODE_BLOCK_IN_MATH} <= set(reasons)
+    paragraph = next(check for check in verdict.checks if check.reason is Reason.LONG_PARAGRAPH)
+    assert paragraph.value is not None
+    assert paragraph.threshold is not None
+    assert paragraph.value > paragraph.threshold == Thresholds().max_paragraph_chars
+
+
+def test_a_threshold_of_the_teachers_own_counts() -> None:
+    text = f"<think>\n{' '.join(f'{n} * {n} = {n * n}.' for n in range(400))}\n</think>It is 42."
+    assert judge(text).reason is Reason.LONG_PARAGRAPH
+    assert judge(text, thresholds=Thresholds(max_paragraph_chars=8_000)).reason is None

@@ -6,9 +6,11 @@ import pytest
 
 from schemas.errors import VerifierError
 from schemas.problem import AssertTest, Problem, Scorer, Tests
+from schemas.readability import Profile, ReadabilitySettings
 from schemas.trace import Trace
 from schemas.verdict import Check, Outcome, Reason, Verdict
 from verifiers import canaries, check_canaries, judge, one_pair, supports, verifier_versions, versions_digest
+from verifiers.readability import CHECKS
 
 
 def test_every_canary_gets_its_verdict() -> None:
@@ -44,7 +46,7 @@ def test_a_verdict_carries_the_reference_and_one_check_of_each_kind() -> None:
     canary = next(iter(canaries()))
     verdict = judge(canary.problem, canary.trace)
     assert verdict.reference_hash == canary.problem.reference_hash
-    assert [check.name for check in verdict.checks] == ["format", "math"]
+    assert [check.name for check in verdict.checks] == [*(name for name, _ in CHECKS), "statistics", "math"]
 
 
 def test_an_unreadable_trace_keeps_the_word_of_the_answer_check() -> None:
@@ -63,6 +65,15 @@ def test_tests_and_unknown_scorers_are_not_supported() -> None:
 
 def test_versions_name_our_parts_and_the_packages_that_are_asked() -> None:
     versions = verifier_versions()
-    assert {"math", "choice", "logic", "format", "math-verify", "sympy", "reasoning-gym"} <= versions.keys()
+    assert {"math", "choice", "logic", "readability", "math-verify", "sympy", "reasoning-gym"} <= versions.keys()
     assert "absent" not in versions.values()
     assert versions_digest() == versions_digest()
+
+
+def test_settings_of_readability_are_part_of_the_digest_and_reach_the_checks() -> None:
+    settings = ReadabilitySettings(profile=Profile.NONE)
+    assert versions_digest(settings) != versions_digest()
+    canary = next(canary for canary in canaries() if canary.name == "empty think")
+    verdict = judge(canary.problem, canary.trace, settings)
+    assert verdict.outcome is Outcome.CORRECT
+    assert Reason.EMPTY_THINK in {check.reason for check in verdict.checks}

@@ -1,0 +1,129 @@
+"""Languages: foreign scripts and sentences in thinking and response, what a problem lets in, and the consistency."""
+
+import pytest
+
+from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
+from verifiers.readability import judge_trace
+
+ENGLISH = (
+    "We look for the number of pairs. Each pair is counted twice, so we divide by two. "
+    "The Cauchy–Schwarz inequality and the work of Erdős and Poincaré are not needed here.\n\n"
+    "With θ = π/3 and ℵ or Ш as symbols, $\\alpha + \\beta = 4$. That is all we need to know about it.\n"
+)
+SENTENCES = {
+    "zh": "这一步没有问题，我们可以继续计算下面的结果。",
+    "ja": "それでは、この式をもう一度確認しましょう。",
+    "ko": "이제 두 값을 곱하면 답을 얻을 수 있습니다.",
+    "ru": "Теперь осталось только сложить эти два числа.",
+    "ar": "الآن نجمع العددين معا لنحصل على النتيجة.",
+    "hi": "अब हम इन दोनों संख्याओं को जोड़ते हैं।",
+    "th": "ต่อไปเราจะบวกจำนวนทั้งสองเข้าด้วยกัน",
+    "fr": "Nous avons donc trouvé la réponse et il ne reste plus que la dernière étape.",
+    "de": "Jetzt müssen wir noch die beiden Zahlen miteinander multiplizieren.",
+    "es": "Ahora tenemos que sumar los dos números para obtener el resultado.",
+    "pt": "Agora temos que somar os dois números para obter o resultado.",
+    "vi": "Bây giờ chúng ta cộng hai số này lại với nhau để có kết quả.",
+    "en": "Now we have to add the two numbers to get the result of this.",
+}
+TEXTS = {
+    "zh": "正方形的面积等于边长的平方，所以结果是 $9\\times 9 = 81$。我们使用 Python 风格的记号 x_1。",
+    "ja": "正方形の面積は一辺の二乗なので、$9\\times 9 = 81$ です。次に面積計算を確認します。",
+    "ko": "정사각형의 넓이는 한 변의 제곱이므로 $9\\times 9 = 81$ 입니다. 다시 확인해 보겠습니다.",
+    "ru": "Площадь квадрата равна квадрату стороны, то есть $9\\times 9 = 81$. Это ответ на задачу.",
+    "ar": "مساحة المربع تساوي مربع طول الضلع، أي أن $9\\times 9 = 81$ وهو الجواب.",
+    "hi": "वर्ग का क्षेत्रफल भुजा के वर्ग के बराबर होता है, इसलिए $9\\times 9 = 81$ है।",
+    "th": "พื้นที่สี่เหลี่ยมจัตุรัสเท่ากับด้านยกกำลังสอง ดังนั้น $9\\times 9 = 81$",
+    "fr": "L'aire du carré est le carré du côté, donc nous avons $9\\times 9 = 81$. C'est la réponse.",
+    "de": "Die Fläche des Quadrats ist das Quadrat der Seite, also gilt $9\\times 9 = 81$. So ist es.",
+    "es": "El área del cuadrado es el cuadrado del lado, así que $9\\times 9 = 81$. Esta es la respuesta que buscamos.",
+    "pt": "A área do quadrado é o quadrado do lado, então $9\\times 9 = 81$. Esta é a resposta que procuramos.",
+    "vi": "Diện tích hình vuông bằng bình phương của cạnh, nên ta có $9\\times 9 = 81$. Đó là kết quả của bài toán.",
+    "en": ENGLISH,
+}
+
+
+def verdict(think: str, response: str, language: str = "en", **more: object) -> Verdict:
+    text = f"<think>\n{think}\n</think>\n\n{response}"
+    return judge_trace(text, domain=more.pop("domain", "math"), language=language, format="r1", **more)
+
+
+def check(think: str, response: str = "$\\boxed{4}$", language: str = "en", **more: object) -> Check:
+    found = verdict(think, response, language, **more)
+    return next(one for one in found.checks if one.name == "language")
+
+
+@pytest.mark.parametrize("language", TEXTS)
+def test_a_trace_in_its_own_language_passes(language: str) -> None:
+    found = check(TEXTS[language], TEXTS[language] + " $\\boxed{81}$", language)
+    assert (found.outcome, found.reason) == (Outcome.READABLE, None)
+
+
+@pytest.mark.parametrize("language", TEXTS)
+@pytest.mark.parametrize("other", SENTENCES)
+def test_one_sentence_of_another_language_is_found_where_it_stands(language: str, other: str) -> None:
+    if language == other:
+        return
+    found = check(f"{TEXTS[language]}\n\n{SENTENCES[other]}\n\n{TEXTS[language]}", "$\\boxed{81}$", language)
+    assert found.reason is Reason.LANGUAGE_MIXING
+    assert found.start is not None
+    assert found.end is not None
+    assert found.start <= len("<think>\n") + len(TEXTS[language]) + 4 + len(SENTENCES[other]) // 2 + 40
+
+
+@pytest.mark.parametrize("word", ["итого", "相遇", "結果", "결과", "النتيجة"])
+def test_one_word_in_a_long_trace_is_found(word: str) -> None:
+    assert check(ENGLISH * 40 + f"so {word} we are done. " + ENGLISH * 40).reason is Reason.LANGUAGE_MIXING
+
+
+def test_words_hidden_in_a_formula_are_found() -> None:
+    assert check(f"{ENGLISH} $N = 4 \\text{{所以}}$ as stated.").reason is Reason.LANGUAGE_MIXING
+
+
+def test_thinking_and_response_may_have_languages_of_their_own() -> None:
+    response = TEXTS["ja"] + " $\\boxed{81}$"
+    assert check(ENGLISH, response, "ja").reason is Reason.LANGUAGE_MIXING
+    assert check(ENGLISH, response, "ja", think_language="en").reason is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "think", "response", "passes"),
+    [
+        ("Translate into Japanese: 'thank you'", "It is ありがとう.", "ありがとう", True),
+        ("Translate into Spanish: 'Good morning, friends.'", "'friends' is amigos.", "Buenos días, amigos.", True),
+        (
+            "Translate into French: 'The train is late.'",
+            f"Late is en retard. {SENTENCES['zh']}",
+            "Le train est en retard.",
+            False,
+        ),
+        ("Translate into Chinese: 'The soup is salty.'", f"Salty is 咸. {SENTENCES['fr']}", "汤是咸的。", False),
+    ],
+)
+def test_a_translation_lets_in_its_own_languages_and_no_others(
+    problem: str, think: str, response: str, passes: bool
+) -> None:
+    found = check(think, response, problem=problem, domain="translation")
+    assert (found.reason is None) == passes
+
+
+def test_code_quotes_and_names_are_not_counted() -> None:
+    problem = "Explain what the German word 'Schadenfreude' means."
+    text = (
+        'It is joy (Freude) over harm (Schaden); one says "er hat Schadenfreude über das Pech der anderen" of someone.'
+    )
+    assert check(text, "Joy at the misfortune of others.", problem=problem, domain="qa").reason is None
+    code = (
+        "The loop is fine.\n```python\n# вычисляем сумму всех чисел\ntotal = sum(xs)\n```\nThat is all there is to it."
+    )
+    assert check(code, "Done.", domain="code").reason is None
+
+
+def test_the_consistency_is_the_share_of_words_in_the_target_language() -> None:
+    def consistency(think: str) -> float:
+        details = [one.detail for one in verdict(think, "$\\boxed{4}$").checks if isinstance(one.detail, TextDetail)]
+        return details[0].think_consistency
+
+    assert consistency(ENGLISH) == 1.0
+    mixed = consistency(ENGLISH + "\n\n" + SENTENCES["de"])
+    assert 0.8 < mixed < 0.95  # 9 German words among some 70
+    assert consistency(SENTENCES["ru"]) < 0.2

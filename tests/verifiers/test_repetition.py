@@ -1,0 +1,138 @@
+"""Loops: exact periods of any length, at the end and inside, sentences in any order, counters; and what is no loop."""
+
+import random
+import re
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.verdict import Check, Outcome, Reason
+from verifiers.readability import judge_trace
+from verifiers.repetition import periods_ending_at
+
+WORDS = re.findall(
+    r"\w+",
+    "angle area bound case check circle count digit divide equal even factor figure first found given greater "
+    "half known larger least length limit line matrix minus modulo number odd pair part point prime product "
+    "proof ratio right root rule second side smaller square step sum table term third total triangle unit "
+    "value vertex whole ",
+)
+
+
+def prose(num_chars: int, seed: int) -> str:
+    """Return sentences of varied words, as long as asked for."""
+    chance = random.Random(seed)
+
+    def sentences() -> object:
+        while True:
+            words = chance.choices(WORDS, k=chance.randint(6, 14))
+            yield f"So the {' '.join(words)} is {chance.randint(2, 999)}.\n"
+
+    text = ""
+    for sentence in islice(sentences(), num_chars):
+        text += sentence
+        if len(text) >= num_chars:
+            break
+    return text[:num_chars]
+
+
+def judge(think: str, response: str = "The answer is $\\boxed{4}$.", **more: object) -> Check:
+    text = f"<think>\n{think}\n</think>\n\n{response}" if response else f"<think>\n{think}"
+    verdict = judge_trace(text, domain=more.pop("domain", "math"), language="en", format="r1", **more)
+    return next(check for check in verdict.checks if check.name == "repetition")
+
+
+@pytest.mark.parametrize("period", [7, 60, 700, 1_300, 4_000, 7_400, 16_900])
+def test_a_cut_text_that_ends_in_a_period_of_any_length_is_a_loop(period: int) -> None:
+    unit = prose(period, period)
+    check = judge(prose(3_000, 1) + unit * max(4, 600 // period), "", finish_reason="length")
+    assert check.reason is Reason.REPETITION_LOOP
+    assert check.value is not None
+    assert check.value >= 3
+
+
+@pytest.mark.parametrize("period", [40, 400, 2_000])
+def test_a_loop_from_which_a_text_recovers_is_a_loop(period: int) -> None:
+    text = prose(4_000, 2) + prose(period, 3) * max(6, 2_400 // period) + prose(4_000, 4)
+    check = judge(text)
+    assert check.reason is Reason.REPETITION_LOOP
+    assert check.start is not None
+    assert 2_000 < check.start < 6_000
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "".join(f"Wait, I look at item {n} once more because of item {n}. " for n in range(120)),
+        "6" * 2_000,
+        "and so " * 300,
+        "这一步需要再检查一次。" * 40,
+        "さらに確認します。" * 40,
+    ],
+    ids=["counter", "digits", "words", "zh", "ja"],
+)
+def test_kinds_of_loops(loop: str) -> None:
+    assert judge(prose(800, 5) + loop).reason is Reason.REPETITION_LOOP
+
+
+def test_a_loop_in_the_response_is_one() -> None:
+    assert judge(prose(500, 6), "So the answer is $\\boxed{4}$.\n" * 40).reason is Reason.REPETITION_LOOP
+
+
+def test_few_sentences_in_any_order_are_a_loop() -> None:
+    chance = random.Random(7)
+    sentences = [
+        f"Let me check the {word} of the {other} once more." for word, other in zip(WORDS, WORDS[9:], strict=False)
+    ][:9]
+    assert judge("\n".join(chance.choices(sentences, k=90))).reason is Reason.REPETITION_LOOP
+
+
+LEGITIMATE = {
+    "squares": "\n".join(f"{n}^2 = {n * n}" for n in range(1, 200)),
+    "cases": "\n".join(
+        f"Case {n}: {n} mod 7 = {n % 7}, so {n} is {'' if n % 7 else 'not '}ruled out." for n in range(90)
+    ),
+    "truth table": "\n".join(
+        f"| {a} | {b} | {c} | {d} | {a & b | c & d} |" for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)
+    ),
+    "collatz": "\n".join(
+        f"{n} is even, half of it is {n // 2}; {n + 1} is odd, thrice it is {3 * n + 3}." for n in range(28, 150, 2)
+    ),
+    "rule across the page": "Above.\n" + "-" * 300 + "\nBelow.",
+    "one third": "1/3 = 0." + "3" * 40 + "...",
+    "refrain": "\n\n".join(f"{prose(200, n)}\nAnd the river runs on to the sea." for n in range(6)),
+}
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_repetition_of_a_working_kind_passes(name: str) -> None:
+    check = judge(prose(1_500, 8) + "\n" + LEGITIMATE[name] + "\n" + prose(1_500, 9))
+    assert check.outcome is Outcome.READABLE, (check.value, check.threshold)
+
+
+@given(st.integers(2, 400), st.integers(3, 12), st.integers(0, 10**6))
+def test_the_period_of_a_repeated_text_is_found(period: int, repeats: int, seed: int) -> None:
+    unit = "".join(random.Random(seed).choices("abcdefgh ", k=period))
+    text = unit * repeats
+    if len(text) < 200:
+        return
+    found = max(periods_ending_at(text, len(text), len(text)), key=lambda stretch: stretch.num_chars, default=None)
+    if found is None:  # the key does not fit twice: fewer than two periods and a key
+        assert len(text) < period + 48 + 1
+    else:
+        assert text[found.start : found.end - found.period] == text[found.start + found.period : found.end]
+
+
+def test_the_cost_is_linear() -> None:
+    import time
+
+    def seconds(num_chars: int) -> float:
+        text = prose(num_chars, 11)
+        judge(text)
+        start = time.perf_counter()
+        judge(text)
+        return time.perf_counter() - start
+
+    assert seconds(800_000) < 30 * seconds(80_000) + 0.5  # ten times the text; noise and caches are allowed for
