@@ -70,9 +70,10 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 def _proposed(readings: Readings, limits: Thresholds) -> dict[str, float]:
     paragraphs = _quantiles(readings.statistics_of_correct["longest_paragraph"])
     tails = _quantiles(readings.statistics_of_correct["tail_compression"])
+    # Never stricter than now: that a teacher's right traces are all short says nothing against a long one.
     proposed: dict[str, float] = {
-        "max_paragraph_chars": _steps(MARGIN * paragraphs["p99"]),
-        "flag_paragraph_chars": _steps(paragraphs["p95"]),
+        "max_paragraph_chars": max(limits.max_paragraph_chars, _steps(MARGIN * paragraphs["p99"])),
+        "flag_paragraph_chars": max(limits.flag_paragraph_chars, _steps(paragraphs["p95"])),
     }
     if tails["p1"] < limits.min_tail_ratio:  # right traces are rejected by it
         proposed["min_tail_ratio"] = round(tails["p1"] / MARGIN, 3)
