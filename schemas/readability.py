@@ -33,7 +33,7 @@ class Thresholds:
     min_short_period_chars: float = 300
     min_inner_repeats: float = 5  # of a stretch inside a part, after which the text goes on (guess)
     min_inner_chars: float = 1_500
-    min_tail_ratio: float = 0.13  # compressed size of the last 4,000 characters, zlib level 1 (M)
+    min_tail_ratio: float = 0.09  # compressed size of the last 4,000 characters, zlib level 1; enumerations reach 0.098
     flag_tail_ratio: float = 0.20
     max_sentence_repeats: float = 7  # of one sentence, where repeated sentences also fill much of the text (M)
     max_repeated_share: float = 0.25  # of the text, in characters, that sentences seen before fill (M)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
 from verifiers.extract import find_boxes
 from verifiers.refusals import MARKS, REFUSAL
-from verifiers.view import Finding, View, code_spans
+from verifiers.view import Cover, Finding, View, code_spans
 
 CONTROL_TOKEN: Final = re.compile(
     r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id|start_header_id|end_header_id|user|"
     r"assistant|system|end|eos|bos|pad|endofprompt|startoftext|endofthinking|fim_prefix|fim_suffix|fim_middle)\|>|"
     r"<[｜|](?:begin▁of▁sentence|end▁of▁sentence|User|Assistant|tool▁\w{1,30})[｜|]>|"
-    r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?s>(?=\s|$|<|\[)|<bos>|<eos>"
+    r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^<s>|</s>\s*\Z|<bos>|<eos>"
 )
 PREAMBLES: Final = (
     "A conversation between User and Assistant",
@@ -32,7 +33,7 @@ PREAMBLES: Final = (
 )
 PREAMBLE: Final = re.compile("|".join(map(re.escape, PREAMBLES)))
 TURN: Final = re.compile(
-    r"^[ \t#*]{0,6}(?:User|Human|Question|Q|Problem|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|"
+    r"^[ \t#*]{0,6}(?:User|Human|Question|Q|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|"
     r"Benutzer|Nutzer|Usuario|Usuário|사용자|المستخدم|Người dùng|ผู้ใช้)[ \t*]{0,3}[:：]",
     re.MULTILINE,
 )
@@ -51,6 +52,9 @@ NOT_LETTERS: Final = re.compile(r"[\W_]+")
 # What one of the above needs in the text, as substrings: most texts have none.
 TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>", "os>")
 TURN_MARKS: Final = ("User", "Human", "Question", "Problem", "Q:", "Q ", "USER", "HUMAN")
+ANSWERED: Final = re.compile(r"\d|\\boxed|[.!?。]\s|[^\x00-\x7f]{4}")  # something was said before
+MAX_TURNS: Final = 200  # that are looked at
+TURN_REACH: Final = 4_000  # characters within which a reply follows
 MIN_PROBLEM_LETTERS: Final = 12  # a shorter problem is repeated in passing (guess)
 MAX_ECHOES: Final = 2  # of the whole problem: restating it once and once more is thinking (note on readability, 3.3)
 PROBE_CHARS: Final = 24
@@ -67,9 +71,9 @@ def _token_or_preamble(view: View) -> Finding | None:
     for preamble in PREAMBLES:
         if (place := text.find(preamble)) >= 0:
             matches += PREAMBLE.finditer(text, place, place + len(preamble))
-    code = code_spans(text) if matches else []
+    code = Cover(code_spans(text) if matches else ())
     for match in matches:
-        is_code = any(start <= match.start() < end for start, end in code)
+        is_code = code.holds(match.start(), match.start())
         if not is_code and match[0] not in view.problem:
             return Finding(Reason.PROMPT_ECHO, match.start(), match.end())
     return None
@@ -82,12 +86,13 @@ def _another_turn(view: View) -> Finding | None:
     start = view.response.start
     if view.text.isascii() and not any(mark in view.text for mark in TURN_MARKS):
         return None
-    for match in TURN.finditer(view.text, start):
-        before = view.text[start : match.start()]
-        if not any(map(str.isalnum, before)) or before.count("```") % 2:
+    code = Cover(code_spans(view.text))
+    answered = ANSWERED.search(view.text, start)
+    for match in islice(TURN.finditer(view.text, start), MAX_TURNS):
+        if code.holds(match.start(), match.start()) or answered is None or answered.end() > match.start():
             continue
-        is_name_of_user = match[0].strip(" \t#*:：") in ("User", "USER", "Human", "HUMAN", "用户")
-        if is_name_of_user or REPLY.search(view.text, match.end()):
+        is_name_of_user = match[0].strip(" \t#*:：\n") in ("User", "USER", "Human", "HUMAN", "用户")
+        if is_name_of_user or REPLY.search(view.text, match.end(), match.end() + TURN_REACH):
             return Finding(Reason.PROMPT_ECHO, match.start(), len(view.text))
     return None
 

@@ -24,7 +24,8 @@ SCRIPT_RANGES: Final = {
     "thai": "\u0e00-\u0e3e\u0e40-\u0e4e",
     "georgian": "\u10a0-\u10ff",
     "hangul": "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af",
-    "kana": "\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff",
+    "kana": "\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d",
+    "other": "\u0a00-\u0b7f\u0c80-\u0dff\u0e80-\u109f\u1200-\u139f\u13a0-\u13ff\u1780-\u18af\u2d30-\u2d7f\ua000-\ua4cf",
     "han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f",
 }
 LANGUAGE_SCRIPTS: Final[dict[str, frozenset[str]]] = {
@@ -49,6 +50,7 @@ LANGUAGE_SCRIPTS: Final[dict[str, frozenset[str]]] = {
     "hy": frozenset({"armenian"}),
 }
 LATIN: Final = frozenset({"latin"})
+GREEK_ACCENTS: Final = "άέήίόύώΆΈΉΊΌΎΏϊϋΐΰ"
 # Characters that Chinese writes all the time and Japanese does not (simplified forms, pronouns, particles).
 CHINESE_ONLY: Final = re.compile(
     r"[这们吗呢么没还时对说为个来样计题应该条边长设则给两从后问确认简单结论终间进将让请吧啊呀她它"
@@ -65,13 +67,13 @@ def _words(text: str) -> frozenset[str]:
 
 FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "en": _words(
-        "about after again all also an and answer any are as at be because been being both but by can check "
-        "could did do does doesn't don't each equals every first for from get given gives got had has "
-        "have he her here him his how i'll i'm i've if into is isn't it it's its just know let let's like "
-        "make many may maybe means might more most much must my need next not now of okay on one "
-        "only or other per same she should since so such sure than that that's "
-        "the their them then there there's these they think this those to too total two us very wait want was "
-        "we we'll we're we've were what when where which who whose will with would you your"
+        "about after again all also an and answer any are as at be because been being both but by can check could "
+        "did do does doesn't don't each equals every first for from get given gives got had has have he her here "
+        "him his how i'll i'm i've if into is isn't it it's its just know let let's like make many may maybe "
+        "means might more most much must my need next not now of okay on one only or other per same she should "
+        "since so such sure than that that's the their them then there there's these they think this those to too "
+        "total two us very wait want was we we'll we're we've were what when where which who whose will with "
+        "would you your"
     ),
     "de": _words(
         "aber alle als also am auch auf aus bei beiden daher damit dann das dass dem den der des deshalb diese "
@@ -116,14 +118,17 @@ TELLING: Final[dict[str, str]] = {
     word: language
     for language, words in {
         "de": _words(
-            "zunächst überprüfen schließlich folglich ebenfalls beziehungsweise jedoch außerdem nämlich berechnen "
-            "natürlich allerdings lautet deshalb gleichung ergibt daraus"
+            "lautet überprüfen ebenfalls schließlich ergebnis deshalb gleichung lösung daher allerdings jedoch "
+            "natürlich zunächst daraus berechnen außerdem weil folglich beziehungsweise nämlich ergibt"
         ),
-        "fr": _words("puisque vérifions maintenant calculons c'est-à-dire finalement ensuite voilà donc parce"),
-        "es": _words("además entonces después luego también verificamos porque calculamos"),
-        "pt": _words("também portanto você então além não"),
-        "it": _words("dunque quindi perché"),
-        "vi": _words("không những chúng được"),
+        "fr": _words(
+            "vérifions alors finalement réponse voilà donc donnée c'est-à-dire puisque maintenant parce ensuite "
+            "calculons"
+        ),
+        "es": _words("pues verificamos obtenemos luego después calculamos también respuesta porque además entonces"),
+        "pt": _words("obtemos resposta não além então portanto também você"),
+        "it": _words("perché dunque risposta quindi"),
+        "vi": _words("những vậy được chúng không"),
     }.items()
     for word in words
 }
@@ -139,53 +144,53 @@ LANGUAGE_NAMES: Final[dict[str, str]] = {
     name: language
     for language, names in {
         "en": _words(
-            "الإنجليزية english englisch अंग्रेज़ी anglais 英語 inglese 英文 영어 английском английского อังกฤษ "
-            "inglês 英语 अंग्रेजी ingles английский inglés"
+            "อังกฤษ الإنجليزية английский ingles английского अंग्रेजी inglês inglés 英语 englisch 英文 अंग्रेज़ी "
+            "英語 inglese anglais 영어 english английском"
         ),
         "zh": _words(
-            "中国語 汉语 chino mandarin chinois chinês 중국어 中文 จีน चीनी chinese китайский الصينية chinesisch "
-            "普通话 漢語"
+            "漢語 चीनी 汉语 chinese จีน 중국어 chinês китайский الصينية mandarin chinesisch 普通话 chinois chino "
+            "中国語 中文"
         ),
         "ja": _words(
-            "日本語 ญี่ปุ่น 日文 japonais japonês اليابانية japanese japanisch 일본어 日语 जापानी японский japonés"
+            "일본어 japanese 日本語 ญี่ปุ่น японский 日语 اليابانية japanisch जापानी 日文 japonais japonés japonês"
         ),
-        "ko": _words("koreanisch coréen 韩语 韓国語 корейский 한국어 coreano الكورية korean कोरियाई เกาหลี"),
-        "ru": _words("러시아어 russe русском russo ruso ロシア語 रूसी russian รัสเซีย 俄语 russisch русский الروسية"),
-        "ar": _words("अरबी арабский árabe อาหรับ arabe アラビア語 arabisch 아랍어 arabic 阿拉伯语 العربية"),
-        "hi": _words("हिंदी 힌디어 hindi ฮินดี हिन्दी ヒンディー語 الهندية 印地语 хинди"),
+        "ko": _words("корейский 韩语 korean कोरियाई coréen 한국어 韓国語 koreanisch เกาหลี coreano الكورية"),
+        "ru": _words("russian russe русский русском 俄语 ロシア語 ruso russo रूसी 러시아어 الروسية russisch รัสเซีย"),
+        "ar": _words("العربية arabisch arabe アラビア語 อาหรับ arabic 阿拉伯语 अरबी 아랍어 árabe арабский"),
+        "hi": _words("हिन्दी 印地语 хинди 힌디어 हिंदी الهندية ฮินดี hindi ヒンディー語"),
         "fr": _words(
-            "法文 französisch french francês ฝรั่งเศส французском الفرنسية फ़्रेंच français फ्रेंच 프랑스어 法语 "
-            "フランス語 французский francese francés"
+            "फ्रेंच französisch french 法文 法语 الفرنسية ฝรั่งเศส 프랑스어 フランス語 французский francese "
+            "francés francês français फ़्रेंच французском"
         ),
         "de": _words(
-            "tedesco जर्मन 독일어 德文 德语 немецком الألمانية немецкий deutsch alemão german allemand ドイツ語 "
-            "เยอรมัน alemán"
+            "ドイツ語 немецком alemán เยอรมัน 독일어 tedesco alemão 德语 deutsch الألمانية german allemand जर्मन "
+            "德文 немецкий"
         ),
         "es": _words(
-            "spanisch स्पेनिश espagnol испанский español 西班牙语 spanish 스페인어 espanhol испанском الإسبانية "
-            "spagnolo สเปน スペイン語"
+            "スペイン語 스페인어 spagnolo สเปน spanisch испанском स्पेनिश الإسبانية 西班牙语 espanhol español "
+            "испанский spanish espagnol"
         ),
         "pt": _words(
-            "पुर्तगाली portoghese 葡萄牙语 โปรตุเกส ポルトガル語 portuguese португальский portugais português "
-            "portugués البرتغالية portugiesisch 포르투갈어"
+            "البرتغالية portugiesisch португальский โปรตุเกส 葡萄牙语 पुर्तगाली portuguese 포르투갈어 portugais "
+            "portugués ポルトガル語 português portoghese"
         ),
         "it": _words(
-            "意大利语 イタリア語 итальянский อิตาลี الإيطالية italienisch italian italiano इतालवी italien 이탈리아어"
+            "italiano الإيطالية イタリア語 อิตาลี italienisch italian italien 意大利语 итальянский 이탈리아어 इतालवी"
         ),
         "vi": _words(
-            "vietnamese vietnamita vietnamien tiếng_việt вьетнамский 越南语 베트남어 เวียดนาม vietnamesisch ベトナム語"
+            "vietnamien vietnamita vietnamesisch vietnamese tiếng_việt เวียดนาม ベトナム語 베트남어 вьетнамский 越南语"
         ),
-        "th": _words("泰语 thaï ไทย tailandês थाई tailandés thai التايلاندية тайский 태국어 タイ語 thailändisch"),
-        "la": _words("latim latein latín ラテン語 latin 拉丁语 латинский"),
-        "el": _words("griego grec греческий griechisch ギリシャ語 grego greek 希腊语"),
-        "he": _words("hébreu иврит ヘブライ語 hebrew 希伯来语 hebreo hebräisch hebraico"),
-        "nl": _words("dutch holandés нидерландский niederländisch holandês 荷兰语 néerlandais オランダ語"),
-        "tr": _words("türkisch 土耳其语 турецкий turco turkish トルコ語 turc"),
-        "pl": _words("波兰语 польский polnisch polish polonais polaco ポーランド語"),
-        "uk": _words("ウクライナ語 ukrainian ukrainien украинский 乌克兰语 ucraniano ukrainisch"),
-        "fa": _words("persan farsi ペルシャ語 persian персидский persisch persa 波斯语"),
-        "sv": _words("шведский schwedisch suédois swedish sueco 瑞典语"),
-        "id": _words("印尼语 indonésien indonesio インドネシア語 indonesisch indonesian"),
+        "th": _words("тайский tailandés ไทย 태국어 タイ語 泰语 التايلاندية tailandês thaï थाई thai thailändisch"),
+        "la": _words("latein latim latín 拉丁语 latin ラテン語 латинский"),
+        "el": _words("griechisch grego 希腊语 greek греческий griego grec ギリシャ語"),
+        "he": _words("hebraico иврит hebreo hébreu 希伯来语 ヘブライ語 hebrew hebräisch"),
+        "nl": _words("holandés нидерландский オランダ語 niederländisch néerlandais 荷兰语 holandês dutch"),
+        "tr": _words("türkisch 土耳其语 turco トルコ語 turc турецкий turkish"),
+        "pl": _words("polaco польский 波兰语 polnisch polish ポーランド語 polonais"),
+        "uk": _words("украинский ウクライナ語 ucraniano ukrainian ukrainien ukrainisch 乌克兰语"),
+        "fa": _words("персидский farsi persisch 波斯语 persan ペルシャ語 persa persian"),
+        "sv": _words("sueco suédois swedish шведский schwedisch 瑞典语"),
+        "id": _words("indonésien indonesian 印尼语 indonesisch インドネシア語 indonesio"),
     }.items()
     for name in names
 }

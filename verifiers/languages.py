@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -20,6 +21,7 @@ from verifiers.language_data import (
     ALSO_ENGLISH,
     CHINESE_ONLY,
     FUNCTION_WORDS,
+    GREEK_ACCENTS,
     HAN_IN_JAPANESE,
     LANGUAGE_NAMES,
     LANGUAGE_SCRIPTS,
@@ -30,36 +32,38 @@ from verifiers.language_data import (
     TELLING,
     VIETNAMESE,
 )
-from verifiers.view import Finding, Part, View, code_spans
+from verifiers.view import Cover, Finding, Part, View, code_spans
 
-ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\w+")
+ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
 MATH: Final = re.compile(
-    r"\$\$[^$]{0,4000}\$\$|\$[^$\n]{1,400}\$|\\\([^\n]{0,1000}?\\\)|\\\[(?:[^\\]|\\(?!\])){0,4000}\\\]|"
-    r"\\begin\{(\w{1,12}\*?)\}(?:[^\\]|\\(?!end)){0,4000}\\end\{\w{1,12}\*?\}|\\boxed\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+    r"\$\$[^$]{0,600}\$\$|\$[^$\n]{1,400}\$|\\\([^\n]{0,300}?\\\)|\\\[(?:[^\\]|\\(?!\])){0,300}\\\]|"
+    r"\\begin\{(\w{1,12}\*?)\}(?:[^\\]|\\(?!end)){0,300}\\end\{\w{1,12}\*?\}|\\boxed\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
 )
 TEXT_IN_MATH: Final = re.compile(r"\\(?:text|mbox|textbf|textit|mathrm|operatorname)\s?\{([^{}]{8,300})\}")
 QUOTED: Final = re.compile(
-    r"[\"“”«»„‘「『《]([^\"“”«»„’」』》\n]{1,200})[\"“”»«’」』》]|\*([^*\n]{1,80})\*|_([^_\n]{1,80})_"
+    r"[\"“”«»„‘「『《]([^\"“”«»„‘’「」『』《》\n]{1,200})[\"“”»«’」』》]|\*([^*\n]{1,80})\*|_([^_\n]{1,80})_"
 )
 IN_BRACKETS: Final = re.compile(r"[（(]([^()（）\n]{1,60})[)）]")
 SENTENCE: Final = re.compile(r"[^.!?。！？\n;:]+")
-LATIN_WORD: Final = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*")
+LATIN_WORD: Final = re.compile(r"(?<!\d)[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)")
 LATIN_RUN: Final = re.compile(
-    r"(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]*[ ,.:;!?]{1,3}){2,}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]*"
+    r"(?<![A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-])(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}[ ,.:;!?]{1,3}){2,200}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}"
 )
 NOT_LATIN: Final = re.compile(
     r"[^\x00-\u036f\u1e00-\u1eff\u2000-\u2bff\u2e00-\u303f\ufe00-\ufe0f\uff00-\uffef\U0001d400-\U0001faff]"
 )
 
 STRICT_DOMAINS: Final = frozenset({Domain.MATH, Domain.CODE, Domain.LOGIC})  # where a quoted word has no business
-LETTER_MINIMUM: Final = {"greek": 5, "hebrew": 3}  # letters that are symbols too: a short run of them is no word
+LETTER_MINIMUM: Final = {"greek": 8, "hebrew": 3}  # letters that are symbols too: a short run of them is no word
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
+PLACE_REACH: Final = 20_000  # characters within which the next row of words stands
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
 ACCENT: Final = re.compile(r"[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
+MIN_LETTERS: Final = 12  # of a sentence that is in another language (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
 MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
@@ -67,6 +71,7 @@ MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function wor
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
 MIN_UNKNOWN_LETTERS: Final = 30
 MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
+MAX_PIECES: Final = 5_000  # of a part that are kept: as many are no slip
 MAX_LINE_CHARS: Final = 600  # that it is given
 
 
@@ -98,7 +103,7 @@ class Reading(NamedTuple):
 def read_part(view: View, part: Part) -> Reading:
     """Return what a part is written in; read once for all that ask."""
     if part.name not in view.read:
-        pieces = tuple(foreign_in(part, allowed_by(view.problem), view.domain))
+        pieces = tuple(islice(foreign_in(part, allowed_by(view.problem), view.domain), MAX_PIECES))
         view.read[part.name] = Reading(count_words(part.text), pieces)
     reading: Reading = view.read[part.name]
     return reading
@@ -191,14 +196,20 @@ def _foreign_scripts(language: str) -> re.Pattern[str]:
     runs = []
     for name, letters in SCRIPT_RANGES.items():
         if name not in own:
-            runs.append(f"(?P<{name}>[{letters}]{{{LETTER_MINIMUM.get(name, MIN_RUN)},}})")
+            run = f"[{letters}]{{{LETTER_MINIMUM.get(name, MIN_RUN)},}}"
+            if name == "greek":  # a word has an accent; a product of variables has none
+                run = f"(?=[{letters}]*[{GREEK_ACCENTS}])[{letters}]{{3,}}|{run}"
+            runs.append(f"(?P<{name}>{run})")
     return re.compile("|".join(runs))
 
 
 def masked(text: str, *, keep_math: bool = False) -> str:
     """Return the text with code, formulas and addresses as spaces; every other character keeps its place."""
+    code, place = [], 0
     for start, end in code_spans(text):
-        text = f"{text[:start]}{' ' * (end - start)}{text[end:]}"
+        code += [text[place:start], " " * (end - start)]
+        place = end
+    text = "".join([*code, text[place:]]) if code else text
     if not keep_math and ("\\" in text or "$" in text):
         text = MATH.sub(_blank, text)
     if "://" in text or "www." in text or "@" in text:
@@ -227,7 +238,7 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch
 
 # --- other scripts ----------------------------------------------------------------------------------------------------
 def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
-    quoted: list[tuple[int, int]] | None = None
+    quoted: Cover | None = None
     for match in _foreign_runs(text, part.language):
         script = match.lastgroup or ""
         if script in allowed.scripts and not _is_sentence(match, text, allowed):
@@ -236,8 +247,8 @@ def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
             continue
         if domain not in STRICT_DOMAINS:
             if quoted is None:
-                quoted = [found.span() for pattern in (QUOTED, IN_BRACKETS) for found in pattern.finditer(text)]
-            if any(start <= match.start() and match.end() <= end for start, end in quoted):
+                quoted = Cover(found.span() for pattern in (QUOTED, IN_BRACKETS) for found in pattern.finditer(text))
+            if quoted.holds(*match.span()):
                 continue
         yield Stretch(match.start(), match.end(), _words_in(script, match[0]), None)
 
@@ -316,7 +327,7 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
     another one, and where one of another language stands among them, or the row is long.
     """
     tokens = plain.split()
-    code = code_spans(plain)
+    code = Cover(code_spans(plain))
     cursor = done = 0
     for first, last in _suspicious_rows(tokens, language, is_ascii=plain.isascii()):
         words = tokens[first:last]
@@ -327,10 +338,10 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
             if match.start() >= stop:
                 break
             done = match.end()
-            if any(low <= match.start() < high for low, high in code):
+            if code.holds(match.start(), match.start()):
                 continue
             found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
-            if found is not None and not _is_quoted(plain, found.start, found.end):
+            if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
                 yield found
     if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
         yield from _telling_words(plain, tokens, language, allowed)
@@ -356,9 +367,10 @@ def _is_long(words: list[str]) -> bool:
 
 def _place_of(words: list[str], text: str, start: int) -> int:
     """Return where these words stand, from ``start`` on."""
-    place = text.find(" ".join(words[:3]), start)
+    place = text.find(" ".join(words[:3]), start, start + PLACE_REACH)
     if place < 0:
-        found = re.compile(r"\s+".join(map(re.escape, words[:3]))).search(text, start)
+        pattern = r"\s+".join(map(re.escape, words[:3]))
+        found = re.compile(pattern).search(text, start, start + PLACE_REACH)
         place = found.start() if found else start
     return place
 
@@ -459,6 +471,8 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     if best is not None:  # what both have says nothing
         both = len(FUNCTION_WORDS[best].intersection(FUNCTION_WORDS.get(language, ()), words))
         mine, most = mine - both, most - both
+    if sum(map(len, words)) < MIN_LETTERS:  # of a hex dump, of a list of variables
+        return language or None
     if best is not None and most >= 2 and most >= 2 * mine + 1 and (most >= 3 or mine == 0):
         if len(sentence) < MIN_ASKED_CHARS:
             return best if most >= 3 else language or best

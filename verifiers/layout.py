@@ -43,10 +43,13 @@ UNDETERMINED: Final = re.compile(
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
 # English words that cannot end a sentence: a text that stops after one was cut.
 DANGLING: Final = re.compile(
-    r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|so|its)\Z",
+    r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|its)\Z",
     re.IGNORECASE,
 )
-CUT_TAG: Final = re.compile(r"</?(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)?$")
+CUT_TAG: Final = re.compile(
+    r"</(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)?$|<(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)$"
+)
+OPEN_FORMULA: Final = re.compile(r"\$[^$\n]{0,80}\\[A-Za-z]+[^$\n]{0,60}$")
 DISPLAYS: Final = ((r"\[", r"\]"), (r"\(", r"\)"), (r"\begin{", r"\end{"))
 PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LOGIC})
 # A last line that goes on after a full stop, for four words or more, and stops in a small letter.
@@ -60,6 +63,7 @@ HEDGE: Final = re.compile(
     re.IGNORECASE,
 )
 EITHER_OR: Final = re.compile(r"\beither (?:\w{1,9} ){0,2}\$?\\boxed\{[^{}]{1,60}\}\$? or \$?\\boxed", re.IGNORECASE)
+PART_LABEL: Final = re.compile(r"\([a-e]\)|\([ivx]{1,4}\)|\bpart\b", re.IGNORECASE)
 HEDGE_REACH: Final = 200  # characters before a box in which a hedge counts (guess)
 
 
@@ -91,7 +95,13 @@ def _find_cut_sentence(view: View) -> Finding | None:
     response = view.text[view.response.start :].rstrip()
     if CUT_TAG.search(response) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
         return Finding(Reason.TRUNCATED, end, end)
-    if response.count("$$") % 2 or (view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:])):
+    if response.count("$$") % 2 and "\\" in response[response.rfind("$$") :]:
+        return Finding(Reason.TRUNCATED, end, end)
+    if view.domain is Domain.MATH and response.count("$") % 2 and OPEN_FORMULA.search(response[-160:]):
+        return Finding(Reason.TRUNCATED, end, end)
+    if view.domain in PROSE_DOMAINS and response.endswith(("=", ",", "(")) and "\\boxed" not in response:
+        return Finding(Reason.TRUNCATED, end, end)
+    if view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:]):
         return Finding(Reason.TRUNCATED, end, end)
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
@@ -215,6 +225,7 @@ def find_multiple_answers(view: View) -> Finding | None:
         if normal_form(view.text[box.inner.start : box.inner.end]) == first:
             continue
         start = max(before.outer.end, box.outer.start - HEDGE_REACH)
-        if HEDGE.search(view.text, start, box.outer.start):
+        between = view.text[start : box.outer.start]
+        if HEDGE.search(between) and not PART_LABEL.search(between):
             return Finding(Reason.MULTIPLE_ANSWERS, box.outer.start, box.outer.end)
     return None

@@ -33,15 +33,28 @@ MIN_TAIL_CHARS: Final = 1_200  # shorter texts compress by chance (note on reada
 GATE_RATIO: Final = 0.35  # windows that compress less hold no loop: opens for 31 of 400 real traces (measured)
 MIN_PARAGRAPH_CHARS: Final = 400
 MIN_PARAGRAPHS: Final = 4
+DENSE_SHARE: Final = 0.6  # of a window, that sentences seen before fill, however often each (guess)
 MASKED_RATIO: Final = 0.2  # windows that compress less hold no counter without content (guess)
-WINDOW_SHARE: Final = 0.4  # of a window, that repeated sentences fill (guess)
+MASKED_SHARE: Final = 0.6  # of a window, that such counters fill (guess)
+WORK: Final = re.compile(r"\d[^.!?]*[=<>+*/^×÷]|[=<>+*/^×÷][^.!?]*\d")  # a sentence that computes
+# A counter without content says that it goes on looking; an enumeration says what it found.
+STUCK: Final = re.compile(
+    r"\b(?:again|once more|still|wait|let me|let us|let's|look|check|try|attempt|start|begin|re-?check|maybe|hmm|"
+    r"think|consider|continue|back to|go on|next|retry)\b",
+    re.IGNORECASE,
+)
+NEW: Final = re.compile(r"[\d=<>+*/^×÷→|]")
+NEW_SHARE: Final = 0.8  # sentences with a number or a sign, each said once, for each repeated one (guess)
+WINDOW_SHARE: Final = 0.5  # of a window, that repeated sentences fill (guess)
 GLYPHS: Final = frozenset("|-+=_*#.~ \n\t─│┌┐└┘├┤┬┴┼═║█░▒▓/\\<>^·•&")  # tables, rules, drawings
 MAX_GLYPH_CHARS: Final = 600  # more than that is no rule across a page
 
 SENTENCE: Final = re.compile(r"[^.!?。！？\n]+")
 NUMBER: Final = re.compile(r"\d+")
 OPERATOR: Final = re.compile(r"[=<>+*/^|≤≥×÷→&\\]|[:-]\s?\d")
-WORKED_LINE: Final = re.compile(r"^[^\n]*(?:[|=<>×÷→]|\d[^\n]*[+*/^:&]|[+*/^:&][^\n]*\d)[^\n]*$", re.MULTILINE)
+WORKED_LINE: Final = re.compile(
+    r"^[^A-Za-z\n\u0080-\uffff]*$|^[^\n]*(?:[|=<>×÷→]|\d[^\n]*[+*/^:&]|[+*/^:&][^\n]*\d)[^\n]*$", re.MULTILINE
+)
 
 
 class Stretch(NamedTuple):
@@ -118,7 +131,12 @@ def _loop_inside(text: str, limits: Thresholds) -> Stretch | None:
                 if _is_drawing(text, stretch):
                     continue
                 is_long = stretch.repeats >= limits.min_inner_repeats and stretch.num_chars >= limits.min_inner_chars
-                is_short = stretch.repeats >= MIN_SHORT_INNER_REPEATS and stretch.num_chars >= MIN_SHORT_INNER_CHARS
+                unit = text[stretch.end - min(stretch.period, 400) : stretch.end]
+                is_short = (
+                    stretch.repeats >= MIN_SHORT_INNER_REPEATS
+                    and stretch.num_chars >= MIN_SHORT_INNER_CHARS
+                    and any(map(str.isalpha, unit))  # decimals of 1/3, powers of ten
+                )
                 if is_long or is_short:
                     return stretch
             place = max(place, step if step - place > stride else place) + stride
@@ -208,21 +226,30 @@ def ratio_of(text: str) -> float:
 
 def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Finding | None:
     counts = Counter(map(str.strip, SENTENCE.findall(window)))
-    again = {sentence: count for sentence, count in counts.items() if count > 1 and _is_said(sentence)}
+    again = {
+        sentence: count
+        for sentence, count in counts.items()
+        if count > 1 and _is_said(sentence) and not WORK.search(sentence)
+    }
     share = sum((count - 1) * len(sentence) for sentence, count in again.items()) / len(window)
     wanted = limits.max_repeated_share if len(window) < WINDOW else max(limits.max_repeated_share, WINDOW_SHARE)
     worst = max(again, key=lambda sentence: again[sentence], default="")
+    top = again.get(worst, 0)
+    num_new = sum(count == 1 and NEW.search(sentence) is not None for sentence, count in counts.items())
+    if num_new >= NEW_SHARE * top:  # an enumeration: between two of them stands something that was not said before
+        again = {}
     if again and again[worst] > limits.max_sentence_repeats and share >= wanted:
         place, end = window.find(worst), window.rfind(worst) + len(worst)
         return _finding(part, start + place, start + end, again[worst], limits.max_sentence_repeats)
-    if again and share >= 2 * wanted and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
-        return _finding(part, start, start + len(window), share, 2 * wanted)
+    if again and share >= DENSE_SHARE and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
+        return _finding(part, start, start + len(window), share, DENSE_SHARE)
     if ratio_of(window) >= MASKED_RATIO:
         return None
     masked = Counter(map(str.strip, SENTENCE.findall(NUMBER.sub("0", window))))
-    worst, num_masked = masked.most_common(1)[0]
-    is_loop = num_masked > limits.max_masked_repeats and num_masked * len(worst) >= wanted * len(window)
-    if is_loop and _is_said(worst) and OPERATOR.search(worst) is None:
+    worst, num_masked = next(iter(masked.most_common(1)), ("", 0))
+    is_loop = num_masked > limits.max_masked_repeats and num_masked * len(worst) >= MASKED_SHARE * len(window)
+    is_stuck = not worst.isascii() or STUCK.search(worst) is not None
+    if is_loop and is_stuck and _is_said(worst) and OPERATOR.search(worst) is None:
         return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
     return None
 

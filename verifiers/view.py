@@ -7,7 +7,8 @@ are text, not tags. Decides nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -211,6 +212,21 @@ def code_spans(text: str) -> list[tuple[int, int]]:
         if not merged or span[0] >= merged[-1][1]:
             merged.append(span)
     return merged
+
+
+class Cover:
+    """Spans of a text, in order and not overlapping, that can be asked whether they hold a place."""
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self._spans: list[tuple[int, int]] = []
+        for span in sorted(spans):
+            if not self._spans or span[0] >= self._spans[-1][1]:
+                self._spans.append(span)
+        self._starts = [start for start, _ in self._spans]
+
+    def holds(self, start: int, end: int) -> bool:
+        place = bisect_right(self._starts, start) - 1
+        return place >= 0 and end <= self._spans[place][1]
 
 
 def infer_format(tags: tuple[Tag, ...]) -> TraceFormat:

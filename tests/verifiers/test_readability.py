@@ -154,6 +154,15 @@ HOSTILE = {
     "brackets": "([{" * 330_000,
     "spaced signs": "! ? ; " * 160_000,
     "control tokens": "<|im_end|>" * 100_000,
+    "addresses": "también 12\n" + ("." * 99 + "@") * 9_000,
+    "one long word": "también 12\n" + "a@" * 400_000,
+    "a word without an end": "我们" + "a" * 900_000,
+    "many turns": "12\n" + "Q: a\n" * 150_000,
+    "quoted words": '"好好" ' * 200_000,
+    "tokens in code": "`<|user|>` " * 90_000,
+    "code and Han": "`a` 好" * 200_000,
+    "open quotes": "también 12\n" + "‘" * 900_000 + "好好",
+    "spread words": "one \n two \n three \n four \n five \n six \n " * 20_000,
     "numbers": "".join(f"{n} " for n in range(160_000)),
 }
 
@@ -164,7 +173,7 @@ def test_hostile_text_gets_a_verdict_in_time(name: str) -> None:
         text = HOSTILE[name] if layout == "plain" else f"<think>{HOSTILE[name]}</think>{HOSTILE[name][:1_000]}"
         start = time.perf_counter()
         verdict = judge(text, layout)
-        assert time.perf_counter() - start < 10  # a second on a quiet machine: this is for what grows with the square
+        assert time.perf_counter() - start < 8  # a second on a quiet machine: this is for what grows with the square
         assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
 
 

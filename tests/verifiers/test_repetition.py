@@ -100,6 +100,16 @@ LEGITIMATE = {
     "collatz": "\n".join(
         f"{n} is even, half of it is {n // 2}; {n + 1} is odd, thrice it is {3 * n + 3}." for n in range(28, 150, 2)
     ),
+    "primes": "\n".join(
+        f"For n = {n}: n^2 + n + 41 = {n * n + n + 41}. Is it prime? Let me check. Yes, it is prime." for n in range(39)
+    ),
+    "queue": "\n".join(
+        f"Pop {n} from the queue. Node {n + 2} is not visited yet. Mark it as visited and push it." for n in range(30)
+    ),
+    "divisors": "\n".join(f"{n} does not divide the number." for n in range(2, 60)),
+    "digits": "\n".join(f"The number {n} has no repeated digits." for n in range(12, 80)),
+    "a third, long": "1/3 = 0." + "3" * 900,
+    "dots": "." * 300,
     "rule across the page": "Above.\n" + "-" * 300 + "\nBelow.",
     "one third": "1/3 = 0." + "3" * 40 + "...",
     "refrain": "\n\n".join(f"{prose(200, n)}\nAnd the river runs on to the sea." for n in range(6)),
