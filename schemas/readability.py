@@ -39,7 +39,7 @@ class Thresholds:
     max_repeated_share: float = 0.25  # of the text, in characters, that sentences seen before fill (M)
     max_masked_repeats: float = 29  # of one sentence but for its numbers (M)
     max_foreign_words: float = 0  # of another language in thinking or response
-    min_consistency: float = 0.95  # share of words in the target language, below which a trace is flagged
+    min_consistency: float = 0.95  # share of words in the target language, below which foreign words are no slip
     max_replacement_chars: float = 2  # U+FFFD
     max_control_chars: float = 4
 

@@ -35,9 +35,10 @@ from verifiers.language_data import (
 from verifiers.view import Cover, Finding, Part, View, code_spans
 
 ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
-MATH: Final = re.compile(
-    r"\$\$[^$]{0,600}\$\$|\$[^$\n]{1,400}\$|\\\([^\n]{0,300}?\\\)|\\\[(?:[^\\]|\\(?!\])){0,300}\\\]|"
-    r"\\begin\{(\w{1,12}\*?)\}(?:[^\\]|\\(?!end)){0,300}\\end\{\w{1,12}\*?\}|\\boxed\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
+MATH: Final = re.compile(  # never across another opening: what is not closed costs its own length
+    r"\$\$[^$]{0,600}\$\$|\$[^$\n]{1,400}\$|\\\((?:[^\n\\]|\\(?![()])){0,300}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){0,600}\\\]|"
+    r"\\begin\{(\w{1,12}\*?)\}(?:[^\\]|\\(?!end|begin)){0,600}\\end\{\w{1,12}\*?\}|"
+    r"\\boxed\s?\{[^{}]{0,200}\}|\\[A-Za-z]+"
 )
 TEXT_IN_MATH: Final = re.compile(r"\\(?:text|mbox|textbf|textit|mathrm|operatorname)\s?\{([^{}]{8,300})\}")
 QUOTED: Final = re.compile(
@@ -72,7 +73,7 @@ MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know
 MIN_UNKNOWN_LETTERS: Final = 30
 MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
 MAX_PIECES: Final = 5_000  # of a part that are kept: as many are no slip
-MAX_LINE_CHARS: Final = 600  # that it is given
+MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
 
 
 class Stretch(NamedTuple):
@@ -110,15 +111,17 @@ def read_part(view: View, part: Part) -> Reading:
 
 
 def find_mixing(view: View) -> Finding | None:
-    """Return the first piece in a language that has no place there, or the flag of a low consistency."""
+    """Return the first piece in a language that has no place there; a flag where a job lets some words pass."""
     for part in view.parts:
-        pieces = read_part(view, part).pieces
+        reading = read_part(view, part)
+        pieces = reading.pieces
         num_words = sum(piece.num_words for piece in pieces)
         bound = view.limits.max_foreign_words
         if pieces:
+            is_slip = num_words <= bound and consistency_of(reading) >= view.limits.min_consistency
             first = min(pieces)
             start, end = part.start + first.start, part.start + first.end
-            return Finding(Reason.LANGUAGE_MIXING, start, end, num_words, bound, num_words <= bound)
+            return Finding(Reason.LANGUAGE_MIXING, start, end, num_words, bound, is_slip)
     return None
 
 
