@@ -1,7 +1,8 @@
 """Measure the demo teacher on held-out problems with real vLLM, and write what was found beside the weights.
 
 Pass and defect rates here come from this module's own small rules, not from the factory's verifiers: they say what the
-model does, and the factory's tests may then hold the verifiers against them. No answer is ever evaluated.
+model does, and the factory's tests may then hold the verifiers against them. No answer is ever evaluated, and a program
+only in a process of its own (`runner.py`).
 """
 
 import json
@@ -10,16 +11,20 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from jobs.demo_teacher.card import write_card
+from jobs.demo_teacher import programs
+from jobs.demo_teacher.card import measured_table, programs_table, write_card
 from jobs.demo_teacher.corpus import Defect
 from jobs.demo_teacher.families import FAMILIES, MEASURE_SEED, MEASURE_SIZE, Problem, boxed_form, make_problems
+from jobs.demo_teacher.program_kinds import KINDS
+from jobs.demo_teacher.programs import Task, make_tasks
+from jobs.demo_teacher.runner import last_program, passes_tests
 from jobs.demo_teacher.train import WEIGHTS
 
 MAX_TOKENS = 512  # of a completion; the longest right ones have some 280
@@ -38,7 +43,7 @@ class Interval(NamedTuple):
 class Attempt:
     """One completion of the model, as vLLM gave it."""
 
-    problem: Problem
+    problem: Problem | Task
     completion: str
     num_tokens: int
     finish_reason: str | None
@@ -79,13 +84,21 @@ def list_values(text: str) -> list[float] | None:
     return [float(item) for item in items]
 
 
+def last_answer(text: str, problem: Problem | Task) -> str | None:
+    """Return what a text gives as its answer to a problem: a program, or the content of a box; None if nothing."""
+    return last_program(text) if isinstance(problem, Task) else last_box(text)
+
+
 def is_passed(attempt: Attempt) -> bool:
-    """Return whether the last box after the thinking holds the reference."""
+    """Return whether the last box after the thinking holds the reference, or the last program passes its tests."""
+    problem = attempt.problem
     _, closed, response = attempt.completion.partition("</think>")
-    answer = last_box(response) if closed else None
+    answer = last_answer(response, problem) if closed else None
     if answer is None:
         return False
-    answer, reference = "".join(boxed_form(answer).split()), "".join(boxed_form(attempt.problem.reference).split())
+    if isinstance(problem, Task):
+        return passes_tests(answer, problem)
+    answer, reference = "".join(boxed_form(answer).split()), "".join(boxed_form(problem.reference).split())
     values = list_values(reference)
     return answer == reference or (values is not None and list_values(answer) == values)
 
@@ -104,12 +117,13 @@ def defects_of(attempt: Attempt) -> set[Defect]:
         found.add(Defect.LOOP)
     if not closed and not is_cut:
         found.add(Defect.OPEN_TAG)
-    if closed and last_box(reasoning) is not None and last_box(response) is None:
+    answers = [last_answer(text, attempt.problem) for text in (reasoning, response)]
+    if closed and answers[0] is not None and answers[1] is None:
         found.add(Defect.BOX_IN_THINKING)
     return found
 
 
-def generate(weights: Path, problems: Sequence[Problem], seed: int) -> list[Attempt]:
+def generate(weights: Path, problems: Sequence[Problem | Task], seed: int) -> list[Attempt]:
     """Return one completion for each problem, sampled by vLLM at temperature 1."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; read at import
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -150,35 +164,59 @@ def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
     }
 
 
+def group(attempts: Sequence[Attempt]) -> Mapping[str, list[Attempt]]:
+    """Return the attempts by family or kind."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        problem = attempt.problem
+        groups.setdefault(problem.kind if isinstance(problem, Task) else problem.family, []).append(attempt)
+    return groups
+
+
 def main(
     weights: Annotated[Path, typer.Option(help="Model directory.")] = WEIGHTS,
     size: Annotated[int, typer.Option(min=1, help="Problems per family, from the first held-out one.")] = MEASURE_SIZE,
+    tasks: Annotated[
+        int, typer.Option(min=1, help="Programming tasks per kind, from the first held-out one.")
+    ] = programs.MEASURE_SIZE,
     seed: Annotated[int, typer.Option(help="Seed of the sampling; the problems' seed is fixed.")] = 0,
-    show: Annotated[int, typer.Option(min=0, help="Failed completions per family to print.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Failed completions per family or kind to print.")] = 0,
 ) -> None:
-    """Measure pass and defect rates by family; write measured.json and the model card's table.
+    """Measure pass and defect rates by family and kind; write measured.json and the model card's tables.
 
-    Example: python -m jobs.demo_teacher.measure --size 250
+    Example: python -m jobs.demo_teacher.measure --size 250 --tasks 25
     """
     problems = [
         problem
         for family in FAMILIES.values()
         for problem in make_problems(family, seed=MEASURE_SEED, size=MEASURE_SIZE)[:size]
     ]
-    attempts = generate(weights, problems, seed)
-    by_family = {name: [item for item in attempts if item.problem.family == name] for name in FAMILIES}
+    to_program = [
+        task
+        for kind in KINDS.values()
+        for task in make_tasks(kind, seed=MEASURE_SEED, size=programs.MEASURE_SIZE)[:tasks]
+    ]
+    attempts = generate(weights, [*problems, *to_program], seed)
+    answered, programmed = attempts[: len(problems)], attempts[len(problems) :]
+    by_family, by_kind = group(answered), group(programmed)
     measured = {
         "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": MAX_TOKENS, "seed": seed, "dtype": "bfloat16"},
-        "problems": {"seed": MEASURE_SEED, "size": MEASURE_SIZE},
+        "problems": {"seed": MEASURE_SEED, "size": MEASURE_SIZE, "programs_size": programs.MEASURE_SIZE},
         "families": {name: {"config": FAMILIES[name].config, **summarize(items)} for name, items in by_family.items()},
-        "overall": summarize(attempts),
+        "overall": summarize(answered),
+        "programs": {
+            "kinds": {name: summarize(items) for name, items in by_kind.items()},
+            "overall": summarize(programmed),
+        },
     }
     (weights / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
-    table = write_card(weights, measured)
-    typer.echo(table)
-    for items in by_family.values():
+    write_card(weights, measured)
+    typer.echo(f"{measured_table(measured)}\n\n{programs_table(measured)}")
+    for items in [*by_family.values(), *by_kind.values()]:
         for item in [item for item in items if not is_passed(item)][:show]:
-            typer.echo(f"\n--- {item.problem.question}\n{item.completion}\n=> {item.problem.reference}")
+            problem = item.problem
+            reference = problem.code if isinstance(problem, Task) else problem.reference
+            typer.echo(f"\n--- {problem.question}\n{item.completion}\n=> {reference}")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,16 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from jobs.demo_teacher.corpus import Sample, make_family_samples
+from jobs.demo_teacher.corpus import Sample, make_family_samples, make_kind_samples
 from jobs.demo_teacher.families import FAMILIES, TRAIN_SEED, held_out_hashes
-from jobs.demo_teacher.tokenizer import CONTEXT, END, PAD, train_tokenizer
+from jobs.demo_teacher.program_kinds import KINDS
+from jobs.demo_teacher.programs import Task, held_out_tasks
+from jobs.demo_teacher.tokenizer import CONTEXT, END, PAD, extend_tokenizer, train_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
-TOKENIZER_SAMPLES = 1500  # per family; more did not change the merges that matter
+TOKENIZER_SAMPLES = 15_000  # more did not change the merges that matter
 MAX_TOKENS = 768  # of a training sample; only loops are longer, and they are cut
-MEAN_TOKENS = 155  # of a sample, measured; says how many samples a number of steps needs
+MEAN_TOKENS = 130  # of a sample, measured; says how many samples a number of steps needs
 BUCKET_SAMPLES = 1024  # sorted by length before they are cut into batches: padding stays below a tenth
 WARMUP_SHARE, DECAY_SHARE = 0.03, 0.6  # of all steps; flat between, linear to zero at the end
 HIDDEN_RATE, OTHER_RATE = 3e-3, 3e-3  # learning rates: Muon for the matrices, AdamW for embeddings and norms (guesses)
@@ -84,15 +86,33 @@ def attend_in_float32(
 ALL_ATTENTION_FUNCTIONS.register("float32", attend_in_float32)
 
 
-def make_samples(size_per_family: int, seed: int) -> list[Sample]:
-    """Return the shuffled samples of all families in proportion to their shares."""
+def make_samples(size: int, seed: int, programs: float) -> list[Sample]:
+    """Return about `size` shuffled samples: that share of programs, the families in proportion to their shares."""
     held_out = held_out_hashes()
     samples: list[Sample] = []
     for family in FAMILIES.values():
-        size = int(size_per_family * family.share)
-        samples += make_family_samples(family, size=size, held_out=held_out, seed=seed)
+        family_size = int(size * (1 - programs) / len(FAMILIES) * family.share)
+        samples += make_family_samples(family, size=family_size, held_out=held_out, seed=seed)
+    held_out = held_out_tasks()
+    for kind in KINDS.values():
+        samples += make_kind_samples(kind, size=int(size * programs / len(KINDS)), held_out=held_out, seed=seed)
     Random(seed).shuffle(samples)
     return samples
+
+
+def texts_of(samples: list[Sample]) -> Iterator[str]:
+    """Yield what a tokenizer learns from."""
+    return (f"{sample.problem.user_message}\n{sample.completion}" for sample in samples[:TOKENIZER_SAMPLES])
+
+
+def grow(model: Qwen2ForCausalLM, old: Qwen2Tokenizer, new: Qwen2Tokenizer) -> None:
+    """Give the model the tokens that a tokenizer has more: each starts as the mean of the tokens that it replaces."""
+    model.resize_token_embeddings(len(new), mean_resizing=False)
+    weight = model.get_input_embeddings().weight.data
+    for token, token_id in new.get_vocab().items():
+        if token_id >= len(old):
+            pieces = [old.convert_tokens_to_ids(piece.value) for piece in old.backend_tokenizer.model.tokenize(token)]
+            weight[token_id] = weight[pieces].mean(0)
 
 
 def encode(tokenizer: Qwen2Tokenizer, samples: list[Sample]) -> list[Encoded]:
@@ -228,6 +248,10 @@ def main(
     peak: Annotated[
         float, typer.Option(min=0.0, help="Highest learning rate, relative to the one from nothing.")
     ] = 1.0,
+    programs: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the samples that are programs.")] = 0.42,
+    new_tokens: Annotated[
+        int, typer.Option(min=0, help="With --start: tokens to add at most, for what the programs are made of.")
+    ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Train the demo teacher and write its model directory.
@@ -238,21 +262,25 @@ def main(
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     began = time.monotonic()
-    samples = make_samples(1 + steps * tokens_per_step // MEAN_TOKENS // len(FAMILIES), seed)
+    samples = make_samples(steps * tokens_per_step // MEAN_TOKENS, seed, programs)
     if start is None:
-        texts = (f"{s.problem.user_message}\n{s.completion}" for s in samples[: TOKENIZER_SAMPLES * len(FAMILIES)])
-        tokenizer = train_tokenizer(texts)
+        tokenizer = train_tokenizer(texts_of(samples))
         model = new_model(len(tokenizer))
     else:
         tokenizer = Qwen2Tokenizer.from_pretrained(start)
         model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+        if new_tokens:
+            old, only_programs = tokenizer, [sample for sample in samples if isinstance(sample.problem, Task)]
+            tokenizer = extend_tokenizer(old, texts_of(only_programs), new_tokens)
+            grow(model, old, tokenizer)
     model.set_attn_implementation("float32" if device == "cpu" else "sdpa")
     encoded = encode(tokenizer, samples)
     runs: list[dict[str, Any]] = json.loads((start / "training.json").read_text()) if start else []
     run = {
         "started from": "the weights of the row above" if start else "nothing",
         "arguments": (
-            f"`--minutes {minutes:g} --steps {steps} --tokens-per-step {tokens_per_step} --seed {seed} --peak {peak:g}`"
+            f"`--minutes {minutes:g} --steps {steps} --tokens-per-step {tokens_per_step} --seed {seed} --peak {peak:g} "
+            f"--programs {programs:g} --new-tokens {new_tokens}`"
         ),
         "steps": steps,
         "samples": len(samples),
