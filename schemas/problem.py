@@ -99,15 +99,23 @@ class AssertTest:
 
 
 TestCase = StdinTest | FunctionTest | AssertTest
-CompareMode = Literal["tokens", "lines", "exact", "float", "unordered_tokens", "checker"]
-COMPARE_MODES: Final[tuple[CompareMode, ...]] = ("tokens", "lines", "exact", "float", "unordered_tokens", "checker")
+CompareMode = Literal["tokens", "lines", "exact", "float", "unordered_tokens", "livecodebench", "checker"]
+COMPARE_MODES: Final[tuple[CompareMode, ...]] = (
+    "tokens",
+    "lines",
+    "exact",
+    "float",
+    "unordered_tokens",
+    "livecodebench",  # that benchmark's own rule, so that numbers can be compared
+    "checker",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
     """How a program's output is compared; ``checker`` is Python source defining ``check(inp, out, exp) -> bool``."""
 
-    mode: CompareMode = "tokens"
+    mode: CompareMode = field(default="tokens", kw_only=False)
     abs_tol: float = 0.0
     rel_tol: float = 0.0
     checker: str | None = None

@@ -64,3 +64,17 @@ MAX_TASKS_PER_WORKER: Final = 500  # then a fresh process: sympy's caches grow (
 MAX_MESSAGE_BYTES: Final = 4 * 1_048_576  # one JSON message to or from a worker: payloads are capped far below
 ZYGOTE_START_S: Final = 120.0  # imports take 1 to 4 s here; a machine so loaded that they take 120 s is broken (guess)
 ZYGOTE_REPLY_S: Final = 30.0  # a fork or a kill takes milliseconds; reaping a process of some GB maybe a second (guess)
+
+# --- judged programs -------------------------------------------------------------------------------------------------
+SLOT_START_S: Final = 60.0  # a slot takes 0.1 s to start (measured); a machine that takes 60 s is broken (guess)
+SLOT_GRACE_S: Final = 10.0  # beyond the wall limit, in which a slot must have killed a program and answered (guess)
+MAX_STDERR_BYTES: Final = 65_536  # of a program's errors that are kept (note on the sandbox)
+MAX_ANSWERS_MB: Final = 16  # of a function's answers in one program: they are read by the caller (guess)
+MAX_BINARY_MB: Final = 128  # of a compiled program: a giant static array makes them grow (guess)
+COMPILE_CPU_S: Final = 30.0  # bits/stdc++.h takes 1.4 s alone, 6 s on a loaded machine (note on the sandbox)
+COMPILE_MEMORY_MB: Final = 1_024  # of a compiler's process (note on the sandbox)
+MAX_CLAIM_ITEMS: Final = 1_000_000  # of a list or text that an assert puts together (guess)
+MAX_CLAIM_BITS: Final = 100_000  # of a power that an assert computes (guess)
+MAX_CACHED_VERDICTS: Final = 4_096  # of judged programs: a group's samples repeat within minutes (guess)
+MAX_CACHED_PROGRAMS: Final = 64  # compiled ones: some KB to MB each (guess)
+MAX_PROGRAM_CHARS: Final = 1_048_576  # of a source: no solution of a problem has a megabyte (guess)

@@ -1,0 +1,368 @@
+"""The surroundings of judged programs: namespaces and a small root (tier A), or what is possible without (B, C).
+
+Made once per slot; each program's process then adds its own layers (``enter``). Tier A: user, pid, mount, network, ipc
+and uts namespaces, a read-only root of interpreter and libraries, a scratch folder of limited size. B: root without
+namespaces (as in a default container): a user id of its own. C: none of both: the caller's own user. Landlock, the
+seccomp filter, limits and ``no_new_privs`` are in all of them; without these two a slot does not start (tier D). Knows
+the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import stat
+import sys
+import sysconfig
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from verifiers.sandbox import kernel
+
+SCRATCH: Final = "/work"
+BUILD: Final = "/build"
+HEADERS: Final = "/headers"
+SCRATCH_OPTIONS: Final = "size=64m,nr_inodes=4096,mode=0777"  # bytes and files of one run (note on the sandbox)
+BUILD_OPTIONS: Final = "size=512m,nr_inodes=256,mode=0755"  # compiler output; the binary of 4.2 stays in it
+DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+SYSTEM_FOLDERS: Final = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libexec", "/usr/bin", "/usr/include",
+                         "/usr/local/lib", "/usr/local/include", "/usr/share/zoneinfo")  # fmt: skip
+LIBRARIES: Final = ("/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib")
+COMPILER: Final = (HEADERS, "/bin", "/usr/bin", "/usr/libexec", "/usr/include", "/usr/local/include")
+SMALL_FILES: Final = ("/etc/ld.so.cache",)
+FIRST_USER: Final = 1_900_000_000  # user ids far above those that anybody has; four per slot, by its process id
+USERS_PER_SLOT: Final = 4
+MAX_SLOT_PROCESS: Final = 1 << 22  # kernel's bound on process ids
+FENCE_MB: Final = 1_024  # address space above the memory limit: reserved is not used (note on the sandbox)
+MAX_OPEN_FILES: Final = 64
+MAX_STACK_BYTES: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jail:
+    """What a slot has: its tier, the users of programs and of tests, and what of the file system is there."""
+
+    tier: str
+    program_user: int | None  # None: the caller's own, nothing can be changed
+    test_user: int | None
+    has_proc: bool
+    why_not: str = ""  # what kept it from a higher tier
+
+    @property
+    def has_scratch(self) -> bool:
+        """Whether programs have a folder to write in."""
+        return self.tier == "A"
+
+
+def standard_library() -> str:
+    """Return the folder of the running interpreter's standard library."""
+    return sysconfig.get_path("stdlib")
+
+
+def build(wanted: str, headers: str) -> Jail:
+    """Put this process into the highest tier that works, but none above ``wanted``.
+
+    ``headers`` is a folder that compilers may read, or empty. In tier A the caller stays outside as a watcher and never
+    returns: a child continues inside.
+
+    Raises:
+        OSError: If not even tier C is possible; says what is missing.
+    """
+    if not kernel.landlock_abi():
+        raise OSError("Landlock is not available (Linux 5.13 and later have it, if it is in the boot parameter lsm=)")
+    why_not = "" if wanted == "A" else f"tier {wanted} was asked for"
+    if wanted == "A":
+        try:
+            return _enter_namespaces(headers)
+        except OSError as error:
+            why_not = f"no namespaces: {error.strerror or error}"
+    if wanted in ("A", "B") and os.geteuid() == 0 and _can_change_user():
+        first = _first_user()
+        return Jail(tier="B", program_user=first + 1, test_user=first + 2, has_proc=_sees_proc(), why_not=why_not)
+    if wanted in ("A", "B"):
+        why_not += "; user ids cannot be changed" if os.geteuid() == 0 else "; not root"
+    return Jail(tier="C", program_user=None, test_user=None, has_proc=_sees_proc(), why_not=why_not)
+
+
+def _sees_proc() -> bool:
+    return os.path.exists(f"/proc/{os.getpid()}/statm")
+
+
+def _first_user() -> int:
+    """Return the first of this slot's user ids: those of no other slot on this machine, where there are enough."""
+    with open("/proc/self/uid_map") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    wanted = FIRST_USER + USERS_PER_SLOT * (os.getpid() % (1 << 22))
+    if any(inside <= wanted and wanted + USERS_PER_SLOT <= inside + count for inside, _, count in ranges):
+        return wanted
+    inside, _, count = max(ranges, key=lambda item: item[2])
+    slots = max((count - 1_000) // USERS_PER_SLOT // 2, 1)  # the upper half of what there is
+    return inside + count - USERS_PER_SLOT * (1 + os.getpid() % slots)
+
+
+def _can_change_user() -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresuid(*[_first_user() + 1] * 3)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+# --- tier A ----------------------------------------------------------------------------------------------------------
+
+
+def _enter_namespaces(headers: str) -> Jail:
+    """Continue in a child that is the first process of new namespaces; this process watches it and ends with it."""
+    is_root = os.geteuid() == 0
+    first = _first_user()
+    _try_namespaces(is_root, first, headers)  # in a child: half a jail cannot be undone
+    sources = _unshare(is_root, first, headers)
+    parent = os.getpid()
+    inner = os.fork()
+    if inner:
+        _watch(inner)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() not in (0, parent):
+        os._exit(0)
+    has_proc = _build_root(sources)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    users = (1, 2) if is_root else (None, None)
+    return Jail(tier="A", program_user=users[0], test_user=users[1], has_proc=has_proc)
+
+
+def _sources(headers: str) -> dict[str, int]:
+    """Return descriptors of the folders that the new root shows, by their path; links are kept as links."""
+    wanted = [*SYSTEM_FOLDERS, *SMALL_FILES, standard_library(), "/bin", "/lib", "/lib64", "/lib32"]
+    wanted += [f"/dev/{name}" for name in DEVICES]
+    found = {path: path for path in wanted if os.path.lexists(path)}
+    if headers:
+        found[HEADERS] = headers
+    return {shown: os.open(path, os.O_PATH | os.O_NOFOLLOW) for shown, path in found.items()}
+
+
+def _try_namespaces(is_root: bool, first: int, headers: str) -> None:
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            number = status if status > 0 else 1
+            raise OSError(number, os.strerror(number))
+        return
+    try:
+        sources = _unshare(is_root, first, headers)
+        inner = os.fork()
+        if inner == 0:
+            _build_root(sources)
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
+    except OSError as error:
+        os._exit(min(error.errno or 1, 255))
+
+
+def _unshare(is_root: bool, first: int, headers: str) -> dict[str, int]:
+    """Leave the caller's namespaces; return the sources of the new root.
+
+    Root's jail is mapped to users that exist nowhere else; others map themselves. Sources must be opened inside the new
+    mount namespace and before root's rights to them are gone.
+    """
+    if not is_root:
+        user, group = os.geteuid(), os.getegid()
+        kernel.unshare(kernel.NAMESPACES | kernel.CLONE_NEWUSER)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        return _sources(headers)
+    ready, told = os.pipe(), os.pipe()
+    mine = os.getpid()
+    helper = os.fork()  # only who is outside may map several users
+    if helper == 0:
+        _map_users(mine, first, ready[0], told[1])
+    os.close(told[1])
+    kernel.unshare(kernel.NAMESPACES | kernel.CLONE_NEWUSER)
+    sources = _sources(headers)
+    os.write(ready[1], b"x")
+    answer = os.read(told[0], 1)
+    for fd in (*ready, told[0]):
+        os.close(fd)
+    os.waitpid(helper, 0)
+    if answer != b"y":
+        raise PermissionError(1, "user ids cannot be mapped")
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    return sources
+
+
+def _map_users(process: int, first: int, ready: int, told: int) -> None:
+    os.read(ready, 1)
+    try:
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process}/{name}").write_text(f"0 {first} {USERS_PER_SLOT}")
+    except OSError:
+        os._exit(1)
+    os.write(told, b"y")
+    os._exit(0)
+
+
+def _watch(inner: int) -> None:
+    """End when the inner process does, or with it when whoever started this slot is gone; never returns."""
+    started_by = os.getppid()
+    pidfd = os.pidfd_open(inner)
+    os.closerange(0, pidfd)  # the line to the caller above all: only the inner process may hold it open
+    os.closerange(pidfd + 1, 1 << 16)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    while not poll.poll(500):
+        if os.getppid() != started_by:
+            os.kill(inner, signal.SIGKILL)  # its namespace, and all in it, ends with it
+    os.waitpid(inner, 0)
+    os._exit(0)
+
+
+def _build_root(sources: dict[str, int]) -> bool:
+    """Make a root of interpreter, libraries and a scratch folder, and move into it; return whether it has /proc."""
+    kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    root = "/tmp" if os.path.isdir("/tmp") else "/mnt"
+    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,nr_inodes=512,mode=0755")
+    os.chdir(root)
+    for path, fd in sources.items():
+        _show(path, fd)
+    for name in ("proc", SCRATCH[1:], BUILD[1:]):
+        os.mkdir(name, 0o755)
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
+    os.symlink(SCRATCH, "tmp")
+    has_proc = _mount_proc()
+    kernel.pivot_root_here()
+    kernel.make_read_only("/", recursive=False)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags | kernel.MS_NOEXEC, SCRATCH_OPTIONS)
+    kernel.mount("tmpfs", BUILD, "tmpfs", flags, BUILD_OPTIONS)
+    for fd in sources.values():
+        os.close(fd)
+    return has_proc
+
+
+def _show(path: str, fd: int) -> None:
+    """Bind what the descriptor stands for at the same path below the working folder, read-only."""
+    place = path[1:]
+    os.makedirs(os.path.dirname(place) or ".", 0o755, exist_ok=True)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISLNK(mode):
+        os.symlink(os.readlink("", dir_fd=fd), place)
+        return
+    if stat.S_ISDIR(mode):
+        os.makedirs(place, 0o755, exist_ok=True)
+    else:
+        os.close(os.open(place, os.O_CREAT, 0o644))
+    kernel.mount(f"/proc/self/fd/{fd}", place, flags=kernel.MS_BIND | kernel.MS_REC)
+    if not path.startswith("/dev/"):
+        kernel.make_read_only(place, recursive=True)
+
+
+def _mount_proc() -> bool:
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    for options in ("hidepid=2,subset=pid", "hidepid=2"):
+        with suppress(OSError):
+            kernel.mount("proc", "proc", "proc", flags, options)
+            return True
+    return False
+
+
+def renew_scratch() -> None:
+    """Throw away what a program left in its folder, by a fresh file system: no tree can be too deep for that."""
+    if os.listdir(SCRATCH):
+        kernel.unmount(SCRATCH)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, SCRATCH_OPTIONS)
+
+
+# --- in each program's process ---------------------------------------------------------------------------------------
+
+
+def python_rules(jail: Jail) -> list[tuple[str, int]]:
+    """Return what a Python program may read and write."""
+    rules = [(path, kernel.READ) for path in (*LIBRARIES, *SMALL_FILES, standard_library(), "/usr/share/zoneinfo")]
+    rules += [(f"/dev/{name}", kernel.READ) for name in DEVICES] + [("/dev/null", kernel.WRITE_FILE)]
+    if jail.has_scratch:
+        rules.append((SCRATCH, kernel.READ | kernel.WRITE))
+    if jail.has_proc and jail.tier == "A":
+        rules.append(("/proc", kernel.READ))
+    return rules
+
+
+def binary_rules(jail: Jail, folder: str) -> list[tuple[str, int]]:
+    """Return what a compiled program may: start from its folder, load libraries, use the scratch folder."""
+    allowed = kernel.READ | kernel.EXECUTE
+    return [*python_rules(jail), (folder, allowed), *((path, allowed) for path in LIBRARIES)]
+
+
+def compiler_rules(jail: Jail, folder: str) -> list[tuple[str, int]]:
+    """Return what a compiler may: read headers and libraries, run its parts, write into one folder."""
+    allowed = kernel.READ | kernel.EXECUTE
+    rules = [(path, allowed) for path in (*LIBRARIES, *COMPILER)]
+    return [*rules, *python_rules(jail), (folder, allowed | kernel.WRITE)]
+
+
+def limit(*, cpu_s: int, memory_mb: int, file_mb: int, processes: int | None = None) -> None:
+    """Set the hard limits of this process: fences behind what is watched from outside.
+
+    CPU time in whole seconds; memory as address space, well above the limit that is watched.
+    """
+    memory = memory_mb << 20
+    hard = {
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_AS: memory + (FENCE_MB << 20),
+        resource.RLIMIT_FSIZE: file_mb << 20,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_STACK: min(max(memory, 64 << 20), MAX_STACK_BYTES),
+    }
+    for kind, value in hard.items():
+        most = resource.getrlimit(kind)[1]
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(kind, (value, value))
+    if processes is not None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+
+
+def become(user: int | None) -> None:
+    """Take on a program's user, for good."""
+    if user is None:
+        with suppress(OSError):  # nothing to drop where nothing was had
+            kernel.drop_capabilities()
+        return
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)  # from 0 to another: all capabilities go
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else /dev/stdin, a link into /proc/self, is not its own
+
+
+def lock(ruleset: int, program_filter: bytes) -> None:
+    """Lock the door: no new privileges, Landlock, the filter, in this order."""
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.landlock_restrict(ruleset)
+    kernel.install_filter(program_filter)
+
+
+def close_others(keep: Sequence[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and these."""
+    start = 3
+    for fd in sorted({fd for fd in keep if fd >= 3}):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, 1 << 16)
+
+
+assert sys.platform == "linux", f"the sandbox needs Linux, this is {sys.platform}"
