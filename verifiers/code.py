@@ -120,8 +120,8 @@ def judge_code_completion(
 ) -> Verdict:
     """Return the verdict on the program in a completion: its response's last fenced block in the language.
 
-    All else is as for ``judge_program``. Code in the thinking never counts. Without a block in the language the last block
-    without a language counts; without any, the answer is ``no_code``.
+    All else is as for ``judge_program``. Code in the thinking never counts. Without a block in the language the last
+    block without a language counts; without any, the answer is ``no_code``.
     """
     wanted = _as_tests(tests, language, limits, compare)
     found = find_code(completion, wanted.language)
@@ -134,6 +134,22 @@ def judge_code_completion(
     start, end = found
     check = _judge(completion[start:end], wanted, sandbox or default_sandbox())
     return Verdict(reference_hash=None, checks=(replace(check, start=start, end=end),))
+
+
+def run_program(source: str, stdin: str, *, language: str, limits: Limits, sandbox: Sandbox) -> Ran | None:
+    """Return how a program runs on one standard input, with what it wrote; None if it does not compile.
+
+    For people who want to see what a judged program does; a Python program that does not compile says so on its errors.
+
+    Raises:
+        SlotError: If the sandbox failed.
+    """
+    tests = Tests(cases=(), limits=limits, language=language)
+    judging = _Judging(_bytes(source), tests, sandbox, _state_of(sandbox).compiler, _Tally())
+    try:
+        return judging.runner()(_bytes(stdin))
+    except _Failed:
+        return None
 
 
 def find_code(completion: str, language: str) -> tuple[int, int] | None:
@@ -273,7 +289,7 @@ class _Judging:
 
     def _on_stdin(self, cases: Sequence[StdinTest]) -> None:
         compare = self._tests.compare
-        run = self._runner()
+        run = self.runner()
         written: list[bytes] = []
         for case in cases:
             ran = self._timed(lambda case=case: run(_bytes(case.input)))  # type: ignore[misc]
@@ -289,7 +305,8 @@ class _Judging:
             self._tally.tests_passed -= len(cases)
             self._check_all([(case.input, text, case.expected) for case, text in zip(cases, texts, strict=True)])
 
-    def _runner(self) -> Callable[[bytes], Ran]:
+    def runner(self) -> Callable[[bytes], Ran]:
+        """Return what runs the program on a standard input; compiles it first where its language asks for that."""
         if self._tests.language == "python":
             return lambda stdin: self._sandbox.run_script(self._source, stdin, self._limits)
         program = self._compiler.compile(self._source)

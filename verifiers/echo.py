@@ -48,6 +48,7 @@ DIALOGUE: Final = re.compile(
     r"diálogo|حوار|संवाद|hội thoại|บทสนทนา",
     re.IGNORECASE,
 )
+ANSWER_TAG: Final = re.compile(r"</?answer>", re.IGNORECASE)
 NOT_LETTERS: Final = re.compile(r"[\W_]+")
 # What one of the above needs in the text, as substrings: most texts have none.
 TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>", "os>")
@@ -100,12 +101,12 @@ def _another_turn(view: View) -> Finding | None:
 def _problem_again(view: View) -> Finding | None:
     """The thinking or the response is the problem and nothing else, or the problem stands there three times."""
     problem = _plain_problem(view.problem)
-    if len(problem) < MIN_PROBLEM_LETTERS:
+    if len(problem) + sum(letter >= "\u1100" for letter in problem) < MIN_PROBLEM_LETTERS:  # Chinese says more in fewer
         return None
     middle = view.problem.strip()
     probe = middle[len(middle) // 2 : len(middle) // 2 + PROBE_CHARS]
     for part in view.parts:
-        if len(part.text) <= 2 * len(view.problem) + 40 and _plain(part.text) == problem:
+        if len(part.text) <= 2 * len(view.problem) + 40 and _plain(ANSWER_TAG.sub("", part.text)) == problem:
             return Finding(Reason.PROMPT_ECHO, part.start, part.start + len(part.text), 1, 0)
         if part.text.count(probe) <= MAX_ECHOES:
             continue
@@ -137,6 +138,8 @@ OPENING: Final = re.compile(r"[\s*_>#]{0,20}(?:<answer>)?[\s*_>#]{0,20}", re.IGN
 def find_refusal(view: View) -> Finding | None:
     """Return a refusal that the response begins with, where no solution follows."""
     if view.domain is Domain.WRITING and APOLOGY.search(view.problem):
+        return None
+    if view.domain is Domain.TRANSLATION and REFUSAL.search(view.problem):
         return None
     start = view.response.start
     begin = OPENING.match(view.text, start)

@@ -13,7 +13,7 @@ from typing import Final
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
-from verifiers.view import Finding, View
+from verifiers.view import Cover, Finding, View, code_spans
 
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 REPLACEMENT: Final = re.compile("\ufffd")
@@ -26,6 +26,69 @@ MOJIBAKE: Final = re.compile(
 RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
 READ_AS_GBK: Final = re.compile(r"锟斤拷|烫烫|屯屯|[銆锛鐨鍦杩涓]{2}")  # UTF-8 or nothing, read as GBK
+HAN_RUN: Final = re.compile(r"[\u3400-\u9fff\ue000-\uf8ff]{6,}")
+MIN_DECODED: Final = 4  # letters that a run of Han letters, as GBK, is as UTF-8: no real one has three (guess)
+# UTF-8 read as Windows-1251: a lead byte as Р or С, then signs and letters that Russian never has there.
+READ_AS_1251: Final = re.compile(
+    r"(?:[РСЃЌвЏ][\u00a0-\u00bf\u0402-\u040f\u0451-\u045f\u0490\u0491\u2013-\u203a\u20ac\u2116\u2122]\s?){3,}"
+)
+ESCAPES: Final = re.compile(r"(?:\\u[0-9a-fA-F]{4}\s?){6,}")
+# Words that nobody can say: five consonants in a row, or four letters without a vowel.
+UNSAYABLE: Final = re.compile(rb"[cv]*c{5}[cv]*|(?<![cvx])c{4,}(?![cvx])")  # in sounds: c consonant, v vowel, x other
+SOUNDS: Final = bytes(
+    ord(
+        "v"
+        if chr(code) in "aeiouy"
+        else "c"
+        if "a" <= chr(code) <= "z"
+        else "x"
+        if chr(code) == "?" or chr(code).isalnum()
+        else " "
+    )
+    for code in range(256)
+)
+DRAWN_OUT: Final = re.compile(r"([a-z])\1\1")  # hmmm, brrr
+MIN_UNSAYABLE: Final = 5  # of 16 words in a row (guess)
+UNSAYABLE_REACH: Final = 16 * 8  # characters
+CIPHER: Final = re.compile(
+    r"cipher|cypher|encrypt|decrypt|decode|encode|caesar|anagram|scrambl|rot-?13|letters|string", re.I
+)
+# Words one after another that no sentence holds together: few of the words that tie, many that link, no sign between.
+BARE_RUN: Final = re.compile(r"[A-Za-z]+(?: [a-z]+| [A-Z][a-z]*){23,}")
+LINKS: Final = frozenset(
+    [
+        "because",
+        "therefore",
+        "although",
+        "however",
+        "whereas",
+        "hence",
+        "whereby",
+        "unless",
+        "upon",
+        "beyond",
+        "under",
+        "within",
+        "against",
+        "although",
+        "since",
+        "while",
+        "whether",
+        "though",
+        "until",
+        "into",
+        "across",
+        "among",
+        "seldom",
+        "almost",
+        "thus",
+        "besides",
+        "despite",
+    ]
+)
+MIN_LINKS: Final = 4  # different ones within BARE_WORDS words (guess)
+BARE_WORDS: Final = 40
+MAX_TIES: Final = 0.16  # share of the words that tie: half of what prose has at the least (measured on real traces)
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
@@ -102,6 +165,9 @@ COUNTED: Final = (  # what must occur, the pattern, how many are one too many
 )
 
 
+READ_AS_GBK_MARKS: Final = re.compile(r"[銆锛鐨鍦杩涓鎶姹鏁鍙鏄鎴绗鍏璁鏈]")
+
+
 def find_garbled(view: View) -> Finding | None:
     """Return the first kind of wreckage that there is too much of."""
     return next(filter(None, _candidates(view)), None)
@@ -115,9 +181,14 @@ def _candidates(view: View) -> Iterator[Finding | None]:
         yield _too_many(text, ENTITIES, 6)
     if "<0x" in text:
         yield _too_many(text, RAW_TOKENS, 5)
+    if "\\u" in text and view.domain is not Domain.CODE and "\\u" not in view.problem:
+        yield _too_many(text, ESCAPES, 1)
     if view.domain is not Domain.CODE:
         yield _symbol_soup(view)
         yield _token_soup(view)
+        yield _unsayable(view)
+        if view.language == "en":
+            yield _bare_words(view)
     if text.isascii():
         return
     yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
@@ -125,8 +196,11 @@ def _candidates(view: View) -> Iterator[Finding | None]:
     for needed, pattern, least in COUNTED:
         if needed.search(odd):
             yield _too_many(text, pattern, least)
+    if READ_AS_GBK_MARKS.search(odd):
+        yield _read_as_gbk(view)
     if max(view.letters) >= "\u0400" and CYRILLIC.search(odd):
         yield _mixed_words(view)
+        yield _too_many(text, READ_AS_1251, 1)
     if sum(pattern.search(odd) is not None for pattern in LETTERS) + 1 >= MIN_SALAD_SCRIPTS:
         yield _salad(view)
 
@@ -149,6 +223,46 @@ def _mixed_words(view: View) -> Finding | None:
         return None
     odd = [match for match in found if not MIXED_EXCEPT.match(view.text, max(match.start() - 6, 0))]
     return Finding(Reason.GARBLED, odd[0].start(), odd[-1].end(), len(odd), 2) if len(odd) >= 2 else None
+
+
+def _read_as_gbk(view: View) -> Finding | None:
+    """Han letters that are other Han letters when their bytes in GBK are read as UTF-8, which no real text is."""
+    for match in islice(HAN_RUN.finditer(view.text), MAX_COUNTED):
+        again = match[0].encode("gb18030", "ignore").decode("utf-8", "ignore")
+        num_letters = sum("\u3000" <= letter <= "\u9fff" or letter >= "\uff00" for letter in again)
+        if num_letters >= MIN_DECODED and num_letters * 2 >= len(match[0]):
+            return Finding(Reason.GARBLED, match.start(), match.end(), num_letters, MIN_DECODED)
+    return None
+
+
+def _unsayable(view: View) -> Finding | None:
+    """Several words that nobody can say within a few words: keys struck at random."""
+    sounds = view.text.encode("latin-1", "replace").translate(SOUNDS)
+    if (b"ccccc" not in sounds and b" cccc " not in sounds) or CIPHER.search(view.problem):
+        return None
+    code = Cover(code_spans(view.text))
+    matches = islice(UNSAYABLE.finditer(sounds), MAX_COUNTED)
+    found = [match.span() for match in matches if not code.holds(*match.span())]
+    found = [(start, end) for start, end in found if not DRAWN_OUT.search(view.text, start, end)]
+    for index in range(len(found) - MIN_UNSAYABLE + 1):
+        start, end = found[index][0], found[index + MIN_UNSAYABLE - 1][1]
+        words = {view.text[first:last] for first, last in found[index : index + MIN_UNSAYABLE]}
+        if end - start <= UNSAYABLE_REACH and len(words) == MIN_UNSAYABLE:
+            return Finding(Reason.GARBLED, start, end, MIN_UNSAYABLE, MIN_UNSAYABLE)
+    return None
+
+
+def _bare_words(view: View) -> Finding | None:
+    """A row of words without any sign between them, of which few tie and many link: word salad."""
+    for match in BARE_RUN.finditer(view.text):
+        words = match[0].lower().split()
+        for start in range(0, max(1, len(words) - BARE_WORDS // 2), BARE_WORDS // 2):
+            window = words[start : start + BARE_WORDS]
+            num_links = len(LINKS.intersection(window))
+            num_ties = sum(word in TIES for word in window)
+            if num_links >= MIN_LINKS and num_ties <= MAX_TIES * len(window):
+                return Finding(Reason.GARBLED, match.start(), match.end(), num_links, MIN_LINKS)
+    return None
 
 
 def _salad(view: View) -> Finding | None:

@@ -111,6 +111,63 @@ FUNCTION_WORDS: Final[dict[str, frozenset[str]]] = {
     "tr": _words("bir bu buna da de değil gibi göre her iki ile ise için kadar olan olarak sonra ve şimdi şu"),
     "pl": _words("ale czy dla do dwa i jak jest mamy na nie od oraz po przez się są teraz to w więc z że"),
 }
+# What is said in passing, with the function words the stuff of short remarks: "Das ist klar", "Muy bien".
+COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
+    "en": _words(
+        "okay actually right good done correct wrong really double look again yes no sure fine easy hello thanks great "
+        "perfect nice well hmm see sum me say try go come back think thought wait got true false exactly indeed "
+        "simple clear clearly step work works out here"
+    ),
+    "de": _words(
+        "klar gut richtig falsch fertig stimmt passt genau moment warte mal nein ja danke bitte hallo gute guten nacht "
+        "morgen tag lösung antwort ergebnis rechnung prüfen rechnen sehen leicht einfach wahr sicher natürlich weiter "
+        "zurück schauen bin doch etwas alles nichts war wäre so auch mir mich dir fällt heißt bedeutet"
+    ),
+    "fr": _words(
+        "bien sûr voilà fini terminé d'accord exact exactement vrai faux bon bonne attends attendez voyons regardons "
+        "parfait simple facile réponse résultat calcul ça oui non merci bonjour bonsoir nuit je pense suis peux "
+        "correct correcte juste besoin vérifier voir dire fin de la que"
+    ),
+    "es": _words(
+        "bien claro listo lista perfecto correcto correcta cierto falso fácil bueno buena buenas buenos noches días "
+        "tardes gracias hola sí espera veamos vamos ver eso la respuesta resultado solución acuerdo exacto aquí tengo "
+        "creo una vez verdad hecho a no sencillo hacer decir esto de el me te lo"
+    ),
+    "pt": _words(
+        "bem muito certo correto clara claro pronto perfeito fácil bom boa noite dia obrigado olá sim espere vejamos "
+        "vamos ver a resposta resultado está aqui acho verdade feito simples fazer dizer é de que no se o me te lo isso"
+    ),
+    "it": _words(
+        "bene molto certo giusto corretto chiaro perfetto facile finito fatto ecco buona buongiorno sera grazie ciao sì "
+        "aspetta vediamo risposta risultato va tutto qui semplice bisogna fare la che di un"
+    ),
+    "nl": _words("goed klaar klopt juist makkelijk antwoord wacht dank hallo zien ja nee we kijken eens even"),
+    "id": _words(
+        "baik benar salah selesai mudah tunggu terima kasih jawaban jawabannya hasilnya tiga empat lima enam tujuh "
+        "delapan sembilan puluh ratus kita lihat"
+    ),
+    "pl": _words("dobrze tak jest odpowiedź wynik gotowe łatwe poczekaj sprawdźmy zobaczmy mamy"),
+    "tr": _words("tamam evet hayır doğru cevap sonuç kolay bekle bakalım şimdi"),
+}
+# Of other languages, and at home in all of them.
+BORROWED_PHRASES: Final = frozenset(
+    (
+        "c'est la vie",
+        "que sera sera",
+        "qué será será",
+        "bon voyage",
+        "mamma mia",
+        "hasta la vista",
+        "à la carte",
+        "en passant",
+        "en bloc",
+        "fait accompli",
+        "no problem",
+        "if and only if",
+        "et voilà",
+        "adiós amigo",
+    )
+)
 # English words that are function words elsewhere: no sign of another language in English.
 ALSO_ENGLISH: Final = _words("due plus sin son die come pour war hat man solo media dos par sera non")
 # Words of one language and no other: one of them in prose is enough.
@@ -128,9 +185,27 @@ TELLING: Final[dict[str, str]] = {
         "es": _words("pues verificamos obtenemos luego después calculamos también respuesta porque además entonces"),
         "pt": _words("obtemos resposta não além então portanto também você"),
         "it": _words("perché dunque risposta quindi"),
+        "en": _words("actually because therefore doesn't let's that's we'll would"),
         "vi": _words("những vậy được chúng không"),
     }.items()
     for word in words
+}
+# Names of languages as Vietnamese writes them, behind "tiếng".
+NAMES_BEHIND_TIENG: Final = {
+    "anh": "en",
+    "pháp": "fr",
+    "đức": "de",
+    "nhật": "ja",
+    "hàn": "ko",
+    "trung": "zh",
+    "hoa": "zh",
+    "nga": "ru",
+    "tây ban nha": "es",
+    "bồ đào nha": "pt",
+    "ý": "it",
+    "thái": "th",
+    "ả rập": "ar",
+    "việt": "vi",
 }
 VIETNAMESE: Final = re.compile(r"[ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹđơưĐƠƯ]")
 PINYIN_TONES: Final = re.compile(r"[āēīōūǖǎěǐǒǔǚǘǜ]")

@@ -19,20 +19,23 @@ from schemas.problem import Domain
 from schemas.verdict import Reason
 from verifiers.language_data import (
     ALSO_ENGLISH,
+    BORROWED_PHRASES,
     CHINESE_ONLY,
+    COMMON_WORDS,
     FUNCTION_WORDS,
     GREEK_ACCENTS,
     HAN_IN_JAPANESE,
     LANGUAGE_NAMES,
     LANGUAGE_SCRIPTS,
     LATIN,
+    NAMES_BEHIND_TIENG,
     PINYIN,
     PINYIN_TONES,
     SCRIPT_RANGES,
     TELLING,
     VIETNAMESE,
 )
-from verifiers.view import Cover, Finding, Part, View, code_spans
+from verifiers.view import Cover, Finding, Part, View, code_spans, fenced_spans
 
 ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
 MATH: Final = re.compile(  # never across another opening: what is not closed costs its own length
@@ -76,6 +79,22 @@ MAX_PIECES: Final = 5_000  # of a part that are kept: as many are no slip
 MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
 
 
+TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
+TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
+MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
+MIN_SHORT_LETTERS: Final = 6
+MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
+MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
+MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
+PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
+UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
+
+
+YEAR_REACH: Final = 8  # characters behind a row in which a year in brackets ends
+IN_QUOTES: Final = re.compile(r"\"[^\"\n]{1,200}\"|'[^'\n]{1,200}'")
+WORD: Final = re.compile(r"[^\W\d_]+")
+
+
 class Stretch(NamedTuple):
     """A piece in another language: its place in the text, how many words it has, the language where known."""
 
@@ -104,10 +123,19 @@ class Reading(NamedTuple):
 def read_part(view: View, part: Part) -> Reading:
     """Return what a part is written in; read once for all that ask."""
     if part.name not in view.read:
-        pieces = tuple(islice(foreign_in(part, allowed_by(view.problem), view.domain), MAX_PIECES))
+        allowed = allowed_by(view.problem)
+        if view.domain is Domain.CODE and ("```" in view.text or "~~~" in view.text):
+            allowed = allowed._replace(words=allowed.words | _words_in_strings(view.text))
+        pieces = tuple(islice(foreign_in(part, allowed, view.domain), MAX_PIECES))
         view.read[part.name] = Reading(count_words(part.text), pieces)
     reading: Reading = view.read[part.name]
     return reading
+
+
+def _words_in_strings(text: str) -> frozenset[str]:
+    """Return the words between quotes in blocks of code: what a program says is under discussion."""
+    blocks = " ".join(text[start:end] for start, end in fenced_spans(text))
+    return frozenset(word.casefold() for said in IN_QUOTES.findall(blocks) for word in WORD.findall(said))
 
 
 def find_mixing(view: View) -> Finding | None:
@@ -167,6 +195,7 @@ def allowed_by(problem: str) -> Allowed:
     words = [word.casefold() for word in re.findall(r"[^\W\d_]+", problem)]
     languages = {found for word in words if (found := _named(word)) is not None}
     if not problem.isascii():
+        languages |= {NAMES_BEHIND_TIENG[name] for name in TIENG.findall(problem.casefold())}
         languages |= {LANGUAGE_NAMES[name] for name in _NAMES_WITHOUT_SPACES if name in problem}
     scripts = {
         name for name, pattern in SCRIPT_PATTERNS.items() if any(len(m[0]) > 1 for m in pattern.finditer(problem))
@@ -233,8 +262,10 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch
         yield from _other_scripts(text, part, allowed, domain)
         if part.language == "ja":
             yield from _chinese_in_japanese(text, allowed)
+        if part.language == "ru" and "uk" not in allowed.languages:
+            yield from _ukrainian_in_russian(text, allowed)
         if has_own_script:
-            yield from _latin_in_other(masked(text), part, allowed)
+            yield from _latin_in_other(masked(text), part, allowed, domain)
             return
     yield from _latin_in_latin(part.text, part.language, allowed, domain)
 
@@ -244,6 +275,8 @@ def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
     quoted: Cover | None = None
     for match in _foreign_runs(text, part.language):
         script = match.lastgroup or ""
+        if match[0].casefold() in allowed.words and script not in allowed.scripts:
+            continue
         if script in allowed.scripts and not _is_sentence(match, text, allowed):
             continue
         if script == "han" and part.language == "ko" and _is_inside(match, text, IN_BRACKETS):
@@ -294,14 +327,28 @@ def _chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:
             yield Stretch(match.start(), match.end(), max(1, num_han // 2), "zh")
 
 
+def _ukrainian_in_russian(text: str, allowed: Allowed) -> Iterator[Stretch]:
+    """Sentences with two words in letters that Ukrainian has and Russian has not."""
+    if not any(letter in text for letter in "іїєґ"):
+        return
+    for match in SENTENCE.finditer(text):
+        words = {word.casefold() for word in UKRAINIAN.findall(match[0])} - allowed.words
+        if len(words) >= 2 and not _is_inside(match, text, QUOTED):
+            yield Stretch(match.start(), match.end(), len(words), "uk")
+
+
 # --- Latin letters where another script is the language's own ---------------------------------------------------------
-def _latin_in_other(text: str, part: Part, allowed: Allowed) -> Iterator[Stretch]:
+def _latin_in_other(text: str, part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
     """Sentences in Latin letters; single words, names and terms pass."""
     own = [SCRIPT_PATTERNS[name] for name in LANGUAGE_SCRIPTS[part.language]]
     has_own = any(pattern.search(text) for pattern in own)
     for match in LATIN_RUN.finditer(text):
         words = [word.casefold() for word in LATIN_WORD.findall(match[0])]
         language = _latin_language(match[0], words, "")
+        if len(words) < MIN_WORDS and domain in (Domain.MATH, Domain.LOGIC) and not words[0].isupper():
+            if len(words) > 2 and _everyday("en").issuperset(words) and "en" not in allowed.languages:
+                yield Stretch(match.start(), match.end(), len(words), "en")
+            continue
         if language is None or language in allowed.languages or _is_inside(match, text, QUOTED):
             continue
         num_function = sum(word in FUNCTION_WORDS[language] for word in words) if language in FUNCTION_WORDS else 0
@@ -337,6 +384,11 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
         place = _place_of(words, plain, cursor)
         start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
         cursor = stop
+        row = _foreign_row(words, plain, place, stop, language, allowed)
+        if row is not None and domain not in STRICT_DOMAINS and TITLE.search(plain, start, stop + YEAR_REACH):
+            row = None
+        if row is not None and not code.holds(place, place) and not _is_quoted(plain, row.start, row.end):
+            yield row
         for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
             if match.start() >= stop:
                 break
@@ -346,8 +398,63 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
             found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
             if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
                 yield found
+    if language in FUNCTION_WORDS and (domain in STRICT_DOMAINS or domain is Domain.TRANSLATION):
+        yield from _short_pieces(plain, tokens, language, allowed)
     if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
         yield from _telling_words(plain, tokens, language, allowed)
+
+
+def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed) -> Iterator[Stretch]:
+    """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
+    odd = _everyday_of_others(language)
+    is_vietnamese = language != "vi" and not plain.isascii() and VIETNAMESE.search(plain) is not None
+    found = odd.intersection(tokens)
+    if not found and not is_vietnamese:
+        return
+    if len(found) == 1 and not is_vietnamese and tokens.count(next(iter(found))) == 1:
+        return  # one word is no piece
+    text = masked(plain)
+    for match in PIECE.finditer(text):
+        words = LATIN_WORD.findall(match[0])
+        if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS or any(map(str.isdigit, match[0])):
+            continue
+        small = [word.lower() for word in words]
+        other = _language_of_piece(words, small, language)
+        if other is None or other in allowed.languages or " ".join(small) in BORROWED_PHRASES:
+            continue
+        if allowed.words.issuperset(small) or _is_inside(match, plain, QUOTED):
+            continue
+        yield Stretch(match.start(), match.end(), len(words), other)
+
+
+def _language_of_piece(words: list[str], small: list[str], language: str) -> str | None:
+    if sum(map(len, small)) < MIN_SHORT_LETTERS:
+        return None
+    if language != "vi" and sum(word.islower() and VIETNAMESE.search(word) is not None for word in words) >= 2:
+        return "vi"
+    own = _everyday(language)
+    if sum(word not in own for word in small) < MIN_SHORT_FOREIGN:
+        return None
+    for other in COMMON_WORDS:
+        is_written_so = other == "de" or all(word[0].islower() for word in words[1:])  # else it is a name
+        if other != language and is_written_so and _everyday(other).issuperset(small):
+            return other
+    return None
+
+
+@lru_cache(maxsize=32)
+def _everyday(language: str) -> frozenset[str]:
+    words = FUNCTION_WORDS.get(language, frozenset()) | COMMON_WORDS.get(language, frozenset())
+    return words | ALSO_ENGLISH if language == "en" else words
+
+
+@lru_cache(maxsize=32)
+def _everyday_of_others(language: str) -> frozenset[str]:
+    """Return everyday words of other languages as tokens: with a capital, before a comma or a full stop."""
+    words = {word for other in COMMON_WORDS if other != language for word in _everyday(other)} - _everyday(language)
+    words = {word for word in words if len(word) > 1}
+    words |= {word.capitalize() for word in words}
+    return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", "!", ";"))
 
 
 def _suspicious_rows(tokens: list[str], language: str, *, is_ascii: bool) -> Iterator[tuple[int, int]]:
@@ -362,6 +469,29 @@ def _suspicious_rows(tokens: list[str], language: str, *, is_ascii: bool) -> Ite
         is_odd = has_odd and not odd.isdisjoint(tokens[start:end])
         if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and _is_long(tokens[start:end])):
             yield start, end
+
+
+def _foreign_row(
+    tokens: list[str], text: str, place: int, stop: int, language: str, allowed: Allowed
+) -> Stretch | None:
+    """Return the row itself where it is a clause of another language inside a sentence of the own one."""
+    if len(tokens) < MIN_NO_FUNCTION_WORDS:
+        return None
+    words = LATIN_WORD.findall(" ".join(tokens).lower())
+    counts = {
+        other: len(known.difference(FUNCTION_WORDS.get(language, ())).intersection(words))
+        for other, known in FUNCTION_WORDS.items()
+        if other != language
+    }
+    best = max(counts, key=lambda other: counts[other])
+    if counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words) or best in allowed.languages:
+        return None
+    num_small = sum(map(str.islower, tokens))  # of titles and names most have a capital
+    if counts[best] == MIN_ROW_FUNCTION and (len(words) < MIN_ROW_WORDS or num_small * 5 < len(tokens) * 3):
+        return None
+    if allowed.words.intersection(words) or identify(text[place:stop]) != best:
+        return None
+    return Stretch(place, stop, len(words), best)
 
 
 def _is_long(words: list[str]) -> bool:
@@ -411,12 +541,16 @@ def _foreign_sentence(sentence: str, place: int, language: str, allowed: Allowed
     if "\\" in sentence or "$" in sentence or "/" in sentence or "@" in sentence:
         sentence = ADDRESS.sub(" ", MATH.sub(_blank, sentence))
     if domain not in STRICT_DOMAINS:  # words in quotes and brackets are spoken of
+        if "(" in sentence:
+            sentence = TITLE.sub(" ", sentence)
         sentence = IN_BRACKETS.sub(" ", QUOTED.sub(" ", sentence))
     words = LATIN_WORD.findall(sentence.lower())
     if len(words) < MIN_WORDS:
         return None
     found = _latin_language(sentence, words, language)
     if found is None or found == language or found in allowed.languages:
+        return None
+    if len(set(words)) < 3:  # ha ha ha
         return None
     num_given = len(allowed.words.intersection(words))
     is_discussed = num_given > 0 and domain not in STRICT_DOMAINS and _has_quote_of(sentence, allowed)
@@ -460,7 +594,7 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     if not words:
         return None
     counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
-    mine = counts.pop(language, 0)
+    mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)
     most = counts[best] if best is not None else 0
     if not sentence.isascii():
@@ -485,7 +619,11 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     if mine == 0 and most == 1 and is_long and _is_prose(sentence, words) and identify(sentence) == best:
         return best
     if mine == 0 and len(words) >= MIN_NO_FUNCTION_WORDS:
-        if sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9 and most < 2:
+        if (
+            num_own == 0
+            and sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9
+            and most < 2
+        ):
             return "zh"
         if is_long and _is_prose(sentence, words):
             return identify(sentence) or _if_unlike(sentence, words, language)

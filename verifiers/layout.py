@@ -18,7 +18,7 @@ from verifiers.parser import normal_form
 from verifiers.view import FENCE, Finding, View
 from verifiers.words import as_words
 
-NOT_A_THOUGHT: Final = re.compile(r"\s*(?:n\s*/\s*a|none|null)[\s.]*", re.IGNORECASE)
+NOT_A_THOUGHT: Final = re.compile(r"\s*(?:n\s*/\s*a|none|null|无|没有|無し|なし|特になし|없음)[\s.。]*", re.IGNORECASE)
 INVISIBLE: Final = re.compile(r"[\s\u200b\u200c\u200d\u2060\ufeff]+")
 SOMETHING: Final = re.compile(r"[^\W_]|[^\x00-\u200f\u2028-\u202f\u205f-\u206f\ufeff]")
 HEAD_CHARS: Final = 400  # of a thought, in which letters are counted first
@@ -34,7 +34,7 @@ NUMBER_WORD: Final = re.compile(
 )
 ANSWER_HEAD: Final = 4_000  # characters of a response in which an answer may stand: of its beginning ...
 ANSWER_TAIL: Final = 8_000  # ... and its end
-EMPTY_BOX: Final = re.compile(r"\$*\s*\\boxed\s?\{\s*\}\s*\$*")
+EMPTY_BOX: Final = re.compile(r"\$*\s*\\boxed\s?\{[\s?.…_]*\}\s*\$*")
 UNDETERMINED: Final = re.compile(
     r"\b(?:cannot|can not|can't) be (?:determined|found|known|solved)|not enough (?:information|data)|no solution|"
     r"does not exist|insufficient (?:information|data)|undefined",
@@ -46,9 +46,35 @@ DANGLING: Final = re.compile(
     r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|its)\Z",
     re.IGNORECASE,
 )
+# The same in other languages, at the end of a response; of Japanese and Korean the particles behind a noun.
+DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
+    language: re.compile(rf"(?:{words})\Z", re.IGNORECASE)
+    for language, words in {
+        "de": r"\b(?:und|oder|der|die|das|dem|den|des|ein|eine|einen|einer|mit|von|zur|zum|für|dass|weil|wenn|als|ist|"
+        r"sind|wird|durch|sowie)",
+        "fr": r"\b(?:et|ou|le|la|les|de|du|des|un|une|que|qui|avec|pour|dans|par|est|sont|parce|car|au|aux)|\b[ldcnsqj]['’]",
+        "es": r"\b(?:y|o|el|la|los|las|de|del|un|una|que|con|por|para|en|es|son|porque|al|se|su)",
+        "pt": r"\b(?:e|ou|o|a|os|as|de|do|da|dos|das|um|uma|que|com|por|para|em|no|na|são|porque|ao|se)",
+        "vi": r"\b(?:và|hoặc|của|là|thì|với|cho|trong|những|các|một|bởi|vì|nhưng)",
+        "ru": r"\b(?:и|или|в|на|с|к|из|для|по|от|до|что|как|но|а|не|это|который|которая|чтобы|потому)",
+        "ar": r"\b(?:و|أو|في|من|إلى|على|عن|أن|التي|الذي|هو|هي)",
+        "hi": r"(?:^|\s)(?:और|या|का|की|के|में|से|को|पर|कि|एक)",
+        "th": r"(?:และ|หรือ|ของ|เพราะ|โดย|ซึ่ง|เป็น)",
+        "ja": r"(?<=[\w）」])(?:は|が|を|に|と|で|も|から|ので|および|また、|は、|が、|で、)",
+        "ko": r"\w(?:은|는|을|를|의|와|과|에서|그리고)",
+        "zh": r"(?:，|、|的|和|与|是|在|因为|所以|而且|以及)",
+    }.items()
+}
+# Two answers to choose from, said behind them.
+PICK: Final = re.compile(
+    r"\b(?:pick|choose|take|use|select) (?:whichever|either|one|the one|any)\b|\bwhichever\b|\beither (?:one|of (?:them|these|the two))\b",
+    re.IGNORECASE,
+)
+PICK_REACH: Final = 100  # characters behind the last box in which that counts (guess)
 CUT_TAG: Final = re.compile(
     r"</(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)?$|<(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)$"
 )
+MIN_CUT_CHARS: Final = 12  # of a response that a dangling word cuts: a shorter one may be that word (guess)
 OPEN_FORMULA: Final = re.compile(r"\$[^$\n]{0,80}\\[A-Za-z]+[^$\n]{0,60}$")
 DISPLAYS: Final = ((r"\[", r"\]"), (r"\(", r"\)"), (r"\begin{", r"\end{"))
 PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LOGIC})
@@ -74,7 +100,10 @@ def find_truncation(view: View) -> Finding | None:
         return Finding(Reason.TRUNCATED, end, end)
     if view.finish_reason is FinishReason.STOP:
         return None  # the engine says that it ended by itself: a part left open is malformed, not cut
-    answers = [tag for tag in view.tags if tag.name == "answer"]
+    is_word = view.format is not TraceFormat.ZERO and "<answer>" in view.problem  # the tag is under discussion
+    answers = [] if is_word else [tag for tag in view.tags if tag.name == "answer"]
+    if view.format is not TraceFormat.ZERO and view.think is not None and view.think.end is not None:
+        answers = [tag for tag in answers if tag.start >= view.response.start]
     if view.think is not None and view.think.end is None:
         return None if answers else Finding(Reason.TRUNCATED, view.think.start, end)
     if answers and not answers[-1].is_closing and sum(not tag.is_closing for tag in answers) == 1:
@@ -105,6 +134,10 @@ def _find_cut_sentence(view: View) -> Finding | None:
         return Finding(Reason.TRUNCATED, end, end)
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
+    dangling = DANGLING_IN.get(view.language)
+    if dangling is not None and view.domain in PROSE_DOMAINS and len(response) >= MIN_CUT_CHARS:
+        if dangling.search(response[-24:]) and "\\boxed" not in response:
+            return Finding(Reason.TRUNCATED, end, end)
     if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
         return Finding(Reason.TRUNCATED, end, end)
     return None
@@ -154,8 +187,9 @@ def find_empty_think(view: View) -> Finding | None:
     thought = INVISIBLE.sub(" ", thought)
     if DIGIT.search(thought) and not NOT_A_THOUGHT.fullmatch(thought):
         return None
-    letters = islice(filter(str.isalpha, thought), MIN_THOUGHT_LETTERS)
-    if len(list(letters)) < MIN_THOUGHT_LETTERS or NOT_A_THOUGHT.fullmatch(thought):
+    letters = list(islice(filter(str.isalpha, thought), MIN_THOUGHT_LETTERS))
+    num_letters = sum(1 if letter < "\u1100" else 2 for letter in letters)  # a Chinese or Korean letter says more
+    if num_letters < MIN_THOUGHT_LETTERS or NOT_A_THOUGHT.fullmatch(thought):
         return Finding(Reason.EMPTY_THINK, view.think.start, view.think.end)
     return None
 
@@ -192,9 +226,11 @@ def _has_answer(view: View, part: str) -> bool:
     """Return whether a text of a mathematics response can hold an answer: a number, a formula, a marked word."""
     if len(part) > ANSWER_HEAD + ANSWER_TAIL:
         part = f"{part[:ANSWER_HEAD]}\n{part[-ANSWER_TAIL:]}"
-    boxes = [box for box in find_boxes(part) if part[box.inner.start : box.inner.end].strip()]
+    boxes = [box for box in find_boxes(part) if part[box.inner.start : box.inner.end].strip(" ?.…_")]
     if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)) or boxes:
         return True
+    if EMPTY_BOX.search(part) and not boxes:
+        return NUMBER_WORD.search(part) is not None or UNDETERMINED.search(part) is not None
     if MARKER.search(part) or "**" in part or NUMBER_WORD.search(part) or UNDETERMINED.search(part):
         return True
     if view.language == "en" and SHORT_VERDICT.search(part):
@@ -228,4 +264,7 @@ def find_multiple_answers(view: View) -> Finding | None:
         between = view.text[start : box.outer.start]
         if HEDGE.search(between) and not PART_LABEL.search(between):
             return Finding(Reason.MULTIPLE_ANSWERS, box.outer.start, box.outer.end)
+        assert box.outer.end is not None
+        if box is boxes[-1] and PICK.search(view.text, box.outer.end, box.outer.end + PICK_REACH):
+            return Finding(Reason.MULTIPLE_ANSWERS, boxes[0].outer.start, box.outer.end)
     return None

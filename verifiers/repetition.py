@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from schemas.problem import Domain
 from schemas.readability import Thresholds
 from schemas.trace import FinishReason
 from schemas.verdict import Reason
-from verifiers.view import Finding, Part, View
+from verifiers.view import Cover, Finding, Part, View, fenced_spans
 
 KEY_CHARS: Final = 48  # looked for further up: long enough to be rare in prose (note on readability, 3.1)
 MAX_PLACES: Final = 12  # where the key stands, that are tried as periods: a period may hold its end twice (guess)
@@ -36,11 +37,30 @@ MIN_PARAGRAPHS: Final = 4
 DENSE_SHARE: Final = 0.6  # of a window, that sentences seen before fill, however often each (guess)
 MASKED_RATIO: Final = 0.2  # windows that compress less hold no counter without content (guess)
 MASKED_SHARE: Final = 0.6  # of a window, that such counters fill (guess)
+CUT_REPEATS: Final = 4  # of a stretch at the end of a text that was cut: the decision stands, only its reason is open
+CUT_CHARS: Final = 240
+CUT_LONG_REPEATS: Final = 3
+CUT_LONG_CHARS: Final = 700
+MAX_CODE_CHARS: Final = 4_000  # that repeat inside a closed block of code: boards, fixtures, a traceback (guess)
+MAX_CODE_REPEATS: Final = 40
+VERSE: Final = re.compile(  # a task whose answer comes back to its own lines
+    r"\b(?:song|lyrics?|refrain|chorus|poem|ballad|rhyme|lullaby|hymn|lied|liedtext|gedicht|reim|chanson|po[èe]me|"
+    r"comptine|canci[óo]n|estribillo|poema|can[çc][ãa]o|letra|bài hát|bài thơ)\b|песн|стих|считалк|歌|诗|詩|노래|시를|"
+    r"قصيدة|أغنية|कविता|गीत|เพลง|กลอน",
+    re.IGNORECASE,
+)
 WORK: Final = re.compile(r"\d[^.!?]*[=<>+*/^×÷]|[=<>+*/^×÷][^.!?]*\d")  # a sentence that computes
 # A counter without content says that it goes on looking; an enumeration says what it found.
 STUCK: Final = re.compile(
     r"\b(?:again|once more|still|wait|let me|let us|let's|look|check|try|attempt|start|begin|re-?check|maybe|hmm|"
-    r"think|consider|continue|back to|go on|next|retry)\b",
+    r"think|consider|continue|back to|go on|next|retry|"
+    r"noch ?mals?|noch einmal|wieder|warte|moment|prüfe\w*|versuch\w*|weiter|"
+    r"encore|à nouveau|attend\w*|vérifi\w*|essa\w+|recommen\w+|"
+    r"otra vez|de nuevo|espera|comprob\w+|verifi\w+|intent\w+|sigamos|"
+    r"de novo|outra vez|tent\w+|снова|ещё раз|еще раз|подожд\w+|проверим|проверю|попроб\w+|"
+    r"lần nữa|kiểm tra|thử|chờ|tiếp tục)\b|"
+    r"再|重新|继续|繼續|等等|等一下|试|試|もう一度|再び|確認|待って|続け|다시|한번|확인|잠깐|계속|"
+    r"مرة أخرى|مجدد|انتظر|لنتحقق|فلنراجع|फिर|दोबारा|जाँच|रुको|อีกครั้ง|ตรวจสอบ|ลองใหม่|ต่อไป",
     re.IGNORECASE,
 )
 NEW: Final = re.compile(r"[\d=<>+*/^×÷→|]")
@@ -90,10 +110,17 @@ def _in_part(view: View, part: Part) -> Finding | None:
     text, limits = part.text.rstrip(), view.limits
     if len(text) < limits.min_short_period_chars // 2:
         return None
-    stretch = _loop_at_end(text, limits) or _loop_inside(text, limits)
+    is_cut = view.is_cut and part is view.parts[-1]
+    code = _closed_code(text, view.domain)
+    stretch = _loop_at_end(text, limits, is_cut=is_cut) or _loop_inside(text, limits, code)
     if stretch is not None:
         return _finding(part, stretch.start, stretch.end, stretch.repeats, limits.min_period_repeats)
-    return _similar(view, part, text)
+    return _similar(view, part, text, code)
+
+
+def _closed_code(text: str, domain: Domain) -> list[tuple[int, int]]:
+    """Return the blocks of code that are closed, where code is no defect: what repeats in them was meant to."""
+    return [] if domain is Domain.MATH or ("```" not in text and "~~~" not in text) else fenced_spans(text)
 
 
 def _finding(part: Part, start: int, end: int, value: float, threshold: float, *, is_flag: bool = False) -> Finding:
@@ -101,23 +128,24 @@ def _finding(part: Part, start: int, end: int, value: float, threshold: float, *
 
 
 # --- exact periods ----------------------------------------------------------------------------------------------------
-def _loop_at_end(text: str, limits: Thresholds) -> Stretch | None:
+def _loop_at_end(text: str, limits: Thresholds, *, is_cut: bool) -> Stretch | None:
     for stretch in periods_ending_at(text, len(text), len(text)):
         if _is_drawing(text, stretch):
             continue
         is_long = stretch.repeats >= limits.min_period_repeats and stretch.num_chars >= limits.min_period_chars
-        is_short = (
-            stretch.repeats >= limits.min_short_period_repeats
-            and stretch.num_chars
-            * (1 if text[stretch.start : stretch.end].isascii() else 2)  # Chinese says more in fewer
-            >= limits.min_short_period_chars
+        num_chars = stretch.num_chars * (1 if text[stretch.start : stretch.end].isascii() else 2)  # Chinese says more
+        is_short = stretch.repeats >= limits.min_short_period_repeats and num_chars >= limits.min_short_period_chars
+        is_cut_loop = is_cut and (
+            (stretch.repeats >= CUT_REPEATS and num_chars >= CUT_CHARS)
+            or (stretch.repeats >= CUT_LONG_REPEATS and num_chars >= CUT_LONG_CHARS)
         )
-        if is_long or is_short:
+        if is_long or is_short or is_cut_loop:
             return stretch
     return None
 
 
-def _loop_inside(text: str, limits: Thresholds) -> Stretch | None:
+def _loop_inside(text: str, limits: Thresholds, code: list[tuple[int, int]]) -> Stretch | None:
+    blocks = Cover(code)
     for stride, reach in ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH)):
         place = stride
         while place < len(text):
@@ -128,7 +156,8 @@ def _loop_inside(text: str, limits: Thresholds) -> Stretch | None:
             for found in periods_ending_at(text, place, reach, max_places=2):
                 stretch = found._replace(end=found.end + _same_ahead(text, found.end - found.period, found.end))
                 step = max(step, stretch.end)
-                if _is_drawing(text, stretch):
+                is_meant = stretch.num_chars <= MAX_CODE_CHARS and stretch.repeats <= MAX_CODE_REPEATS
+                if _is_drawing(text, stretch) or (is_meant and blocks.holds(stretch.start + 1, stretch.end)):
                     continue
                 is_long = stretch.repeats >= limits.min_inner_repeats and stretch.num_chars >= limits.min_inner_chars
                 unit = text[stretch.end - min(stretch.period, 400) : stretch.end]
@@ -191,9 +220,12 @@ def _is_drawing(text: str, stretch: Stretch) -> bool:
 
 
 # --- the same again, not exactly --------------------------------------------------------------------------------------
-def _similar(view: View, part: Part, text: str) -> Finding | None:
+def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> Finding | None:
     """Return a loop among the windows that compress well, or the flag of a tail that nearly does."""
     limits = view.limits
+    is_verse = part.name == "response" and (view.domain is Domain.WRITING or VERSE.search(view.problem) is not None)
+    if code:
+        text, part = _without(text, part, code)
     ratios: list[float] = view.read.setdefault(f"ratios of {part.name}", [])
     for start in range(0, max(1, len(text) - WINDOW // 4), WINDOW):
         ratio = ratio_of(text[start : start + WINDOW])
@@ -201,10 +233,10 @@ def _similar(view: View, part: Part, text: str) -> Finding | None:
         if ratio >= GATE_RATIO:
             continue
         for place in range(start, min(start + WINDOW, len(text) - MIN_TAIL_CHARS // 2), WINDOW // 2) or (start,):
-            found = _in_window(part, text[place : place + WINDOW], place, limits)
+            found = _in_window(part, text[place : place + WINDOW], place, limits, is_verse=is_verse)
             if found is not None:
                 return found
-    if (found := _paragraph_again(part, text)) is not None:
+    if not is_verse and (found := _paragraph_again(part, text)) is not None:
         return found
     tail = text[-TAIL_CHARS:]
     if len(tail) < MIN_TAIL_CHARS or ratio_of(tail) >= limits.flag_tail_ratio:
@@ -218,13 +250,24 @@ def _similar(view: View, part: Part, text: str) -> Finding | None:
     return _finding(part, len(text) - len(tail), len(text), ratio, bound, is_flag=is_flag)
 
 
+def _without(text: str, part: Part, code: list[tuple[int, int]]) -> tuple[str, Part]:
+    """Return the text without blocks of code of moderate length; places in it are moved by what was left out before."""
+    pieces, place = [], 0
+    for start, end in code:
+        if end - start <= WINDOW:
+            pieces.append(text[place:start])
+            place = end
+    pieces.append(text[place:])
+    return "".join(pieces), part._replace(start=part.start + (place if place and not pieces[0].strip() else 0))
+
+
 def ratio_of(text: str) -> float:
     """Return the compressed size as a share of the text's bytes (zlib level 1); 1 for an empty text."""
     data = text.encode("utf-8", "surrogatepass")
     return len(zlib.compress(data, 1)) / len(data) if data else 1.0
 
 
-def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Finding | None:
+def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_verse: bool) -> Finding | None:
     counts = Counter(map(str.strip, SENTENCE.findall(window)))
     again = {
         sentence: count
@@ -238,6 +281,8 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Findi
     num_new = sum(count == 1 and NEW.search(sentence) is not None for sentence, count in counts.items())
     if num_new >= NEW_SHARE * top:  # an enumeration: between two of them stands something that was not said before
         again = {}
+    if is_verse and again and _is_song(counts, top):
+        again = {}
     if again and again[worst] > limits.max_sentence_repeats and share >= wanted:
         place, end = window.find(worst), window.rfind(worst) + len(worst)
         return _finding(part, start + place, start + end, again[worst], limits.max_sentence_repeats)
@@ -248,10 +293,16 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds) -> Findi
     masked = Counter(map(str.strip, SENTENCE.findall(NUMBER.sub("0", window))))
     worst, num_masked = next(iter(masked.most_common(1)), ("", 0))
     is_loop = num_masked > limits.max_masked_repeats and num_masked * len(worst) >= MASKED_SHARE * len(window)
-    is_stuck = not worst.isascii() or STUCK.search(worst) is not None
+    is_stuck = STUCK.search(worst) is not None
     if is_loop and is_stuck and _is_said(worst) and OPERATOR.search(worst) is None:
         return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
     return None
+
+
+def _is_song(counts: Counter[str], top: int) -> bool:
+    """Return whether there is a new line for each time that the refrain comes back, or twice as many lines as that."""
+    said = [count for sentence, count in counts.items() if _is_said(sentence)]
+    return said.count(1) >= NEW_SHARE * top or len(said) >= 2 * top
 
 
 def _is_said(sentence: str) -> bool:

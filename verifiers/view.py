@@ -20,12 +20,29 @@ from schemas.verdict import Reason
 from verifiers.extract import Span
 
 TAG: Final = re.compile(
-    r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}>", re.IGNORECASE
+    r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}(?P<end>/?)>",
+    re.IGNORECASE,
 )
 OTHER_TAG: Final = re.compile(
     r"(?P<open>\[|\\begin\{|(?P<slash>\[/|\\end\{))(?P<name>think|thinking)[\]}]", re.IGNORECASE
 )
 OTHER_TAG_ENDS: Final = ("hink]", "HINK]", "hinking]", "hink}", "hinking}")
+# Names that other models have, at the beginning of a line; and tags as a web page writes them.
+ODD_TAG: Final = re.compile(
+    r"^<(?P<slash>/?)(?P<name>reasoning|thoughts|scratchpad|reflection|思考|思维)>|"
+    r"&lt;(?P<slash2>/?)(?P<name2>think|thinking|answer)&gt;",
+    re.IGNORECASE | re.MULTILINE,
+)
+ODD_TAG_ENDS: Final = (
+    "reasoning>",
+    "thoughts>",
+    "scratchpad>",
+    "reflection>",
+    "思考>",
+    "思维>",
+    "think&gt;",
+    "answer&gt;",
+)
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
@@ -178,6 +195,8 @@ def find_tags(text: str) -> Iterator[Tag]:
     matches = list(TAG.finditer(text))
     if any(mark in text for mark in OTHER_TAG_ENDS):
         matches = sorted([*matches, *OTHER_TAG.finditer(text)], key=lambda match: match.start())
+    if any(mark in text for mark in ODD_TAG_ENDS):
+        matches = sorted([*matches, *ODD_TAG.finditer(text)], key=lambda match: match.start())
     if not matches:
         return
     code = code_spans(text)
@@ -187,11 +206,13 @@ def find_tags(text: str) -> Iterator[Tag]:
             index += 1
         if index < len(code) and code[index][0] <= match.start():
             continue
+        groups = match.groupdict()
+        name = groups["name"] or groups.get("name2") or ""
         yield Tag(
             match.start(),
             match.end(),
-            "answer" if match["name"].lower() == "answer" else "think",
-            bool(match["slash"]),
+            "answer" if name.lower() == "answer" else "think",
+            any(groups.get(mark) for mark in ("slash", "slash2", "end")),
             match.group() in CANONICAL,
         )
 

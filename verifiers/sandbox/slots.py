@@ -271,6 +271,11 @@ class Sandbox:
         with self._slot() as slot:
             return slot.tier, slot.why_not
 
+    def fork_s(self, count: int) -> float:
+        """Return the seconds that ``count`` bare forks of a slot take, with nothing in them: the floor of every run."""
+        with self._slot() as slot:
+            return float(slot.ask({"kind": "fork", "count": count}, [], count + SLOT_GRACE_S)["seconds"])
+
     def run_script(self, source: bytes, stdin: bytes, limits: Limits) -> Ran:
         """Run a Python program on a standard input; ``written`` is its standard output."""
         return self._run("script", {}, [source, stdin], limits, limits.output_mb)
