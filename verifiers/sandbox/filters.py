@@ -196,7 +196,7 @@ def _assemble(*, may_execute: bool, may_fork: bool) -> list[_Instruction]:
 
 
 class Filter:
-    """A filter for one kind of program, made once and fitted to each process.
+    """A filter for one kind of program; ``places`` are the offsets at which a process's own id is to be put.
 
     Three kinds are used: Python programs (neither execute nor fork), compiled ones (execute: they are started that
     way), compilers (both).
@@ -206,13 +206,6 @@ class Filter:
         if platform.machine() not in _AUDIT:
             raise OSError(f"no system call numbers for {platform.machine()}; known: {', '.join(_AUDIT)}")
         packed = [struct.pack("=HBBI", *step) for step in _assemble(may_execute=may_execute, may_fork=may_fork)]
-        self._program = b"".join(packed)
+        self.program = b"".join(packed)
         mark = struct.pack("=I", _OWN_PID)
         self.places = [8 * i + 4 for i, step in enumerate(packed) if step[4:] == mark]
-
-    def for_process(self, pid: int) -> bytes:
-        """Return the filter's program for the process with this id (0: signals to nobody)."""
-        program = bytearray(self._program)
-        for place in self.places:
-            program[place : place + 4] = struct.pack("=I", pid)
-        return bytes(program)

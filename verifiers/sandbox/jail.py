@@ -313,28 +313,34 @@ def compiler_rules(jail: Jail, folder: str) -> list[tuple[str, int]]:
     return [*rules, *python_rules(jail), (folder, allowed | kernel.WRITE)]
 
 
-def limit(*, cpu_s: int, memory_mb: int, file_mb: int, processes: int | None = None) -> None:
-    """Set the hard limits of this process: fences behind what is watched from outside.
+def limit_all() -> None:
+    """Set the limits that are the same for every program; the slot itself lives with them too."""
+    for kind, value in (
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_STACK, MAX_STACK_BYTES),
+    ):
+        _limit(kind, value)
+
+
+def limit(*, cpu_s: int, memory_mb: int, file_mb: int) -> None:
+    """Set the hard limits of a program: fences behind what is watched from outside.
 
     CPU time in whole seconds; memory as address space, well above the limit that is watched.
     """
-    memory = memory_mb << 20
-    hard = {
-        resource.RLIMIT_CPU: cpu_s,
-        resource.RLIMIT_AS: memory + (FENCE_MB << 20),
-        resource.RLIMIT_FSIZE: file_mb << 20,
-        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
-        resource.RLIMIT_STACK: min(max(memory, 64 << 20), MAX_STACK_BYTES),
-    }
-    for kind, value in hard.items():
-        most = resource.getrlimit(kind)[1]
-        value = value if most == resource.RLIM_INFINITY else min(value, most)
+    _limit(resource.RLIMIT_CPU, cpu_s)
+    _limit(resource.RLIMIT_AS, (memory_mb + FENCE_MB) << 20)
+    _limit(resource.RLIMIT_FSIZE, file_mb << 20)
+
+
+def _limit(kind: int, value: int) -> None:
+    try:
         resource.setrlimit(kind, (value, value))
-    if processes is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    except ValueError:  # the caller lives under a lower one
+        most = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most, most))
 
 
 def become(user: int | None) -> None:
@@ -343,17 +349,9 @@ def become(user: int | None) -> None:
         with suppress(OSError):  # nothing to drop where nothing was had
             kernel.drop_capabilities()
         return
-    os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)  # from 0 to another: all capabilities go
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else /dev/stdin, a link into /proc/self, is not its own
-
-
-def lock(ruleset: int, program_filter: bytes) -> None:
-    """Lock the door: no new privileges, Landlock, the filter, in this order."""
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.landlock_restrict(ruleset)
-    kernel.install_filter(program_filter)
 
 
 def close_others(keep: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -85,11 +85,15 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def _own_call(name: str, *args: Any) -> int:
+def _number(name: str) -> int:
     which = _ARCHITECTURES.get(platform.machine())
     if which is None:
         raise OSError(f"{name}: no system call numbers for {platform.machine()}; known: {', '.join(_ARCHITECTURES)}")
-    return _check(_libc.syscall(ctypes.c_long(_OWN_CALLS[name][which]), *args), name)
+    return _OWN_CALLS[name][which]
+
+
+def _own_call(name: str, *args: Any) -> int:
+    return _check(_libc.syscall(ctypes.c_long(_number(name)), *args), name)
 
 
 def prctl(option: int, value: int = 0) -> int:
@@ -175,13 +179,27 @@ def landlock_ruleset(rules: Iterable[tuple[str, int]]) -> int:
     return ruleset
 
 
-def landlock_restrict(ruleset: int) -> None:
-    """Hold this process and its children to a set of rules; needs ``no_new_privs``."""
-    _own_call("landlock_restrict_self", ruleset, 0)
+class Lock:
+    """The last layers of a process, prepared before it is forked: no new privileges, Landlock, the seccomp filter.
 
+    ``places`` are the offsets in the filter at which the process's own id belongs.
+    """
 
-def install_filter(program: bytes) -> None:
-    """Hold this process and its children to a seccomp filter; needs ``no_new_privs``."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc.prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0), "seccomp")
+    def __init__(self, ruleset: int, program: bytes, places: Sequence[int]) -> None:
+        self.ruleset = ruleset
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        address = ctypes.addressof(self._buffer)
+        self._header = struct.pack("@HP", len(program) // 8, address)
+        self._places = [ctypes.c_uint32.from_address(address + place) for place in places]
+        self._restrict = ctypes.c_long(_number("landlock_restrict_self"))
+
+    def shut(self, pid: int) -> None:
+        """Hold this process, whose id is ``pid``, and its children to rules and filter, for good."""
+        for place in self._places:
+            place.value = pid
+        if (
+            _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            or _libc.syscall(self._restrict, self.ruleset, 0)
+            or _libc.prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._header, 0, 0)
+        ):
+            _check(-1, "no_new_privs, Landlock or seccomp")

@@ -22,6 +22,7 @@ from verifiers.sandbox import wire
 EXIT_COMPILE_ERROR: Final = 201  # the source is no Python; a program that exits so by itself fails either way
 EXIT_MEMORY: Final = 202  # it ended with a MemoryError
 EXIT_RAISED: Final = 1  # as of Python itself
+BUFFER_BYTES: Final = 65_536  # of a stream: fewer calls for big inputs than with the default of 8,192 (guess)
 MAX_STDERR_CHARS: Final = 10_000  # of one traceback (guess)
 # What LeetCode's own judge has in scope, for programs in its form; nobody else gets names for nothing.
 _PRELUDE: Final = """
@@ -34,6 +35,29 @@ from bisect import *
 from math import *
 import bisect, collections, functools, heapq, itertools, math, operator, random, re, string
 """
+
+
+def prepare() -> None:
+    """Make what every program finds, once, before the forks: an empty ``__main__``, streams over descriptors 0 to 2.
+
+    None of our modules can be imported any more. Each program has its own copy of all that, as it has of the process.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] == "verifiers"]:
+        del sys.modules[name]
+    module = types.ModuleType("__main__")
+    module.__builtins__ = builtins  # type: ignore[attr-defined]
+    sys.modules["__main__"] = module
+    sys.argv = ["main.py"]
+    escape = "surrogateescape"  # bytes that are no UTF-8 pass through, as in the interpreter's own UTF-8 mode
+    sys.stdin = io.TextIOWrapper(open(0, "rb", BUFFER_BYTES, closefd=False), "utf-8", escape)  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(open(1, "wb", BUFFER_BYTES, closefd=False), "utf-8", escape)  # noqa: SIM115
+    errors = open(2, "wb", 0, closefd=False)  # noqa: SIM115
+    sys.stderr = io.TextIOWrapper(errors, "utf-8", "backslashreplace", write_through=True)
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+
+
+def _main_module() -> types.ModuleType:
+    return sys.modules["__main__"]
 
 
 def run_as_script(source_fd: int) -> NoReturn:
@@ -104,26 +128,6 @@ def _read(fd: int) -> bytes:
         return file.read()
 
 
-def _main_module() -> types.ModuleType:
-    """Return an empty ``__main__``, with streams over descriptors 0 to 2 and none of our modules in sight."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "verifiers"]:
-        del sys.modules[name]
-    module = types.ModuleType("__main__")
-    module.__builtins__ = builtins  # type: ignore[attr-defined]
-    sys.modules["__main__"] = module
-    sys.argv = ["main.py"]
-    sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8", "surrogateescape")  # noqa: SIM115
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8", "surrogateescape")  # noqa: SIM115
-    sys.stderr = io.TextIOWrapper(
-        open(2, "wb", 0, closefd=False),  # noqa: SIM115
-        "utf-8",
-        "backslashreplace",
-        write_through=True,
-    )
-    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
-    return module
-
-
 def _run(module: types.ModuleType, source: bytes, *, close: bool, prelude: str = "") -> int:
     """Run a program's source in its module; return 0, or the exit status of its failure."""
     try:
@@ -135,7 +139,7 @@ def _run(module: types.ModuleType, source: bytes, *, close: bool, prelude: str =
         if prelude:
             exec(prelude, module.__dict__)
         exec(program, module.__dict__)
-        if close:
+        if close and threading.active_count() > 1:
             threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does
     except BaseException as error:  # noqa: BLE001 how a program ends is an answer, not our failure
         return _status(error)

@@ -276,7 +276,6 @@ def run_tests(entry: str, tests_fd: int, verdict_fd: int, reader: int, writer: i
     A line is ``ok``, or why not: ``assert`` (a wrong value), ``raised`` (the program's own exception, or a value that
     the test cannot use), ``ended`` (the program is gone), ``bad_test`` (the test is no Python).
     """
-    programs._main_module()
     sources = json.loads(os.fdopen(tests_fd, "rb").read())
     peer = Peer(reader, writer, _answer_program)
     for source in sources:

@@ -108,7 +108,7 @@ class Slot:
     jail: jail.Jail
     folder: str  # of binaries
     library_fd: int | None
-    _rules: dict[str, int] = field(default_factory=dict)
+    _locks: dict[str, kernel.Lock] = field(default_factory=dict)
     _filters: dict[str, filters.Filter] = field(default_factory=dict)
     _binary_filter: int | None = None
 
@@ -116,16 +116,18 @@ class Slot:
         """Make rules and filters, which all processes share."""
         build = os.path.join(self.folder, "new")
         os.makedirs(build, 0o755, exist_ok=True)
-        self._rules = {
-            "python": kernel.landlock_ruleset(jail.python_rules(self.jail)),
-            "binary": kernel.landlock_ruleset(jail.binary_rules(self.jail, self.folder)),
-            "compiler": kernel.landlock_ruleset(jail.compiler_rules(self.jail, self.folder)),
+        rules = {
+            "python": jail.python_rules(self.jail),
+            "binary": jail.binary_rules(self.jail, self.folder),
+            "compiler": jail.compiler_rules(self.jail, self.folder),
         }
         self._filters = {
             "python": filters.Filter(),
             "binary": filters.Filter(may_execute=True),
             "compiler": filters.Filter(may_execute=True, may_fork=True),
         }
+        for kind, own in self._filters.items():
+            self._locks[kind] = kernel.Lock(kernel.landlock_ruleset(rules[kind]), own.program, own.places)
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -201,7 +203,7 @@ class Slot:
         bounds = _bounds(request)
         if self._binary_filter is None:
             self._binary_filter = os.memfd_create("filter", 0)
-            os.write(self._binary_filter, self._filters["binary"].for_process(0))
+            os.write(self._binary_filter, self._filters["binary"].program)
         memory = bounds.memory_mb << 20
         places = ",".join(map(str, self._filters["binary"].places))
         inherited = (10, 11)  # away from 0 to 2, which become the program's streams
@@ -213,7 +215,7 @@ class Slot:
         ]  # fmt: skip
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
         actions += [
-            (os.POSIX_SPAWN_DUP2, self._rules["binary"], inherited[0]),
+            (os.POSIX_SPAWN_DUP2, self._locks["binary"].ruleset, inherited[0]),
             (os.POSIX_SPAWN_DUP2, self._binary_filter, inherited[1]),
         ]
         launcher = os.path.join(self.folder, "launcher")
@@ -276,14 +278,15 @@ class Slot:
     ) -> None:
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
-        ruleset = self._rules[kind]
+        lock = self._locks[kind]
         library = [] if self.library_fd is None else [self.library_fd]
-        jail.close_others([*keep, ruleset, *library])
-        os.setpgid(0, 0)
+        jail.close_others([*keep, lock.ruleset, *library])
+        if kind == "compiler":
+            os.setpgid(0, 0)  # its processes end together
         jail.limit(cpu_s=bounds.hard_cpu_s, memory_mb=bounds.memory_mb, file_mb=bounds.file_mb)
         jail.become(user)
-        jail.lock(ruleset, self._filters[kind].for_process(os.getpid()))
-        os.close(ruleset)
+        lock.shut(os.getpid())
+        os.close(lock.ruleset)
 
     def _report(self, children: Sequence[Child], over: str | None) -> dict[str, Any]:
         self._sweep()
@@ -429,6 +432,10 @@ def main() -> None:
         else:
             os.chdir("/")
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+        jail.limit_all()
+        with suppress(PermissionError):
+            os.setgroups([])
+        programs.prepare()
         gc.collect()
         gc.freeze()
         control.send(json.dumps({"tier": box.tier, "why_not": box.why_not, "pid": os.getpid()}).encode())
