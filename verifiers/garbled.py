@@ -34,7 +34,7 @@ READ_AS_1251: Final = re.compile(
 )
 ESCAPES: Final = re.compile(r"(?:\\u[0-9a-fA-F]{4}\s?){6,}")
 # Words that nobody can say: five consonants in a row, or four letters without a vowel.
-UNSAYABLE: Final = re.compile(rb"[cv]*c{5}[cv]*|(?<![cvx])c{4,}(?![cvx])")  # in sounds: c consonant, v vowel, x other
+UNSAYABLE: Final = re.compile(rb"c{5,}|(?<![cvx])c{4}(?![cvx])")  # in sounds: c consonant, v vowel, x other
 SOUNDS: Final = bytes(
     ord(
         "v"
@@ -54,7 +54,7 @@ CIPHER: Final = re.compile(
     r"cipher|cypher|encrypt|decrypt|decode|encode|caesar|anagram|scrambl|rot-?13|letters|string", re.I
 )
 # Words one after another that no sentence holds together: few of the words that tie, many that link, no sign between.
-BARE_RUN: Final = re.compile(r"[A-Za-z]+(?: [a-z]+| [A-Z][a-z]*){23,}")
+BARE_RUN: Final = re.compile(r"(?<![A-Za-z])[A-Za-z]{1,20}(?: [A-Za-z][a-z]{0,20}(?![A-Za-z])){23,400}")
 LINKS: Final = frozenset(
     [
         "because",

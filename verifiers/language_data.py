@@ -120,8 +120,8 @@ COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
     ),
     "de": _words(
         "klar gut richtig falsch fertig stimmt passt genau moment warte mal nein ja danke bitte hallo gute guten nacht "
-        "morgen tag lösung antwort ergebnis rechnung prüfen rechnen sehen leicht einfach wahr sicher natürlich weiter "
-        "zurück schauen bin doch etwas alles nichts war wäre so auch mir mich dir fällt heißt bedeutet"
+        "morgen tag lösung antwort ergebnis rechnung prüfen rechnen sehen leicht einfach wahr sicher natürlich "
+        "weiter zurück schauen bin doch etwas alles nichts war wäre so auch mir mich dir fällt heißt bedeutet"
     ),
     "fr": _words(
         "bien sûr voilà fini terminé d'accord exact exactement vrai faux bon bonne attends attendez voyons regardons "
@@ -135,7 +135,8 @@ COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
     ),
     "pt": _words(
         "bem muito certo correto clara claro pronto perfeito fácil bom boa noite dia obrigado olá sim espere vejamos "
-        "vamos ver a resposta resultado está aqui acho verdade feito simples fazer dizer é de que no se o me te lo isso"
+        "vamos ver a resposta resultado está aqui acho verdade feito simples fazer dizer é "
+        "de que no se o me te lo"
     ),
     "it": _words(
         "bene molto certo giusto corretto chiaro perfetto facile finito fatto ecco buona buongiorno sera grazie ciao sì "

@@ -379,16 +379,13 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
     tokens = plain.split()
     code = Cover(code_spans(plain))
     cursor = done = 0
+    seen: list[Stretch] = []
     for first, last in _suspicious_rows(tokens, language, is_ascii=plain.isascii()):
         words = tokens[first:last]
         place = _place_of(words, plain, cursor)
         start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
         cursor = stop
-        row = _foreign_row(words, plain, place, stop, language, allowed)
-        if row is not None and domain not in STRICT_DOMAINS and TITLE.search(plain, start, stop + YEAR_REACH):
-            row = None
-        if row is not None and not code.holds(place, place) and not _is_quoted(plain, row.start, row.end):
-            yield row
+        num_before = len(seen)
         for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
             if match.start() >= stop:
                 break
@@ -397,9 +394,17 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
                 continue
             found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
             if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
+                seen.append(found)
                 yield found
+        row = _foreign_row(words, plain, place, stop, language, allowed) if len(seen) == num_before else None
+        is_title = row is not None and domain not in STRICT_DOMAINS and TITLE.search(plain, start, stop + YEAR_REACH)
+        if row is not None and not (is_title or code.holds(place, place) or _is_quoted(plain, row.start, row.end)):
+            seen.append(row)
+            yield row
     if language in FUNCTION_WORDS and (domain in STRICT_DOMAINS or domain is Domain.TRANSLATION):
-        yield from _short_pieces(plain, tokens, language, allowed)
+        known = Cover(piece[:2] for piece in seen)
+        pieces = _short_pieces(plain, tokens, language, allowed)
+        yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
         yield from _telling_words(plain, tokens, language, allowed)
 

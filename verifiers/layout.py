@@ -52,7 +52,8 @@ DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
     for language, words in {
         "de": r"\b(?:und|oder|der|die|das|dem|den|des|ein|eine|einen|einer|mit|von|zur|zum|für|dass|weil|wenn|als|ist|"
         r"sind|wird|durch|sowie)",
-        "fr": r"\b(?:et|ou|le|la|les|de|du|des|un|une|que|qui|avec|pour|dans|par|est|sont|parce|car|au|aux)|\b[ldcnsqj]['’]",
+        "fr": r"\b(?:et|ou|le|la|les|de|du|des|un|une|que|qui|avec|pour|dans|par|est|sont|parce|car|au|aux)|"
+        r"\b[ldcnsqj]['’]",
         "es": r"\b(?:y|o|el|la|los|las|de|del|un|una|que|con|por|para|en|es|son|porque|al|se|su)",
         "pt": r"\b(?:e|ou|o|a|os|as|de|do|da|dos|das|um|uma|que|com|por|para|em|no|na|são|porque|ao|se)",
         "vi": r"\b(?:và|hoặc|của|là|thì|với|cho|trong|những|các|một|bởi|vì|nhưng)",
@@ -67,7 +68,8 @@ DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
 }
 # Two answers to choose from, said behind them.
 PICK: Final = re.compile(
-    r"\b(?:pick|choose|take|use|select) (?:whichever|either|one|the one|any)\b|\bwhichever\b|\beither (?:one|of (?:them|these|the two))\b",
+    r"\b(?:pick|choose|take|use|select) (?:whichever|either|one|the one|any)\b|\bwhichever\b|"
+    r"\beither (?:one|of (?:them|these|the two))\b",
     re.IGNORECASE,
 )
 PICK_REACH: Final = 100  # characters behind the last box in which that counts (guess)
@@ -135,9 +137,9 @@ def _find_cut_sentence(view: View) -> Finding | None:
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
     dangling = DANGLING_IN.get(view.language)
-    if dangling is not None and view.domain in PROSE_DOMAINS and len(response) >= MIN_CUT_CHARS:
-        if dangling.search(response[-24:]) and "\\boxed" not in response:
-            return Finding(Reason.TRUNCATED, end, end)
+    may_dangle = view.domain in PROSE_DOMAINS and len(response) >= MIN_CUT_CHARS and "\\boxed" not in response
+    if dangling is not None and may_dangle and dangling.search(response[-24:]):
+        return Finding(Reason.TRUNCATED, end, end)
     if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
         return Finding(Reason.TRUNCATED, end, end)
     return None

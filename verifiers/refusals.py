@@ -24,15 +24,18 @@ FORMULAS: Final[dict[str, tuple[str, ...]]] = {
         rf"{_SORRY}\b[^.\n]{{0,60}}?\b{_CANNOT} (?:\w+ ){{0,2}}{_HELP}\b",
         rf"{_CANNOT} {_HELP}\b",
         rf"as an? (?:ai|artificial|large|language)\b[^.\n]{{0,60}}?\b{_CANNOT}"
-        r"(?! (?:really |actually )?(?:feel|experience|have (?:\w+ )?(?:feelings|emotions|bod\w+|senses|favou?rites?|taste)))",
+        r"(?! (?:really |actually )?(?:feel|experience|have (?:\w+ )?(?:feelings|emotions|bod\w+|senses|"
+        r"favou?rites?|taste)))",
         rf"\bi (?:would rather|['’]?d rather|would prefer|['’]?d prefer|prefer) (?:to )?not(?: to)? (?:\w+ )?{_HELP}\b",
         r"\bi['’]d (?:rather|prefer) (?:to )?not(?: to)? (?:say|answer|do|talk|go)\b",
-        r"(?:isn['’]t|is not|not) (?:something|a (?:topic|request|task|question)) (?:that )?i(?:['’]m| am| can| will| want)\b",
+        r"(?:isn['’]t|is not|not) (?:something|a (?:topic|request|task|question)) (?:that )?"
+        r"i(?:['’]m| am| can| will| want)\b",
         r"\bmy (?:guidelines|policy|policies|rules|instructions|programming|training)\b[^.\n]{0,20}"
         r"\b(?:don['’]t|do not|doesn['’]t|does not|prevents?|prohibits?|forbids?|won['’]t)\b",
         r"\b(?:i['’]m|i am) not (?:permitted|allowed|willing|comfortable|authori[sz]ed|going to (?:help|answer|do))\b",
         r"\b(?:beyond|outside) (?:of )?(?:what i(?:['’]m| am)|my) (?:permitted|allowed|able|scope|guidelines|remit)\b",
-        r"\byou['’]ll (?:have|need) to (?:find|look|ask|try|go)\b[^.\n]{0,40}\b(?:elsewhere|somewhere else|someone else)\b",
+        r"\byou['’]ll (?:have|need) to (?:find|look|ask|try|go)\b[^.\n]{0,40}\b"
+        r"(?:elsewhere|somewhere else|someone else)\b",
         r"(?:i['’]m|i am) (?:just )?an ai\b",
         r"(?:this|that|your) (?:request|question)\b[^.\n]{0,40}\b(?:against|violates)\b",
     ),
@@ -58,14 +61,15 @@ FORMULAS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "fr": (
         r"(?:d[ée]sol[ée]e?|malheureusement|je regrette)[^.\n]{0,60}je ne (?:peux|suis|puis)",
-        r"je (?:ne peux pas|ne souhaite pas|pr[ée]f[èe]re ne pas|refuse de) (?:vous |t['’]|y )?(?:aider|r[ée]pondre|fournir|parler)",
+        r"je (?:ne peux pas|ne souhaite pas|pr[ée]f[èe]re ne pas|refuse de) "
+        r"(?:vous |t['’]|y )?(?:aider|r[ée]pondre|fournir|parler)",
         r"je ne suis pas (?:autoris[ée]e?|en mesure|dispos[ée]e?)",
     ),
     "de": (
         r"(?:tut mir (?:sehr )?leid|leider|entschuldigung)[^.\n]{0,60}"
         r"(?:kann ich|ich kann|nicht (?:helfen|beantworten|m[öo]glich|in der lage))",
-        r"ich (?:kann|möchte|darf|werde) (?:ihnen |dir )?(?:dabei |damit |dazu |darauf )?(?:leider )?(?:nicht (?:helfen|antworten)|"
-        r"nichts sagen)",
+        r"ich (?:kann|möchte|darf|werde) (?:ihnen |dir )?(?:dabei |damit |dazu |darauf )?(?:leider )?"
+        r"(?:nicht (?:helfen|antworten)|nichts sagen)",
         r"(?:dazu|damit|darüber|dabei) (?:kann|möchte|darf|werde) ich (?:\w+ ){0,2}(?:nichts|nicht)",
     ),
     "es": (
