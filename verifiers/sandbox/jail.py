@@ -39,7 +39,9 @@ FIRST_USER: Final = 1_900_000_000  # user ids far above those that anybody has; 
 USERS_PER_SLOT: Final = 4
 MAX_SLOT_PROCESS: Final = 1 << 22  # kernel's bound on process ids
 FENCE_MB: Final = 1_024  # address space above the memory limit: reserved is not used (note on the sandbox)
+BINARY_FENCE_MB: Final = 8_192  # the same for compiled programs, whose threads reserve as much stack as may be used
 MAX_OPEN_FILES: Final = 64
+MAX_THREADS: Final = 64  # of a program: it has one core (guess)
 MAX_STACK_BYTES: Final = 1 << 30
 
 
@@ -52,6 +54,11 @@ class Jail:
     test_user: int | None
     has_proc: bool
     why_not: str = ""  # what kept it from a higher tier
+
+    @property
+    def has_own_users(self) -> bool:
+        """Whether limits by user count programs alone."""
+        return self.tier in ("A", "B")
 
     @property
     def has_scratch(self) -> bool:
@@ -325,14 +332,17 @@ def limit_all() -> None:
         _limit(kind, value)
 
 
-def limit(*, cpu_s: int, memory_mb: int, file_mb: int) -> None:
+def limit(*, cpu_s: int, memory_mb: int, file_mb: int, is_own_user: bool) -> None:
     """Set the hard limits of a program: fences behind what is watched from outside.
 
-    CPU time in whole seconds; memory as address space, well above the limit that is watched.
+    CPU time in whole seconds; memory as address space, well above the limit that is watched. Threads are counted by
+    user: only where programs have one of their own.
     """
     _limit(resource.RLIMIT_CPU, cpu_s)
     _limit(resource.RLIMIT_AS, (memory_mb + FENCE_MB) << 20)
     _limit(resource.RLIMIT_FSIZE, file_mb << 20)
+    if is_own_user:
+        _limit(resource.RLIMIT_NPROC, MAX_THREADS)
 
 
 def _limit(kind: int, value: int) -> None:

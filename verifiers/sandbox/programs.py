@@ -7,6 +7,7 @@ is told by the exit status. Knows the standard library only.
 
 from __future__ import annotations
 
+import _sitebuiltins
 import atexit
 import builtins
 import io
@@ -23,6 +24,7 @@ EXIT_COMPILE_ERROR: Final = 201  # the source is no Python; a program that exits
 EXIT_MEMORY: Final = 202  # it ended with a MemoryError
 EXIT_RAISED: Final = 1  # as of Python itself
 BUFFER_BYTES: Final = 65_536  # of a stream: fewer calls for big inputs than with the default of 8,192 (guess)
+THREAD_STACK_BYTES: Final = 8 << 20  # as usual; else it is the stack limit, a gigabyte here
 MAX_STDERR_CHARS: Final = 10_000  # of one traceback (guess)
 # What LeetCode's own judge has in scope, for programs in its form; nobody else gets names for nothing.
 _PRELUDE: Final = """
@@ -53,7 +55,12 @@ def prepare() -> None:
     sys.stdout = io.TextIOWrapper(open(1, "wb", BUFFER_BYTES, closefd=False), "utf-8", escape)  # noqa: SIM115
     errors = open(2, "wb", 0, closefd=False)  # noqa: SIM115
     sys.stderr = io.TextIOWrapper(errors, "utf-8", "backslashreplace", write_through=True)
+    sys.stdin.buffer.raw.name, sys.stdout.buffer.raw.name = "<stdin>", "<stdout>"
+    sys.stdin.mode, sys.stdout.mode = "r", "w"  # type: ignore[misc]  # programs look at it to tell them apart
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+    for name in ("exit", "quit"):  # what the site module adds, which is not loaded here
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    threading.stack_size(THREAD_STACK_BYTES)
 
 
 def _main_module() -> types.ModuleType:
@@ -179,7 +186,8 @@ def _leave(code: int) -> NoReturn:
     """Flush and end, without the milliseconds that taking the interpreter down costs."""
     try:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
     except BaseException:  # noqa: BLE001 a full disk, a closed stream, a hostile object: no right output
         code = code or EXIT_RAISED
     os._exit(code)

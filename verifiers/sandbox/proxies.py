@@ -14,9 +14,10 @@ import ast
 import builtins
 import importlib
 import json
+import operator
 import os
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -27,7 +28,11 @@ OWN_NAMES: Final = frozenset(  # modules that tests use without importing them: 
     {"bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "inspect"}
     | {"itertools", "json", "math", "operator", "random", "re", "statistics", "string", "sys", "time", "typing"}
 )
-Export = Callable[[Any], int]
+_OPERATORS: Final = {
+    "eq": operator.eq, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "add": operator.add,
+    "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv, "floordiv": operator.floordiv,
+    "mod": operator.mod, "and": operator.and_, "or": operator.or_, "xor": operator.xor,
+}  # fmt: skip
 
 
 class Gone(Exception):
@@ -45,17 +50,26 @@ class Peer:
         self._writer = os.fdopen(writer, "wb", 0)
         self._answer = answer
         self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}  # of own objects, by their identity
+        self._stand_ins: dict[int, Any] = {}
 
     def export(self, value: Any) -> int:
         """Return the number under which an object is sent."""
-        if type(value) is Handle:
-            return -1 - int(value._number)
-        self._objects.append(value)
-        return len(self._objects) - 1
+        number = _number_of(value)
+        if number is not None:
+            return -1 - number
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)  # kept: its identity is its name from now on
+        return self._numbers[id(value)]
 
-    def resolve(self, number: int) -> Any:
-        """Return the own object, or a stand-in for the other end's."""
-        return Handle(self, number) if number >= 0 else self._objects[-1 - number]
+    def resolve(self, number: int, is_class: bool) -> Any:
+        """Return the own object, or a stand-in for the other end's: always the same one."""
+        if number < 0:
+            return self._objects[-1 - number]
+        if number not in self._stand_ins:
+            self._stand_ins[number] = _class_handle(self, number) if is_class else Handle(self, number)
+        return self._stand_ins[number]
 
     def ask(self, what: str, *args: Any) -> Any:
         """Return the other end's answer, serving its questions meanwhile.
@@ -126,7 +140,11 @@ def _exception(name: Any = "", text: Any = "", *_: Any) -> Exception:
 
 
 class Handle:
-    """Stands for an object of the other process. Equal to itself only; no arithmetic, no order."""
+    """Stands for an object of the other process.
+
+    What is asked there never holds a value of the tests: operators take two such objects or fail, and such an object
+    equals no plain value.
+    """
 
     __slots__ = ("_number", "_peer")
 
@@ -135,14 +153,9 @@ class Handle:
         object.__setattr__(self, "_number", number)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        value, changed = self._peer.ask("call", self, list(args), kwargs)
-        for place, content in changed:
-            _replace(args[place], content)
-        return value
+        return _called(self._peer, self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
         return self._peer.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -163,10 +176,11 @@ class Handle:
     def __repr__(self) -> str:
         return str(self._peer.ask("repr", self))
 
-    def __iter__(self) -> Iterator[Any]:
-        iterator = self._peer.ask("iter", self)
-        while isinstance(found := self._peer.ask("next", iterator), list) and found:
-            yield found[0]
+    def __hash__(self) -> int:
+        return int(self._peer.ask("hash", self))
+
+    def __iter__(self) -> Any:
+        return self._peer.ask("iter", self)
 
     def __next__(self) -> Any:
         if found := self._peer.ask("next", self):
@@ -174,16 +188,55 @@ class Handle:
         raise StopIteration
 
     def __contains__(self, item: object) -> bool:
-        return any(item == own for own in self)
+        return any(item is own or item == own for own in self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Handle) and other._number == self._number
+        return isinstance(other, Handle) and self._peer.ask("eq", self, other) is True
 
-    def __hash__(self) -> int:
-        return hash(("handle", self._number))
 
-    def __instancecheck__(self, instance: object) -> bool:
-        return isinstance(instance, Handle) and self._peer.ask("isinstance", instance, self) is True
+def _operator(name: str) -> Callable[[Handle, object], Any]:
+    def ask(self: Handle, other: object) -> Any:
+        return self._peer.ask(name, self, other) if isinstance(other, Handle) else NotImplemented
+
+    return ask
+
+
+for _name in ("lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor"):
+    setattr(Handle, f"__{_name}__", _operator(_name))
+
+
+class _ClassHandle(type):
+    """A class of the other process: its instances there are instances of it here."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _called(vars(cls)["_peer"], cls, args, kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_abc"):
+            raise AttributeError(name)
+        return vars(cls)["_peer"].ask("get", cls, name)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Handle) and vars(cls)["_peer"].ask("isinstance", instance, cls) is True
+
+
+def _class_handle(peer: Peer, number: int) -> Any:
+    """Return a stand-in for a class; exceptions among them can be caught by nobody, and are ``FromProgram``."""
+    return _ClassHandle("Remote", (), {"_peer": peer, "_number": number})
+
+
+def _number_of(value: Any) -> int | None:
+    """Return the other end's number of a stand-in; None for what is our own."""
+    if type(value) is Handle:
+        return int(value._number)
+    return int(vars(value)["_number"]) if type(value) is _ClassHandle else None
+
+
+def _called(peer: Peer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    value, changed = peer.ask("call", function, list(args), kwargs)
+    for place, content in changed:
+        _replace(args[place], content)
+    return value
 
 
 def _replace(argument: Any, content: Any) -> None:
@@ -245,8 +298,12 @@ def _answer_tests(peer: Peer, module: types.ModuleType, entry: str, what: str, a
             return iter(holder)
         case "next", [iterator]:
             return [value for value, _ in zip(iterator, (None,), strict=False)]
+        case "hash", [holder]:
+            return hash(holder)
         case "isinstance", [instance, kind]:
             return isinstance(instance, kind)
+        case name, [first, second] if name in _OPERATORS:
+            return _OPERATORS[name](first, second)
         case _:
             raise ValueError(f"no such question: {what!r}")
 

@@ -42,8 +42,8 @@ SHORTEST_PAUSE_S: Final = 0.001
 FASTEST_GROWTH: Final = (
     4 << 30
 )  # bytes per second that a program can touch at most: sets the next look (measured 2 to 4)
+SLOT_PRIORITY: Final = -10  # nice value of a slot, where it may be had; programs get the usual one
 PAGE_BYTES: Final = resource.getpagesize()
-EXIT_NOT_STARTED: Final = 203  # a layer of the jail failed: nothing of the program has run
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,13 +76,14 @@ class Child:
         except OSError:  # it ended this moment
             return 0.0
 
-    def memory_bytes(self) -> int:
-        """Return what it has in memory now; 0 where that cannot be seen."""
+    def look(self) -> tuple[int, int]:
+        """Return the bytes that it has in memory now and its threads; 0 and 0 where that cannot be seen."""
         try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * PAGE_BYTES
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()  # from the third field on: a name may hold anything
+            return int(fields[21]) * PAGE_BYTES, int(fields[17])
         except (OSError, IndexError):
-            return 0
+            return 0, 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,13 @@ class Slot:
     jail: jail.Jail
     folder: str  # of binaries
     library_fd: int | None
+    has_priority: bool
     _locks: dict[str, kernel.Lock] = field(default_factory=dict)
     _filters: dict[str, filters.Filter] = field(default_factory=dict)
     _binary_filter: int | None = None
+    _failed: tuple[int, int] = field(
+        default_factory=lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    )  # one byte: a layer failed
 
     def prepare(self) -> None:
         """Make rules and filters, which all processes share."""
@@ -206,17 +211,19 @@ class Slot:
             os.write(self._binary_filter, self._filters["binary"].program)
         memory = bounds.memory_mb << 20
         places = ",".join(map(str, self._filters["binary"].places))
-        inherited = (10, 11)  # away from 0 to 2, which become the program's streams
+        inherited = (10, 11, 12)  # away from 0 to 2, which become the program's streams
         arguments = [
-            "launcher", str(inherited[0]), str(inherited[1]), places or "0",
+            "launcher", *map(str, inherited), places or "0",
             str(-1 if self.jail.program_user is None else self.jail.program_user), str(bounds.hard_cpu_s),
-            str(memory + (jail.FENCE_MB << 20)), str(bounds.file_mb << 20), str(jail.MAX_OPEN_FILES),
-            str(min(max(memory, 64 << 20), jail.MAX_STACK_BYTES)), os.path.join(self.folder, "program"),
+            str(memory + (jail.BINARY_FENCE_MB << 20)), str(bounds.file_mb << 20), str(jail.MAX_OPEN_FILES),
+            str(min(max(memory, 64 << 20), jail.MAX_STACK_BYTES)),
+            str(jail.MAX_THREADS if self.jail.has_own_users else -1), os.path.join(self.folder, "program"),
         ]  # fmt: skip
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
         actions += [
             (os.POSIX_SPAWN_DUP2, self._locks["binary"].ruleset, inherited[0]),
             (os.POSIX_SPAWN_DUP2, self._binary_filter, inherited[1]),
+            (os.POSIX_SPAWN_DUP2, self._failed[1], inherited[2]),
         ]
         launcher = os.path.join(self.folder, "launcher")
         pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions)
@@ -267,11 +274,12 @@ class Slot:
         try:
             self._lock_up(kind, bounds, streams, keep, self.jail.program_user if user is None else user)
         except BaseException:  # noqa: BLE001 nothing of the program may run
-            os._exit(EXIT_NOT_STARTED)
+            os.write(self._failed[1], b"x")
+            os._exit(1)
         try:
             body()
         finally:
-            os._exit(EXIT_NOT_STARTED)
+            os._exit(1)
 
     def _lock_up(
         self, kind: str, bounds: Bounds, streams: Sequence[int], keep: Sequence[int], user: int | None
@@ -280,16 +288,27 @@ class Slot:
             os.dup2(fd, number)
         lock = self._locks[kind]
         library = [] if self.library_fd is None else [self.library_fd]
-        jail.close_others([*keep, lock.ruleset, *library])
+        jail.close_others([*keep, lock.ruleset, self._failed[1], *library])
+        if self.has_priority:
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         if kind == "compiler":
             os.setpgid(0, 0)  # its processes end together
-        jail.limit(cpu_s=bounds.hard_cpu_s, memory_mb=bounds.memory_mb, file_mb=bounds.file_mb)
+        jail.limit(
+            cpu_s=bounds.hard_cpu_s,
+            memory_mb=bounds.memory_mb,
+            file_mb=bounds.file_mb,
+            is_own_user=self.jail.has_own_users,
+        )
         jail.become(user)
         lock.shut(os.getpid())
         os.close(lock.ruleset)
+        os.close(self._failed[1])
 
     def _report(self, children: Sequence[Child], over: str | None) -> dict[str, Any]:
         self._sweep()
+        with suppress(BlockingIOError):
+            if os.read(self._failed[0], 1):
+                raise RuntimeError("a layer of the jail could not be put on: nothing of the program has run")
         return {
             "over": over,
             "exits": [os.waitstatus_to_exitcode(child.status or 0) for child in children],
@@ -354,11 +373,13 @@ def _watch(
         if progress is not None and (size := progress()) > seen and now - started < bounds.wall_s * bounds.calls:
             seen, begun, cpu_before = size, now, used
         cpu = max(after - before for after, before in zip(used, cpu_before, strict=True))
-        room = min(_room(child, bounds) for child in children)
+        room, threads = _room(children, bounds)
         if cpu > bounds.cpu_s or now - begun > bounds.wall_s:
             over = "cpu" if cpu > bounds.cpu_s else "wall"
         elif room < 0:
             over = "memory"
+        elif threads > jail.MAX_THREADS:
+            over = "threads"
         if over:
             break
         pause = min(bounds.cpu_s - cpu, bounds.wall_s - (now - begun), room / FASTEST_GROWTH, LONGEST_PAUSE_S)
@@ -374,13 +395,15 @@ def _watch(
     return over
 
 
-def _room(child: Child, bounds: Bounds) -> int:
-    """Return the bytes that a child may still take."""
-    if child.status is not None:
-        return bounds.memory_mb << 20
-    taken = child.memory_bytes()
-    child.peak_mb = max(child.peak_mb, taken / (1 << 20))
-    return (bounds.memory_mb << 20) - taken
+def _room(children: Sequence[Child], bounds: Bounds) -> tuple[int, int]:
+    """Return the bytes that each child may still take at the least, and the threads of the one that has most."""
+    room, most = bounds.memory_mb << 20, 0
+    for child in children:
+        if child.status is None:
+            taken, threads = child.look()
+            child.peak_mb = max(child.peak_mb, taken / (1 << 20))
+            room, most = min(room, (bounds.memory_mb << 20) - taken), max(most, threads)
+    return room, most
 
 
 def _library_fd(box: jail.Jail) -> int | None:
@@ -415,12 +438,17 @@ def main() -> None:
         __import__(name)
     control = socket.socket(fileno=os.dup(0))
     os.set_inheritable(control.fileno(), False)
+    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with suppress(OSError):  # root only: a look at a program that takes memory must not wait for its turn
+            os.setpriority(os.PRIO_PROCESS, 0, SLOT_PRIORITY)
     try:
         box = jail.build(wanted, headers)
     except OSError as error:
         control.send(json.dumps({"tier": "D", "why_not": str(error)}).encode())
         return
-    slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box))
+    slot = Slot(
+        box, jail.BUILD if box.tier == "A" else folder, _library_fd(box), os.getpriority(os.PRIO_PROCESS, 0) < 0
+    )
     try:
         slot.prepare()
         if box.tier != "A":

@@ -42,7 +42,6 @@ Tier = Literal["A", "B", "C", "D"]
 TIERS: Final[tuple[Tier, ...]] = ("A", "B", "C", "D")
 EXIT_COMPILE_ERROR: Final = 201  # as in ``programs``, which runs where nothing of ours can be imported
 EXIT_MEMORY: Final = 202
-EXIT_NOT_STARTED: Final = 203
 HEADERS: Final = "/headers"  # where a slot of tier A shows ``header_folder``
 _FOLDER: Final = Path(__file__).parent
 # A slot gets these modules under their own names, and none of what their packages import for callers.
@@ -66,8 +65,8 @@ class SlotError(Exception):
 class Ran:
     """How a program's processes ended and what they wrote.
 
-    ``over`` is the limit that it broke: cpu, wall or memory. ``exit`` is an exit status, or minus a signal's number.
-    ``written`` holds what kind of run asks for: standard output, answers, or the tests' words.
+    ``over`` is the limit that it broke: cpu, wall, memory or threads. ``exit`` is an exit status, or minus a signal's
+    number. ``written`` holds what kind of run asks for: standard output, answers, or the tests' words.
     """
 
     tier: str
@@ -361,8 +360,6 @@ class Sandbox:
                 wall = time.monotonic() - started
                 tier = slot.tier
             status = int(answer["exits"][0])
-            if EXIT_NOT_STARTED in answer["exits"]:
-                raise SlotError("a layer of the jail could not be put on: nothing of the program has run")
             limit = written_mb << 20
             sizes = [os.fstat(fd).st_size for fd in outputs]
             return Ran(

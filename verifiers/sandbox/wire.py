@@ -16,7 +16,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 MAX_DEPTH: Final = 200  # of nested values; json itself gives up at about 1,000 (guess)
-MAX_INT_BITS: Final = 14_000  # Python itself turns no more than 4,300 digits into text
+MAX_INT_BITS: Final = 1_000_000  # of an integer: 300,000 digits (guess)
+MAX_DECIMAL_BITS: Final = 14_000  # of one written in decimal digits: Python itself reads no more than 4,300 of them
 MAX_EXPONENT: Final = 5_000  # of a Decimal: int() of a great one fills the memory (guess)
 MAX_RANGE: Final = 1_000_000  # items of a range: list() of it is a few bytes away (guess)
 MAX_SAME_HASH: Final = 64  # items of a set or mapping with one hash: multiples of 2**61 - 1 make it quadratic (guess)
@@ -41,8 +42,9 @@ def dumps(value: Any, export: Callable[[Any], int] | None = None) -> str:
         raise NotPlain(f"the value is too big: {type(error).__name__}") from error
 
 
-def loads(text: str | bytes, resolve: Callable[[int], Any] | None = None) -> Any:
-    """Return the value that ``dumps`` wrote; ``resolve`` turns the number of an object into its stand-in.
+def loads(text: str | bytes, resolve: Callable[[int, bool], Any] | None = None) -> Any:
+    """Return the value that ``dumps`` wrote; ``resolve`` turns the number of an object, and whether it
+    is a class, into its stand-in.
 
     Raises:
         NotPlain: If the text is not what ``dumps`` writes.
@@ -65,7 +67,7 @@ def _plain(value: Any, export: Callable[[Any], int] | None, depth: int) -> Any:
     if kind is int:
         if value.bit_length() > MAX_INT_BITS:
             raise NotPlain(f"an integer of {value.bit_length()} bits, allowed are {MAX_INT_BITS}")
-        return value
+        return value if value.bit_length() <= MAX_DECIMAL_BITS else {MARK: "int", "v": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {MARK: "float", "v": repr(value)}
     if depth == 0:
@@ -110,10 +112,10 @@ def _plain_rest(value: Any, export: Callable[[Any], int] | None, depth: int) -> 
         return {MARK: "Decimal", "v": str(value)}
     if export is None:
         raise NotPlain(f"an object of type {type(value).__name__}, which is no plain value")
-    return {MARK: "object", "v": export(value)}
+    return {MARK: "class" if isinstance(value, type) else "object", "v": export(value)}
 
 
-def _value(body: Any, resolve: Callable[[int], Any] | None) -> Any:
+def _value(body: Any, resolve: Callable[[int, bool], Any] | None) -> Any:
     if isinstance(body, list):
         return [_value(item, resolve) for item in body]
     if not isinstance(body, dict):
@@ -123,7 +125,7 @@ def _value(body: Any, resolve: Callable[[int], Any] | None) -> Any:
     return _marked(body[MARK], body["v"], resolve)
 
 
-def _marked(kind: str, body: Any, resolve: Callable[[int], Any] | None) -> Any:
+def _marked(kind: str, body: Any, resolve: Callable[[int, bool], Any] | None) -> Any:
     match kind:
         case "tuple":
             return tuple(_value(item, resolve) for item in body)
@@ -156,8 +158,12 @@ def _marked(kind: str, body: Any, resolve: Callable[[int], Any] | None) -> Any:
             if number.is_finite() and abs(number.adjusted()) > MAX_EXPONENT:
                 raise ValueError(f"a Decimal with exponent {number.adjusted()}, allowed are {MAX_EXPONENT}")
             return number
-        case "object" if resolve is not None:
-            return resolve(_small(body))
+        case "int":
+            if not isinstance(body, str) or len(body) > MAX_INT_BITS // 4 + 8:
+                raise ValueError("no integer, or too long a one")
+            return int(body, 16)
+        case "object" | "class" if resolve is not None:
+            return resolve(_small(body), kind == "class")
         case _:
             raise ValueError(f"no such kind of value: {kind!r}")
 
