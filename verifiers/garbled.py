@@ -238,7 +238,8 @@ def _read_as_gbk(view: View) -> Finding | None:
 def _unsayable(view: View) -> Finding | None:
     """Several words that nobody can say within a few words: keys struck at random."""
     sounds = view.text.encode("latin-1", "replace").translate(SOUNDS)
-    if (b"ccccc" not in sounds and b" cccc " not in sounds) or CIPHER.search(view.problem):
+    num_odd = sounds.count(b"ccccc") + sounds.count(b" cccc ") - view.text.count("sqrt")
+    if num_odd < MIN_UNSAYABLE or CIPHER.search(view.problem):
         return None
     code = Cover(code_spans(view.text))
     matches = islice(UNSAYABLE.finditer(sounds), MAX_COUNTED)

@@ -139,8 +139,8 @@ COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
         "de que no se o me te lo"
     ),
     "it": _words(
-        "bene molto certo giusto corretto chiaro perfetto facile finito fatto ecco buona buongiorno sera grazie ciao sì "
-        "aspetta vediamo risposta risultato va tutto qui semplice bisogna fare la che di un"
+        "bene molto certo giusto corretto chiaro perfetto facile finito fatto ecco buona buongiorno sera grazie ciao "
+        "sì aspetta vediamo risposta risultato va tutto qui semplice bisogna fare la che di un"
     ),
     "nl": _words("goed klaar klopt juist makkelijk antwoord wacht dank hallo zien ja nee we kijken eens even"),
     "id": _words(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -42,6 +43,12 @@ CUT_CHARS: Final = 240
 CUT_LONG_REPEATS: Final = 3
 CUT_LONG_CHARS: Final = 700
 MAX_CODE_CHARS: Final = 4_000  # that repeat inside a closed block of code: boards, fixtures, a traceback (guess)
+PROSE_SHARE: Final = 0.5  # of what repeats, that are letters: a list of numbers in a program's trace has fewer (guess)
+SAME_LINES: Final = 0.25  # of the lines with numbers, that stay as they were: in a case analysis all change (guess)
+SAME_NUMBERS: Final = 0.75  # of their numbers, likewise (guess)
+MAX_COMPARED: Final = 100_000  # characters whose lines are compared
+LINE_END: Final = re.compile(r"[.!?\n]")
+DIGIT: Final = re.compile(r"[0-9]")
 MAX_CODE_REPEATS: Final = 40
 VERSE: Final = re.compile(  # a task whose answer comes back to its own lines
     r"\b(?:song|lyrics?|refrain|chorus|poem|ballad|rhyme|lullaby|hymn|lied|liedtext|gedicht|reim|chanson|po[èe]me|"
@@ -64,6 +71,7 @@ STUCK: Final = re.compile(
     re.IGNORECASE,
 )
 NEW: Final = re.compile(r"[\d=<>+*/^×÷→|]")
+MIN_VERDICTS: Final = 4  # times that a case analysis in words comes to the same verdict (guess)
 NEW_SHARE: Final = 0.8  # sentences with a number or a sign, each said once, for each repeated one (guess)
 WINDOW_SHARE: Final = 0.5  # of a window, that repeated sentences fill (guess)
 GLYPHS: Final = frozenset("|-+=_*#.~ \n\t─│┌┐└┘├┤┬┴┼═║█░▒▓/\\<>^·•&")  # tables, rules, drawings
@@ -112,7 +120,11 @@ def _in_part(view: View, part: Part) -> Finding | None:
         return None
     is_cut = view.is_cut and part is view.parts[-1]
     code = _closed_code(text, view.domain)
-    stretch = _loop_at_end(text, limits, is_cut=is_cut) or _loop_inside(text, limits, code)
+    stretch = (
+        _loop_at_end(text, limits, is_cut=is_cut)
+        or _loop_inside(text, limits, code)
+        or (_loop_but_for_numbers(text, limits) if not code else None)
+    )
     if stretch is not None:
         return _finding(part, stretch.start, stretch.end, stretch.repeats, limits.min_period_repeats)
     return _similar(view, part, text, code)
@@ -146,6 +158,67 @@ def _loop_at_end(text: str, limits: Thresholds, *, is_cut: bool) -> Stretch | No
 
 def _loop_inside(text: str, limits: Thresholds, code: list[tuple[int, int]]) -> Stretch | None:
     blocks = Cover(code)
+    for stretch in _stretches_inside(text):
+        is_meant = stretch.num_chars <= MAX_CODE_CHARS and stretch.repeats <= MAX_CODE_REPEATS
+        if _is_drawing(text, stretch) or (is_meant and blocks.holds(stretch.start + 1, stretch.end)):
+            continue
+        is_long = stretch.repeats >= limits.min_inner_repeats and stretch.num_chars >= limits.min_inner_chars
+        is_short = (
+            stretch.repeats >= MIN_SHORT_INNER_REPEATS
+            and stretch.num_chars >= MIN_SHORT_INNER_CHARS
+            and any(map(str.isalpha, _unit(text, stretch)))  # decimals of 1/3, powers of ten
+        )
+        if is_long or is_short:
+            return stretch
+    return None
+
+
+def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
+    """Return prose that repeats itself but for some of its numbers; where most lines have a new one, it is work."""
+    if len(text) < limits.min_inner_chars:
+        return None
+    bare = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789").decode("utf-8", "surrogatepass")
+    if len(bare) == len(text):
+        return None
+    starts: list[int] | None = None
+    for stretch in _stretches_inside(bare):
+        if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
+            continue
+        unit = _unit(bare, stretch)
+        if sum(map(str.isalpha, unit)) < PROSE_SHARE * len(unit):
+            continue
+        if starts is None:
+            starts = [place - before for place, before in _digits_before(text)]
+        first = stretch.start + bisect_right(starts, stretch.start)
+        last = min(stretch.end + bisect_right(starts, stretch.end - 1), first + MAX_COMPARED)
+        lines = LINE_END.split(text[first:last])
+        num_in_unit = len(LINE_END.findall(bare, stretch.end - stretch.period, stretch.end))
+        pairs = [pair for pair in zip(lines, lines[num_in_unit:], strict=False) if NUMBER.search(pair[0])]
+        if not num_in_unit or not pairs or _share_same(pairs) < SAME_LINES:
+            continue
+        numbers = [
+            pair for one, other in pairs for pair in zip(NUMBER.findall(one), NUMBER.findall(other), strict=False)
+        ]
+        if _share_same(numbers) >= SAME_NUMBERS:
+            return Stretch(first, last, max(1, (last - first) * stretch.period // stretch.num_chars))
+    return None
+
+
+def _share_same(pairs: Sequence[tuple[str, str]]) -> float:
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def _digits_before(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the place of every digit, and how many stand before it."""
+    return ((match.start(), count) for count, match in enumerate(DIGIT.finditer(text)))
+
+
+def _unit(text: str, stretch: Stretch) -> str:
+    return text[stretch.end - min(stretch.period, 400) : stretch.end]
+
+
+def _stretches_inside(text: str) -> Iterator[Stretch]:
+    """Yield what repeats at places inside a text, first with short periods near by, then with long ones."""
     for stride, reach in ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH)):
         place = stride
         while place < len(text):
@@ -156,20 +229,8 @@ def _loop_inside(text: str, limits: Thresholds, code: list[tuple[int, int]]) -> 
             for found in periods_ending_at(text, place, reach, max_places=2):
                 stretch = found._replace(end=found.end + _same_ahead(text, found.end - found.period, found.end))
                 step = max(step, stretch.end)
-                is_meant = stretch.num_chars <= MAX_CODE_CHARS and stretch.repeats <= MAX_CODE_REPEATS
-                if _is_drawing(text, stretch) or (is_meant and blocks.holds(stretch.start + 1, stretch.end)):
-                    continue
-                is_long = stretch.repeats >= limits.min_inner_repeats and stretch.num_chars >= limits.min_inner_chars
-                unit = text[stretch.end - min(stretch.period, 400) : stretch.end]
-                is_short = (
-                    stretch.repeats >= MIN_SHORT_INNER_REPEATS
-                    and stretch.num_chars >= MIN_SHORT_INNER_CHARS
-                    and any(map(str.isalpha, unit))  # decimals of 1/3, powers of ten
-                )
-                if is_long or is_short:
-                    return stretch
+                yield stretch
             place = max(place, step if step - place > stride else place) + stride
-    return None
 
 
 def periods_ending_at(text: str, end: int, reach: int, *, max_places: int = MAX_PLACES) -> Iterator[Stretch]:
@@ -245,7 +306,7 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
     ratio = ratio_of(prose)
     if len(prose) < MIN_TAIL_CHARS or ratio >= limits.flag_tail_ratio:
         return None
-    is_flag = ratio >= limits.min_tail_ratio
+    is_flag = ratio >= limits.min_tail_ratio or _is_enumeration(prose)
     bound = limits.flag_tail_ratio if is_flag else limits.min_tail_ratio
     return _finding(part, len(text) - len(tail), len(text), ratio, bound, is_flag=is_flag)
 
@@ -278,7 +339,9 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_ve
     wanted = limits.max_repeated_share if len(window) < WINDOW else max(limits.max_repeated_share, WINDOW_SHARE)
     worst = max(again, key=lambda sentence: again[sentence], default="")
     top = again.get(worst, 0)
-    num_new = sum(count == 1 and NEW.search(sentence) is not None for sentence, count in counts.items())
+    num_new = sum(
+        count == 1 and (NEW.search(sentence) is not None or _is_said(sentence)) for sentence, count in counts.items()
+    )
     if num_new >= NEW_SHARE * top:  # an enumeration: between two of them stands something that was not said before
         again = {}
     if is_verse and again and _is_song(counts, top):
@@ -297,6 +360,17 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_ve
     if is_loop and is_stuck and _is_said(worst) and OPERATOR.search(worst) is None:
         return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
     return None
+
+
+def _is_enumeration(prose: str) -> bool:
+    """Return whether a text is lines with new numbers in each, that do not speak of looking again."""
+    counts = Counter(map(str.strip, SENTENCE.findall(prose)))
+    top = max((count for said, count in counts.items() if _is_said(said)), default=0)
+    num_new = sum(
+        count == 1 and (NEW.search(said) is not None or (top >= MIN_VERDICTS and _is_said(said)))
+        for said, count in counts.items()
+    )
+    return num_new >= NEW_SHARE * top and num_new > 2 and STUCK.search(prose) is None
 
 
 def _is_song(counts: Counter[str], top: int) -> bool:

@@ -146,3 +146,50 @@ def test_the_cost_is_linear() -> None:
         return time.perf_counter() - start
 
     assert seconds(800_000) < 30 * seconds(80_000) + 0.5  # ten times the text; noise and caches are allowed for
+
+
+@pytest.mark.parametrize("repeats", [4, 5, 7])
+def test_a_few_repeats_at_the_end_of_a_cut_text_are_a_loop_and_in_a_whole_one_are_not(repeats: int) -> None:
+    text = prose(900, 3) + "\n" + "But wait, maybe the addition comes first? No, it does not.\n" * repeats
+    assert judge(text + "But wait, may", response="", finish_reason="length").outcome is Outcome.UNREADABLE
+    assert judge(text + "So it is settled.").outcome is Outcome.READABLE
+
+
+@pytest.mark.parametrize("period", [700, 1_500, 4_000])
+def test_a_loop_in_which_a_few_numbers_drift_is_found_also_inside(period: int) -> None:
+    unit = prose(period, 5)
+    numbers = list(re.finditer(r"\d+", unit))
+
+    def with_number(count: int) -> str:
+        return unit[: numbers[1].start()] + str(count) + unit[numbers[1].end() :] + "\n"
+
+    text = prose(3_000, 6) + "\n" + "".join(map(with_number, range(10, 18))) + prose(3_000, 7)
+    assert judge(text).outcome is Outcome.UNREADABLE
+
+
+def test_a_case_analysis_with_the_same_verdict_each_time_is_work() -> None:
+    cases = [
+        f"If he starts with {k} coins, he ends with {8 * k - 7}. This does not match the number." for k in range(80)
+    ]
+    assert judge("\n".join(cases)).outcome is Outcome.READABLE
+    kinds = ["knight", "knave"]
+    words = [
+        f"Suppose Anna is a {kinds[k & 1]}, Ben is a {kinds[k >> 1 & 1]}, Carl is a {kinds[k >> 2 & 1]}, Dora is a "
+        f"{kinds[k >> 3 & 1]}, Emil is a {kinds[k >> 4 & 1]}. Then what Anna says is false, a contradiction."
+        for k in range(32)
+    ]
+    assert judge("\n\n".join(words), domain="logic").outcome is Outcome.READABLE
+
+
+def test_a_refrain_is_no_loop_where_a_song_is_asked_for() -> None:
+    song = "\n\n".join(
+        f"{prose(60, k).split(' is ')[0]},\nThe light stays on,\nthe light stays on for you." for k in range(12)
+    )
+    assert judge("A refrain.", song, domain="writing").outcome is Outcome.READABLE
+    assert judge("A refrain.", "The light stays on,\n" * 40, domain="writing").outcome is Outcome.UNREADABLE
+
+
+def test_what_repeats_in_a_closed_block_of_code_was_meant() -> None:
+    block = "```python\nboard = [\n" + "    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None],\n" * 15 + "]\n```"
+    assert judge("A board.", f"{block}\n\nThat is it.", domain="code").outcome is Outcome.READABLE
+    assert judge("A board.", block[:-5], domain="code", finish_reason="length").outcome is Outcome.UNREADABLE
