@@ -49,6 +49,7 @@ DIALOGUE: Final = re.compile(
     re.IGNORECASE,
 )
 ANSWER_TAG: Final = re.compile(r"</?answer>", re.IGNORECASE)
+FIRST_WORD: Final = re.compile(r"[^\W_]{1,40}")
 NOT_LETTERS: Final = re.compile(r"[\W_]+")
 # What one of the above needs in the text, as substrings: most texts have none.
 TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>", "os>")
@@ -82,10 +83,10 @@ def _token_or_preamble(view: View) -> Finding | None:
 
 def _another_turn(view: View) -> Finding | None:
     """Another question after the answer: a speaker's name, and a reply or an end behind it."""
-    if view.domain is Domain.WRITING or DIALOGUE.search(view.problem):
-        return None
     start = view.response.start
     if view.text.isascii() and not any(mark in view.text for mark in TURN_MARKS):
+        return None
+    if view.domain is Domain.WRITING or DIALOGUE.search(view.problem):
         return None
     code = Cover(code_spans(view.text))
     answered = ANSWERED.search(view.text, start)
@@ -101,12 +102,12 @@ def _another_turn(view: View) -> Finding | None:
 def _problem_again(view: View) -> Finding | None:
     """The thinking or the response is the problem and nothing else, or the problem stands there three times."""
     problem = _plain_problem(view.problem)
-    if len(problem) + sum(letter >= "\u1100" for letter in problem) < MIN_PROBLEM_LETTERS:  # Chinese says more in fewer
+    if not problem:
         return None
     middle = view.problem.strip()
     probe = middle[len(middle) // 2 : len(middle) // 2 + PROBE_CHARS]
     for part in view.parts:
-        if len(part.text) <= 2 * len(view.problem) + 40 and _plain(ANSWER_TAG.sub("", part.text)) == problem:
+        if len(part.text) <= 2 * len(view.problem) + 40 and _is_the_problem(part.text, problem):
             return Finding(Reason.PROMPT_ECHO, part.start, part.start + len(part.text), 1, 0)
         if part.text.count(probe) <= MAX_ECHOES:
             continue
@@ -119,9 +120,19 @@ def _problem_again(view: View) -> Finding | None:
     return None
 
 
+def _is_the_problem(text: str, problem: str) -> bool:
+    """Return whether a text is the problem and nothing else; most show by their first word that they are not."""
+    if "<" in text:
+        text = ANSWER_TAG.sub("", text)
+    first = FIRST_WORD.search(text)
+    return first is not None and problem.startswith(first[0].casefold()) and _plain(text) == problem
+
+
 @lru_cache(maxsize=256)
 def _plain_problem(problem: str) -> str:
-    return _plain(problem)
+    """Return its letters and digits; nothing where it is too short. A letter of Chinese says as much as two."""
+    plain = _plain(problem)
+    return plain if len(plain) + sum(letter >= "\u1100" for letter in plain) >= MIN_PROBLEM_LETTERS else ""
 
 
 def _plain(text: str) -> str:
@@ -148,7 +159,8 @@ def find_refusal(view: View) -> Finding | None:
     if not response or response[0] in "\"“«「‘'" or len(response) > MAX_REFUSAL_CHARS:
         return None
     head = response[: REFUSAL_START + 160]
-    if head.isascii() and not any(mark in head.lower() for mark in MARKS):
+    small = head.lower()
+    if head.isascii() and not any(mark in small for mark in MARKS):
         return None
     match = REFUSAL.search(head)
     if match is None or match.start() > REFUSAL_START or find_boxes(response) or "```" in response:

@@ -55,6 +55,8 @@ CIPHER: Final = re.compile(
 )
 # Words one after another that no sentence holds together: few of the words that tie, many that link, no sign between.
 BARE_RUN: Final = re.compile(r"(?<![A-Za-z])[A-Za-z]{1,20}(?: [A-Za-z][a-z]{0,20}(?![A-Za-z])){23,400}")
+BARE: Final = bytes(ord("a") if chr(code) in "aA " else ord(".") for code in range(256))
+LONG_BARE: Final = b"a" * 100  # in classes, letters and spaces: where such a row may stand
 LINKS: Final = frozenset(
     [
         "because",
@@ -253,9 +255,21 @@ def _unsayable(view: View) -> Finding | None:
     return None
 
 
+def _long_rows(bare: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the places of letters and spaces in a row that are long enough."""
+    start = bare.find(LONG_BARE)
+    while start >= 0:
+        end = bare.find(b".", start + len(LONG_BARE))
+        end = len(bare) if end < 0 else end
+        yield start, end
+        start = bare.find(LONG_BARE, end)
+
+
 def _bare_words(view: View) -> Finding | None:
     """A row of words without any sign between them, of which few tie and many link: word salad."""
-    for match in BARE_RUN.finditer(view.text):
+    rows = list(_long_rows(view.classes.translate(BARE)))
+    rows = [(start, end) for start, end in rows if len(LINKS.intersection(view.text[start:end].split())) >= MIN_LINKS]
+    for match in (run for row in rows for run in BARE_RUN.finditer(view.text, *row)):
         words = match[0].lower().split()
         for start in range(0, max(1, len(words) - BARE_WORDS // 2), BARE_WORDS // 2):
             window = words[start : start + BARE_WORDS]

@@ -82,6 +82,7 @@ MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
 TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
+TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
@@ -126,8 +127,11 @@ def read_part(view: View, part: Part) -> Reading:
         allowed = allowed_by(view.problem)
         if view.domain is Domain.CODE and ("```" in view.text or "~~~" in view.text):
             allowed = allowed._replace(words=allowed.words | _words_in_strings(view.text))
-        pieces = tuple(islice(foreign_in(part, allowed, view.domain), MAX_PIECES))
-        view.read[part.name] = Reading(count_words(part.text), pieces)
+        letters = "".join(view.letters)
+        pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters), MAX_PIECES))
+        has_others = ANY_NOT_LATIN.search(letters) is not None
+        num_words = count_words(part.text) if has_others else len(part.text.split())
+        view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading
 
@@ -186,6 +190,7 @@ def _words_in(script: str, letters: str) -> int:
 NOT_LATIN_LETTERS: Final = re.compile(
     "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]{2,}"
 )
+ANY_NOT_LATIN: Final = re.compile(NOT_LATIN_LETTERS.pattern.removesuffix("{2,}"))
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
 
@@ -254,10 +259,13 @@ def _blank(match: re.Match[str]) -> str:
     return "." + " ".join(said).ljust(len(match[0]) - 2)[: len(match[0]) - 2] + "." if said else " " * len(match[0])
 
 
-def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
-    """Yield the pieces of a part that are in a language which has no place there, in the order of the steps."""
+def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str) -> Iterator[Stretch]:
+    """Yield the pieces of a part that are in a language which has no place there, in the order of the steps.
+
+    ``letters`` are those beyond ASCII that occur in the trace: what cannot match is not looked for.
+    """
     has_own_script = part.language in LANGUAGE_SCRIPTS
-    if has_own_script or (not part.text.isascii() and NOT_LATIN.search(part.text)):
+    if has_own_script or (letters and NOT_LATIN.search(letters)):
         text = masked(part.text, keep_math=True)  # words of another script hide in formulas, too
         yield from _other_scripts(text, part, allowed, domain)
         if part.language == "ja":
@@ -267,7 +275,9 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch
         if has_own_script:
             yield from _latin_in_other(masked(text), part, allowed, domain)
             return
-    yield from _latin_in_latin(part.text, part.language, allowed, domain)
+    yield from _latin_in_latin(
+        part.text, part.language, allowed, domain, has_accents=ACCENT.search(letters) is not None
+    )
 
 
 # --- other scripts ----------------------------------------------------------------------------------------------------
@@ -370,7 +380,9 @@ SHARED_WORDS: Final = frozenset(
 
 
 # --- Latin letters in a language of Latin letters ---------------------------------------------------------------------
-def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
+def _latin_in_latin(
+    plain: str, language: str, allowed: Allowed, domain: Domain, *, has_accents: bool
+) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
     A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
@@ -380,7 +392,8 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
     code = Cover(code_spans(plain))
     cursor = done = 0
     seen: list[Stretch] = []
-    for first, last in _suspicious_rows(tokens, language, is_ascii=plain.isascii()):
+    is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
+    for first, last, is_odd in _suspicious_rows(tokens, language, has_accents=has_accents, is_clean=is_clean):
         words = tokens[first:last]
         place = _place_of(words, plain, cursor)
         start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
@@ -396,27 +409,30 @@ def _latin_in_latin(plain: str, language: str, allowed: Allowed, domain: Domain)
             if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
                 seen.append(found)
                 yield found
-        row = _foreign_row(words, plain, place, stop, language, allowed) if len(seen) == num_before else None
+        is_open = is_odd and len(seen) == num_before
+        row = _foreign_row(words, plain, place, stop, language, allowed) if is_open else None
         is_title = row is not None and domain not in STRICT_DOMAINS and TITLE.search(plain, start, stop + YEAR_REACH)
         if row is not None and not (is_title or code.holds(place, place) or _is_quoted(plain, row.start, row.end)):
             seen.append(row)
             yield row
-    if language in FUNCTION_WORDS and (domain in STRICT_DOMAINS or domain is Domain.TRANSLATION):
+    if is_clean or language not in FUNCTION_WORDS:
+        return
+    if domain in STRICT_DOMAINS or domain is Domain.TRANSLATION:
         known = Cover(piece[:2] for piece in seen)
-        pieces = _short_pieces(plain, tokens, language, allowed)
+        pieces = _short_pieces(plain, tokens, language, allowed, has_accents=has_accents)
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
-    if domain in STRICT_DOMAINS and language in FUNCTION_WORDS:
+    if domain in STRICT_DOMAINS:
         yield from _telling_words(plain, tokens, language, allowed)
 
 
-def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed) -> Iterator[Stretch]:
+def _short_pieces(
+    plain: str, tokens: list[str], language: str, allowed: Allowed, *, has_accents: bool
+) -> Iterator[Stretch]:
     """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
     odd = _everyday_of_others(language)
-    is_vietnamese = language != "vi" and not plain.isascii() and VIETNAMESE.search(plain) is not None
-    found = odd.intersection(tokens)
-    if not found and not is_vietnamese:
-        return
-    if len(found) == 1 and not is_vietnamese and tokens.count(next(iter(found))) == 1:
+    if language != "vi" and has_accents and VIETNAMESE.search(plain) is not None:
+        odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
+    if odd.isdisjoint(tokens) or TWO_NEAR.search(bytes(map(odd.__contains__, tokens))) is None:
         return  # one word is no piece
     text = masked(plain)
     for match in PIECE.finditer(text):
@@ -462,18 +478,23 @@ def _everyday_of_others(language: str) -> frozenset[str]:
     return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", "!", ";"))
 
 
-def _suspicious_rows(tokens: list[str], language: str, *, is_ascii: bool) -> Iterator[tuple[int, int]]:
-    """Yield rows of tokens without a function word of the language that hold one of another, accents, or are long."""
+def _suspicious_rows(
+    tokens: list[str], language: str, *, has_accents: bool, is_clean: bool
+) -> Iterator[tuple[int, int, bool]]:
+    """Yield rows of tokens without a function word of the language that hold one of another, accents, or are long.
+
+    True with those that hold one.
+    """
     known = bytes(map(_with_capitals(language).__contains__, tokens))
     odd = _words_of_others(language)
-    if not is_ascii:
+    if has_accents:
         odd |= {token for token in tokens if not token.isascii() and ACCENT.search(token)}
-    has_odd = not odd.isdisjoint(tokens)
+    has_odd = not is_clean and not odd.isdisjoint(tokens)
     for row in ROW.finditer(known):
         start, end = row.span()
         is_odd = has_odd and not odd.isdisjoint(tokens[start:end])
         if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and _is_long(tokens[start:end])):
-            yield start, end
+            yield start, end, is_odd
 
 
 def _foreign_row(
@@ -525,6 +546,12 @@ def _words_of_others(language: str) -> frozenset[str]:
     words -= ALSO_ENGLISH if language == "en" else set()
     words = {word for word in words - FUNCTION_WORDS.get(language, frozenset()) if len(word) > 1}
     return frozenset(words | {word.capitalize() for word in words})
+
+
+@lru_cache(maxsize=32)
+def _any_of_others(language: str) -> frozenset[str]:
+    """Return all tokens by which other languages show: a text without any, and without accents, has none of them."""
+    return _words_of_others(language) | _everyday_of_others(language) | _telling_as_written(language)
 
 
 @lru_cache(maxsize=32)
@@ -594,10 +621,22 @@ def _telling(language: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w'-])(?:{'|'.join(words)})(?![\w'-])")  # small letters: a name has a capital
 
 
+@lru_cache(maxsize=32)
+def _own_and_other_words(language: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the function words that only this language has, and those that only others have."""
+    own = FUNCTION_WORDS[language]
+    others = frozenset(word for other, known in FUNCTION_WORDS.items() if other != language for word in known)
+    return own - others, others - own
+
+
 def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
     """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
         return None
+    if sentence.isascii() and language in FUNCTION_WORDS:
+        own, others = _own_and_other_words(language)
+        if others.isdisjoint(words) and not own.isdisjoint(words):
+            return language  # as below, where nothing counts for another language
     counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
     mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)

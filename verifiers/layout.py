@@ -124,7 +124,7 @@ def _find_cut_sentence(view: View) -> Finding | None:
     """Where the engine's word is not known: the response stops in the middle of a sentence."""
     end = len(view.text)
     response = view.text[view.response.start :].rstrip()
-    if CUT_TAG.search(response) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
+    if CUT_TAG.search(response[-12:]) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
         return Finding(Reason.TRUNCATED, end, end)
     if response.count("$$") % 2 and "\\" in response[response.rfind("$$") :]:
         return Finding(Reason.TRUNCATED, end, end)

@@ -140,10 +140,21 @@ def _compression(view: View) -> float:
     return round(sum(ratios) / len(ratios) if ratios else ratio_of(view.text[-TAIL_CHARS:]), 4)
 
 
-def _count_reflections(text: str) -> int:
-    plain = text.lower()
-    phrases = REFLECTIONS if plain.isascii() else REFLECTIONS + OTHER_REFLECTIONS
+def _count_reflections(view: View) -> int:
+    plain = view.text.lower()
+    phrases = REFLECTIONS
+    if view.letters:
+        phrases += tuple(phrase for phrase in OTHER_REFLECTIONS if phrase[0] < "\u2e80" or phrase[0] in view.letters)
     return sum(map(plain.count, phrases))
+
+
+def _tail_compression(view: View) -> float:
+    """Return that of the last 4,000 characters; the whole of a short text has been looked at before."""
+    ratios = view.read.get(f"ratios of {view.parts[0].name}", ()) if len(view.parts) == 1 else ()
+    is_known = (
+        len(ratios) == 1 and len(view.text) <= TAIL_CHARS and view.parts[0].text == view.text == view.text.rstrip()
+    )
+    return round(ratios[0] if is_known else ratio_of(view.text[-TAIL_CHARS:]), 4)
 
 
 def _statistics(view: View) -> Check:
@@ -157,11 +168,11 @@ def _statistics(view: View) -> Check:
         num_think_chars=sizes.get("think", 0),
         num_response_chars=sizes.get("response", 0),
         num_words=sum(found.num_words for found in words.values()),
-        num_reflections=_count_reflections(view.text),
+        num_reflections=_count_reflections(view),
         think_consistency=consistency_of(words.get("think")),
         response_consistency=consistency_of(words.get("response")),
         compression=_compression(view),
-        tail_compression=round(ratio_of(view.text[-TAIL_CHARS:]), 4),
+        tail_compression=_tail_compression(view),
         longest_paragraph=end - first,
         num_boxes=len(boxes),
         num_chars_after_box=0 if last is None else len(view.text) - last,

@@ -115,6 +115,7 @@ MARKS: Final = (  # of the formulas that can be written in ASCII: a text without
     *("my rules", "my instructions", "my programming", "my training", "i'm not", "i am not", "beyond", "outside"),
     *("you'll have", "you'll need", "prefiero", "prefiro", "quiero", "dazu", "damit", "dabei", "nicht", "nichts"),
     *("no voy", "souhaite", "refuse de", "i’", "you’ll"),
-    *("as a", "against", "violates", "je ne p", "je regrette", "malheureusement", "leid", "leider", "entschuldigung"),
+    *("as an ai", "as an artificial", "as a large", "as a language", "as a artificial", "as a ai", "as an l"),
+    *("against", "violates", "je ne p", "je regrette", "malheureusement", "leid", "leider", "entschuldigung"),
     *("kann", "siento", "lamento", "disculpa", "perdon", "puedo", "desculpe", "infelizmente", "posso"),
 )

@@ -13,6 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -27,6 +28,7 @@ LONG_STRIDE: Final = 1_024  # between two places inside a part where a period ma
 LONG_REACH: Final = 20_480  # ... and how far up its key is looked for (guess)
 SHORT_STRIDE: Final = 256
 SHORT_REACH: Final = 1_024
+STEPS: Final = ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH))
 MIN_SHORT_INNER_REPEATS: Final = 12  # of a short period inside a part (guess) ...
 MIN_SHORT_INNER_CHARS: Final = 600  # ... and the characters it takes up
 WINDOW: Final = 8_192  # characters in which sentences are counted: in long texts a late loop has a small share
@@ -181,7 +183,7 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
     if len(bare) == len(text):
         return None
     starts: list[int] | None = None
-    for stretch in _stretches_inside(bare):
+    for stretch in _stretches_inside(bare, ((LONG_STRIDE, LONG_REACH),)):
         if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
             continue
         unit = _unit(bare, stretch)
@@ -217,9 +219,9 @@ def _unit(text: str, stretch: Stretch) -> str:
     return text[stretch.end - min(stretch.period, 400) : stretch.end]
 
 
-def _stretches_inside(text: str) -> Iterator[Stretch]:
+def _stretches_inside(text: str, steps: tuple[tuple[int, int], ...] = STEPS) -> Iterator[Stretch]:
     """Yield what repeats at places inside a text, first with short periods near by, then with long ones."""
-    for stride, reach in ((SHORT_STRIDE, SHORT_REACH), (LONG_STRIDE, LONG_REACH)):
+    for stride, reach in steps:
         place = stride
         while place < len(text):
             if text.rfind(text[place - KEY_CHARS : place], max(0, place - reach), place - 1) < 0:
@@ -284,7 +286,7 @@ def _is_drawing(text: str, stretch: Stretch) -> bool:
 def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> Finding | None:
     """Return a loop among the windows that compress well, or the flag of a tail that nearly does."""
     limits = view.limits
-    is_verse = part.name == "response" and (view.domain is Domain.WRITING or VERSE.search(view.problem) is not None)
+    is_verse = part.name == "response" and (view.domain is Domain.WRITING or _asks_for_verse(view.problem))
     if code:
         text, part = _without(text, part, code)
     ratios: list[float] = view.read.setdefault(f"ratios of {part.name}", [])
@@ -309,6 +311,11 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
     is_flag = ratio >= limits.min_tail_ratio or _is_enumeration(prose)
     bound = limits.flag_tail_ratio if is_flag else limits.min_tail_ratio
     return _finding(part, len(text) - len(tail), len(text), ratio, bound, is_flag=is_flag)
+
+
+@lru_cache(maxsize=256)
+def _asks_for_verse(problem: str) -> bool:
+    return VERSE.search(problem) is not None
 
 
 def _without(text: str, part: Part, code: list[tuple[int, int]]) -> tuple[str, Part]:

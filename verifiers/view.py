@@ -48,7 +48,7 @@ FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
 
-NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+ASCII: Final = bytes(range(128))
 
 
 def _class_of(code: int) -> int:
@@ -133,7 +133,8 @@ class View:
     @cached_property
     def letters(self) -> frozenset[str]:
         """Return the characters beyond ASCII that occur: what cannot match is not looked for."""
-        return frozenset("".join(NOT_ASCII.findall(self.text)))
+        data = self.text.encode("utf-8", "surrogatepass").translate(None, ASCII)
+        return frozenset(data.decode("utf-8", "surrogatepass"))
 
     @cached_property
     def classes(self) -> bytes:
@@ -195,7 +196,8 @@ def find_tags(text: str) -> Iterator[Tag]:
     matches = list(TAG.finditer(text))
     if any(mark in text for mark in OTHER_TAG_ENDS):
         matches = sorted([*matches, *OTHER_TAG.finditer(text)], key=lambda match: match.start())
-    if any(mark in text for mark in ODD_TAG_ENDS):
+    may_be_odd = "\n<" in text or text.startswith("<") or "&gt;" in text
+    if may_be_odd and any(mark in text for mark in ODD_TAG_ENDS):
         matches = sorted([*matches, *ODD_TAG.finditer(text)], key=lambda match: match.start())
     if not matches:
         return
