@@ -30,7 +30,7 @@ from jobs.demo_teacher.tokenizer import CONTEXT, END, PAD, extend_tokenizer, tra
 WEIGHTS = Path(__file__).parent / "weights"
 TOKENIZER_SAMPLES = 15_000  # more did not change the merges that matter
 MAX_TOKENS = 768  # of a training sample; only loops are longer, and they are cut
-MEAN_TOKENS = 130  # of a sample, measured; says how many samples a number of steps needs
+MEAN_TOKENS = 130  # of a sample, rounded down from some 142; says how many samples a number of steps needs
 BUCKET_SAMPLES = 1024  # sorted by length before they are cut into batches: padding stays below a tenth
 WARMUP_SHARE, DECAY_SHARE = 0.03, 0.6  # of all steps; flat between, linear to zero at the end
 HIDDEN_RATE, OTHER_RATE = 3e-3, 3e-3  # learning rates: Muon for the matrices, AdamW for embeddings and norms (guesses)

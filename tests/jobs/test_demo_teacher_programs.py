@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from jobs.demo_teacher import programs
+from jobs.demo_teacher.card import CARD, programs_table
 from jobs.demo_teacher.corpus import SLIP_SHARE, Defect, make_kind_samples, make_program_sample
 from jobs.demo_teacher.families import DEMO_SEED, MEASURE_SEED, TRAIN_SEED, hash_question
 from jobs.demo_teacher.measure import Attempt, defects_of, is_passed
@@ -29,15 +30,22 @@ from jobs.demo_teacher.programs import (
 )
 from jobs.demo_teacher.runner import last_program, passes_tests
 from jobs.demo_teacher.tokenizer import extend_tokenizer, train_tokenizer
+from jobs.demo_teacher.train import WEIGHTS
 from schemas.problem import Domain, FunctionTest, Message, Problem, Tests
 
 TASKS = Path(programs.__file__).parent / "tasks.jsonl"
 MAX_TASKS_BYTES = 150_000
+MEASURED = json.loads((WEIGHTS / "measured.json").read_text())
 
 
 @cache
 def tasks_of(name: str) -> list[Task]:
     return make_tasks(KINDS[name], seed=31, size=20)
+
+
+@cache
+def held_out_hashes_of_tasks() -> frozenset[str]:
+    return held_out_tasks()
 
 
 def attempt(completion: str, task: Task, finish_reason: str = "stop") -> Attempt:
@@ -88,7 +96,7 @@ def test_a_wrong_constant_is_found_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_training_never_asks_a_held_out_question(name: str) -> None:
-    held_out = held_out_tasks()
+    held_out = held_out_hashes_of_tasks()
     for seed in (MEASURE_SEED, DEMO_SEED):  # the very seeds that made the held-out questions
         samples = list(make_kind_samples(KINDS[name], size=100, held_out=held_out, seed=seed))
         assert all(hash_question(sample.problem.question) not in held_out for sample in samples)
@@ -105,7 +113,7 @@ def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
 
 def test_rows_are_problems_with_distinct_ids() -> None:
     rows = list(program_rows(3 * len(KINDS), DEMO_SEED))
-    held_out, ids = held_out_tasks(), set()
+    held_out, ids = held_out_hashes_of_tasks(), set()
     for row in rows:
         cases = tuple(FunctionTest(entry=row["entry"], **test) for test in row["tests"])
         problem = Problem(
@@ -207,3 +215,15 @@ def test_number_words_cover_the_constants_that_are_named() -> None:
     for kind in KINDS.values():
         if any("$word" in entry for entry in kind.entries):
             assert all(isinstance(k, int) and k < len(NUMBER_WORDS) for k in kind.constants["k"])
+
+
+def test_measured_rates_of_programs_lie_where_a_demo_needs_them() -> None:
+    found = MEASURED["programs"]
+    assert found["kinds"].keys() == KINDS.keys(), "measured with other kinds: run measure.py again"
+    assert 0.4 <= found["overall"]["pass_rate"] <= 0.9
+    assert found["overall"]["num_problems"] == programs.MEASURE_SIZE * len(KINDS)
+    assert sum(0.1 <= kind["pass_rate"] <= 1.0 for kind in found["kinds"].values()) >= 30
+
+
+def test_model_card_holds_the_table_of_programs() -> None:
+    assert programs_table(MEASURED) in CARD.read_text()
