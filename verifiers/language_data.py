@@ -116,7 +116,8 @@ COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
     "en": _words(
         "okay actually right good done correct wrong really double look again yes no sure fine easy hello thanks great "
         "perfect nice well hmm see sum me say try go come back think thought wait got true false exactly indeed "
-        "simple clear clearly step work works out here"
+        "a simple clear clearly step work works out here second "
+        "minute moment time bit sense makes verify confirm recheck"
     ),
     "de": _words(
         "klar gut richtig falsch fertig stimmt passt genau moment warte mal nein ja danke bitte hallo gute guten nacht "
@@ -150,6 +151,12 @@ COMMON_WORDS: Final[dict[str, frozenset[str]]] = {
     "pl": _words("dobrze tak jest odpowiedź wynik gotowe łatwe poczekaj sprawdźmy zobaczmy mamy"),
     "tr": _words("tamam evet hayır doğru cevap sonuç kolay bekle bakalım şimdi"),
 }
+# English words that are keywords of programs, and stand in prose about them.
+KEYWORDS: Final = _words(
+    "if is not none in for while and or else elif return true false null new try except catch finally with as import "
+    "from class def function var let const lambda yield async await do break continue pass this self void int switch "
+    "case"
+)
 # Of other languages, and at home in all of them.
 BORROWED_PHRASES: Final = frozenset(
     (

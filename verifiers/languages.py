@@ -25,6 +25,7 @@ from verifiers.language_data import (
     FUNCTION_WORDS,
     GREEK_ACCENTS,
     HAN_IN_JAPANESE,
+    KEYWORDS,
     LANGUAGE_NAMES,
     LANGUAGE_SCRIPTS,
     LATIN,
@@ -82,7 +83,7 @@ MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
 TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
-TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
+TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01|\x02")  # odd tokens within a piece, or c'est, très
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
@@ -91,6 +92,7 @@ PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
+MIN_TITLES: Final = 3
 YEAR_REACH: Final = 8  # characters behind a row in which a year in brackets ends
 IN_QUOTES: Final = re.compile(r"\"[^\"\n]{1,200}\"|'[^'\n]{1,200}'")
 WORD: Final = re.compile(r"[^\W\d_]+")
@@ -338,12 +340,14 @@ def _chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:
 
 
 def _ukrainian_in_russian(text: str, allowed: Allowed) -> Iterator[Stretch]:
-    """Sentences with two words in letters that Ukrainian has and Russian has not."""
+    """Sentences with words in letters that Ukrainian has and Russian has not, where there are two in all."""
     if not any(letter in text for letter in "іїєґ"):
+        return
+    if len({word.casefold() for word in UKRAINIAN.findall(text)} - allowed.words) < 2:
         return
     for match in SENTENCE.finditer(text):
         words = {word.casefold() for word in UKRAINIAN.findall(match[0])} - allowed.words
-        if len(words) >= 2 and not _is_inside(match, text, QUOTED):
+        if words and not _is_inside(match, text, QUOTED):
             yield Stretch(match.start(), match.end(), len(words), "uk")
 
 
@@ -355,6 +359,8 @@ def _latin_in_other(text: str, part: Part, allowed: Allowed, domain: Domain) -> 
     for match in LATIN_RUN.finditer(text):
         words = [word.casefold() for word in LATIN_WORD.findall(match[0])]
         language = _latin_language(match[0], words, "")
+        if not words or (domain is Domain.CODE and all(len(word) == 1 or word in KEYWORDS for word in words)):
+            continue
         if len(words) < MIN_WORDS and domain in (Domain.MATH, Domain.LOGIC) and not words[0].isupper():
             if len(words) > 2 and _everyday("en").issuperset(words) and "en" not in allowed.languages:
                 yield Stretch(match.start(), match.end(), len(words), "en")
@@ -432,8 +438,11 @@ def _short_pieces(
     odd = _everyday_of_others(language)
     if language != "vi" and has_accents and VIETNAMESE.search(plain) is not None:
         odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
-    if odd.isdisjoint(tokens) or TWO_NEAR.search(bytes(map(odd.__contains__, tokens))) is None:
-        return  # one word is no piece
+    if odd.isdisjoint(tokens):
+        return
+    weights = bytes((token in odd) * (1 if token.isascii() and "'" not in token else 2) for token in tokens)
+    if TWO_NEAR.search(weights) is None:  # one word is no piece
+        return
     text = masked(plain)
     for match in PIECE.finditer(text):
         words = LATIN_WORD.findall(match[0])
@@ -454,7 +463,8 @@ def _language_of_piece(words: list[str], small: list[str], language: str) -> str
     if language != "vi" and sum(word.islower() and VIETNAMESE.search(word) is not None for word in words) >= 2:
         return "vi"
     own = _everyday(language)
-    if sum(word not in own for word in small) < MIN_SHORT_FOREIGN:
+    new = [word for word in small if word not in own]
+    if sum(1 if word.isascii() and word.isalpha() else 2 for word in new) < MIN_SHORT_FOREIGN:  # c'est, très say more
         return None
     for other in COMMON_WORDS:
         is_written_so = other == "de" or all(word[0].islower() for word in words[1:])  # else it is a name
@@ -584,11 +594,20 @@ def _foreign_sentence(sentence: str, place: int, language: str, allowed: Allowed
         return None
     if len(set(words)) < 3:  # ha ha ha
         return None
+    if domain not in STRICT_DOMAINS and _is_list_of_titles(sentence):
+        return None
     num_given = len(allowed.words.intersection(words))
     is_discussed = num_given > 0 and domain not in STRICT_DOMAINS and _has_quote_of(sentence, allowed)
     if num_given * 2 > len(words) or is_discussed:
         return None
     return Stretch(place, place + size, len(words), found)
+
+
+def _is_list_of_titles(sentence: str) -> bool:
+    """Return whether a sentence is some short pieces that all begin with a capital: titles, names."""
+    pieces = [piece.strip() for piece in sentence.split(",")]
+    is_short = all(len(piece.split()) <= MAX_SHORT_WORDS for piece in pieces)
+    return len(pieces) >= MIN_TITLES and is_short and all(piece[:1].isupper() for piece in pieces)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:

@@ -142,7 +142,7 @@ def _compression(view: View) -> float:
 
 def _count_reflections(view: View) -> int:
     plain = view.text.lower()
-    phrases = REFLECTIONS
+    phrases: tuple[str, ...] = REFLECTIONS
     if view.letters:
         phrases += tuple(phrase for phrase in OTHER_REFLECTIONS if phrase[0] < "\u2e80" or phrase[0] in view.letters)
     return sum(map(plain.count, phrases))
@@ -150,7 +150,7 @@ def _count_reflections(view: View) -> int:
 
 def _tail_compression(view: View) -> float:
     """Return that of the last 4,000 characters; the whole of a short text has been looked at before."""
-    ratios = view.read.get(f"ratios of {view.parts[0].name}", ()) if len(view.parts) == 1 else ()
+    ratios: list[float] = view.read.get(f"ratios of {view.parts[0].name}", []) if len(view.parts) == 1 else []
     is_known = (
         len(ratios) == 1 and len(view.text) <= TAIL_CHARS and view.parts[0].text == view.text == view.text.rstrip()
     )

@@ -27,6 +27,8 @@ FORMULAS: Final[dict[str, tuple[str, ...]]] = {
         r"(?! (?:really |actually )?(?:feel|experience|have (?:\w+ )?(?:feelings|emotions|bod\w+|senses|"
         r"favou?rites?|taste)))",
         rf"\bi (?:would rather|['’]?d rather|would prefer|['’]?d prefer|prefer) (?:to )?not(?: to)? (?:\w+ )?{_HELP}\b",
+        r"\bi (?:won['’]t|will not) be (?:answering|helping|discussing|doing|writing|solving|translating)\b",
+        r"\Ano comment\b",
         r"\bi['’]d (?:rather|prefer) (?:to )?not(?: to)? (?:say|answer|do|talk|go)\b",
         r"(?:isn['’]t|is not|not) (?:something|a (?:topic|request|task|question)) (?:that )?"
         r"i(?:['’]m| am| can| will| want)\b",
@@ -114,7 +116,7 @@ MARKS: Final = (  # of the formulas that can be written in ASCII: a text without
     *("rather not", "prefer", "something i", "topic", "request", "task i", "question i", "my guidelines", "my polic"),
     *("my rules", "my instructions", "my programming", "my training", "i'm not", "i am not", "beyond", "outside"),
     *("you'll have", "you'll need", "prefiero", "prefiro", "quiero", "dazu", "damit", "dabei", "nicht", "nichts"),
-    *("no voy", "souhaite", "refuse de", "i’", "you’ll"),
+    *("will not be", "no comment", "no voy", "souhaite", "refuse de", "i’", "you’ll"),
     *("as an ai", "as an artificial", "as a large", "as a language", "as a artificial", "as a ai", "as an l"),
     *("against", "violates", "je ne p", "je regrette", "malheureusement", "leid", "leider", "entschuldigung"),
     *("kann", "siento", "lamento", "disculpa", "perdon", "puedo", "desculpe", "infelizmente", "posso"),

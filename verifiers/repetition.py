@@ -41,7 +41,7 @@ DENSE_SHARE: Final = 0.6  # of a window, that sentences seen before fill, howeve
 MASKED_RATIO: Final = 0.2  # windows that compress less hold no counter without content (guess)
 MASKED_SHARE: Final = 0.6  # of a window, that such counters fill (guess)
 CUT_REPEATS: Final = 4  # of a stretch at the end of a text that was cut: the decision stands, only its reason is open
-CUT_CHARS: Final = 240
+CUT_CHARS: Final = 200
 CUT_LONG_REPEATS: Final = 3
 CUT_LONG_CHARS: Final = 700
 MAX_CODE_CHARS: Final = 4_000  # that repeat inside a closed block of code: boards, fixtures, a traceback (guess)
@@ -118,7 +118,7 @@ def find_repetition(view: View) -> Finding | None:
 
 def _in_part(view: View, part: Part) -> Finding | None:
     text, limits = part.text.rstrip(), view.limits
-    if len(text) < limits.min_short_period_chars // 2:
+    if len(text) * (1 if text.isascii() else 2) < limits.min_short_period_chars // 2:
         return None
     is_cut = view.is_cut and part is view.parts[-1]
     code = _closed_code(text, view.domain)

@@ -1,7 +1,10 @@
 """Languages: foreign scripts and sentences in thinking and response, what a problem lets in, and the consistency."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from schemas.problem import Domain
 from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
 from verifiers.readability import judge_trace
 
@@ -127,3 +130,43 @@ def test_the_consistency_is_the_share_of_words_in_the_target_language() -> None:
     mixed = consistency(ENGLISH + "\n\n" + SENTENCES["de"])
     assert 0.8 < mixed < 0.95  # 9 German words among some 70
     assert consistency(SENTENCES["ru"]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("language", "remark"),
+    [
+        ("en", "Das ist klar."),
+        ("en", "Très bien."),
+        ("en", "Khá đơn giản."),
+        ("de", "Esto es fácil."),
+        ("es", "Das stimmt so."),
+        ("zh", "Let me check again."),
+        ("ru", "Перевіримо, чи їх двоє."),
+    ],
+)
+def test_a_short_remark_in_another_language_is_found(language: str, remark: str) -> None:
+    def mixing(text: str) -> Check:
+        verdict = judge_trace(f"<think>\n{text}\n</think>\n\n81", domain="math", language=language, format="r1")
+        return next(check for check in verdict.checks if check.name == "language")
+
+    assert mixing(TEXTS.get(language, ENGLISH)).outcome is Outcome.READABLE
+    found = mixing(f"{TEXTS.get(language, ENGLISH)}\n\n{remark}")
+    assert found.outcome is Outcome.UNREADABLE
+    assert found.reason is Reason.LANGUAGE_MIXING
+
+
+@pytest.mark.parametrize(
+    "names", ["Los Angeles, La Paz and El Alto.", "Let die rolls be X.", "By de Moivre, i.e. per se."]
+)
+def test_names_and_words_that_look_foreign_are_none(names: str) -> None:
+    text = f"<think>\n{ENGLISH}\n{names}\n</think>\n\n81"
+    assert judge_trace(text, domain="math", language="en", format="r1").outcome is Outcome.READABLE
+
+
+pieces = st.text(alphabet="aAtheifesd' -.,;:!?$\\\"«(бїのあ가ñéđ的1\n`\ud800", max_size=60)
+
+
+@given(pieces, st.sampled_from(sorted(SENTENCES)), st.sampled_from(list(Domain)))
+def test_any_text_in_any_language_gets_a_verdict(text: str, language: str, domain: Domain) -> None:
+    verdict = judge_trace(f"<think>\n{text}\n</think>\n\n{text}", problem=text, domain=domain, language=language)
+    assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
