@@ -192,6 +192,7 @@ def _words_in(script: str, letters: str) -> int:
 NOT_LATIN_LETTERS: Final = re.compile(
     "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]{2,}"
 )
+TWO_LETTERS: Final = {name: re.compile(f"[{letters}]{{2}}") for name, letters in SCRIPT_RANGES.items()}
 ANY_NOT_LATIN: Final = re.compile(NOT_LATIN_LETTERS.pattern.removesuffix("{2,}"))
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
@@ -199,32 +200,35 @@ SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in
 @lru_cache(maxsize=256)
 def allowed_by(problem: str) -> Allowed:
     """Return the languages and scripts that a problem brings along."""
-    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", problem)]
+    words = [word.casefold() for word in WORD.findall(problem)]
     languages = {found for word in words if (found := _named(word)) is not None}
     if not problem.isascii():
         languages |= {NAMES_BEHIND_TIENG[name] for name in TIENG.findall(problem.casefold())}
         languages |= {LANGUAGE_NAMES[name] for name in _NAMES_WITHOUT_SPACES if name in problem}
-    scripts = {
-        name for name, pattern in SCRIPT_PATTERNS.items() if any(len(m[0]) > 1 for m in pattern.finditer(problem))
-    }
+    scripts: set[str] = set()
+    if not problem.isascii():
+        scripts = {name for name, pattern in TWO_LETTERS.items() if pattern.search(problem)}
     for sentence in SENTENCE.findall(problem):
         found = _latin_language(sentence, [word.casefold() for word in LATIN_WORD.findall(sentence)], "")
         if found is not None:
             languages.add(found)
     scripts |= {script for language in languages for script in LANGUAGE_SCRIPTS.get(language, ())}
     quotes = " ".join(text for found in QUOTED.findall(problem) for text in found)
-    quoted = frozenset(word.casefold() for word in re.findall(r"[^\W\d_]+", quotes))
+    quoted = frozenset(word.casefold() for word in WORD.findall(quotes))
     return Allowed(frozenset(languages), frozenset(scripts - LATIN), frozenset(words), quoted)
 
 
 def _named(word: str) -> str | None:
     """Return the language that a word names, also with an ending: Englische, japonaise, русского."""
+    if len(word) <= MIN_NAME_CHARS or word[:MIN_NAME_CHARS] not in _NAME_BEGINNINGS:
+        return LANGUAGE_NAMES.get(word)
     for end in range(len(word), min(len(word), MIN_NAME_CHARS) - 1, -1):
         if word[:end] in LANGUAGE_NAMES:
             return LANGUAGE_NAMES[word[:end]]
     return None
 
 
+_NAME_BEGINNINGS: Final = frozenset(name[:MIN_NAME_CHARS] for name in LANGUAGE_NAMES)
 _NAMES_WITHOUT_SPACES: Final = tuple(name for name in LANGUAGE_NAMES if not name.isascii() and len(name) > 1)
 
 

@@ -13,7 +13,6 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -286,7 +285,6 @@ def _is_drawing(text: str, stretch: Stretch) -> bool:
 def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> Finding | None:
     """Return a loop among the windows that compress well, or the flag of a tail that nearly does."""
     limits = view.limits
-    is_verse = part.name == "response" and (view.domain is Domain.WRITING or _asks_for_verse(view.problem))
     if code:
         text, part = _without(text, part, code)
     ratios: list[float] = view.read.setdefault(f"ratios of {part.name}", [])
@@ -296,10 +294,13 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
         if ratio >= GATE_RATIO:
             continue
         for place in range(start, min(start + WINDOW, len(text) - MIN_TAIL_CHARS // 2), WINDOW // 2) or (start,):
-            found = _in_window(part, text[place : place + WINDOW], place, limits, is_verse=is_verse)
+            window = text[place : place + WINDOW]
+            found = _in_window(part, window, place, limits, is_verse=False)
+            if found is not None and _is_verse(view, part):
+                found = _in_window(part, window, place, limits, is_verse=True)
             if found is not None:
                 return found
-    if not is_verse and (found := _paragraph_again(part, text)) is not None:
+    if (found := _paragraph_again(part, text)) is not None and not _is_verse(view, part):
         return found
     tail = text[-TAIL_CHARS:]
     if len(tail) < MIN_TAIL_CHARS or ratio_of(tail) >= limits.flag_tail_ratio:
@@ -313,9 +314,9 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
     return _finding(part, len(text) - len(tail), len(text), ratio, bound, is_flag=is_flag)
 
 
-@lru_cache(maxsize=256)
-def _asks_for_verse(problem: str) -> bool:
-    return VERSE.search(problem) is not None
+def _is_verse(view: View, part: Part) -> bool:
+    """Return whether a part may come back to its own lines, since a song or the like was asked for."""
+    return part.name == "response" and (view.domain is Domain.WRITING or VERSE.search(view.problem) is not None)
 
 
 def _without(text: str, part: Part, code: list[tuple[int, int]]) -> tuple[str, Part]:
