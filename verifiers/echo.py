@@ -69,7 +69,7 @@ def find_echo(view: View) -> Finding | None:
 
 def _token_or_preamble(view: View) -> Finding | None:
     text = view.text.rstrip()
-    matches = [match for match in CONTROL_TOKEN.finditer(text)] if any(mark in text for mark in TOKEN_MARKS) else []
+    matches = [match for match in CONTROL_TOKEN.finditer(text)] if any(map(text.__contains__, TOKEN_MARKS)) else []
     for preamble in PREAMBLES:
         if (place := text.find(preamble)) >= 0:
             matches += PREAMBLE.finditer(text, place, place + len(preamble))
@@ -84,7 +84,7 @@ def _token_or_preamble(view: View) -> Finding | None:
 def _another_turn(view: View) -> Finding | None:
     """Another question after the answer: a speaker's name, and a reply or an end behind it."""
     start = view.response.start
-    if view.text.isascii() and not any(mark in view.text for mark in TURN_MARKS):
+    if view.text.isascii() and not any(map(view.text.__contains__, TURN_MARKS)):
         return None
     if view.domain is Domain.WRITING or DIALOGUE.search(view.problem):
         return None
@@ -160,7 +160,7 @@ def find_refusal(view: View) -> Finding | None:
         return None
     head = response[: REFUSAL_START + 160]
     small = head.lower()
-    if head.isascii() and not any(mark in small for mark in MARKS):
+    if head.isascii() and not any(map(small.__contains__, MARKS)):
         return None
     match = REFUSAL.search(head)
     if match is None or match.start() > REFUSAL_START or find_boxes(response) or "```" in response:

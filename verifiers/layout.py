@@ -132,7 +132,8 @@ def _find_cut_sentence(view: View) -> Finding | None:
         return Finding(Reason.TRUNCATED, end, end)
     if view.domain in PROSE_DOMAINS and response.endswith(("=", ",", "(")) and "\\boxed" not in response:
         return Finding(Reason.TRUNCATED, end, end)
-    if view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:]):
+    is_open = "a" <= response[-1:] <= "z"
+    if is_open and view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:]):
         return Finding(Reason.TRUNCATED, end, end)
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)

@@ -194,10 +194,10 @@ def make_view(
 def find_tags(text: str) -> Iterator[Tag]:
     """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
     matches = list(TAG.finditer(text))
-    if any(mark in text for mark in OTHER_TAG_ENDS):
+    if any(map(text.__contains__, OTHER_TAG_ENDS)):
         matches = sorted([*matches, *OTHER_TAG.finditer(text)], key=lambda match: match.start())
     may_be_odd = "\n<" in text or text.startswith("<") or "&gt;" in text
-    if may_be_odd and any(mark in text for mark in ODD_TAG_ENDS):
+    if may_be_odd and any(map(text.__contains__, ODD_TAG_ENDS)):
         matches = sorted([*matches, *ODD_TAG.finditer(text)], key=lambda match: match.start())
     if not matches:
         return
