@@ -83,7 +83,7 @@ MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
 TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
-TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01|\x02")  # odd tokens within a piece, or c'est, très
+TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
@@ -130,9 +130,10 @@ def read_part(view: View, part: Part) -> Reading:
         if view.domain is Domain.CODE and ("```" in view.text or "~~~" in view.text):
             allowed = allowed._replace(words=allowed.words | _words_in_strings(view.text))
         letters = "".join(view.letters)
-        pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters), MAX_PIECES))
+        tokens = part.text.split()
+        pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters, tokens), MAX_PIECES))
         has_others = ANY_NOT_LATIN.search(letters) is not None
-        num_words = count_words(part.text) if has_others else len(part.text.split())
+        num_words = count_words(part.text) if has_others else len(tokens)
         view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading
@@ -265,10 +266,11 @@ def _blank(match: re.Match[str]) -> str:
     return "." + " ".join(said).ljust(len(match[0]) - 2)[: len(match[0]) - 2] + "." if said else " " * len(match[0])
 
 
-def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str) -> Iterator[Stretch]:
+def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, tokens: list[str]) -> Iterator[Stretch]:
     """Yield the pieces of a part that are in a language which has no place there, in the order of the steps.
 
-    ``letters`` are those beyond ASCII that occur in the trace: what cannot match is not looked for.
+    ``letters`` are those beyond ASCII that occur in the trace: what cannot match is not looked for. ``tokens`` are the
+    part's, between spaces.
     """
     has_own_script = part.language in LANGUAGE_SCRIPTS
     if has_own_script or (letters and NOT_LATIN.search(letters)):
@@ -281,9 +283,8 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str) -> It
         if has_own_script:
             yield from _latin_in_other(masked(text), part, allowed, domain)
             return
-    yield from _latin_in_latin(
-        part.text, part.language, allowed, domain, has_accents=ACCENT.search(letters) is not None
-    )
+    has_accents = ACCENT.search(letters) is not None
+    yield from _latin_in_latin(part.text, tokens, part.language, allowed, domain, has_accents=has_accents)
 
 
 # --- other scripts ----------------------------------------------------------------------------------------------------
@@ -391,14 +392,13 @@ SHARED_WORDS: Final = frozenset(
 
 # --- Latin letters in a language of Latin letters ---------------------------------------------------------------------
 def _latin_in_latin(
-    plain: str, language: str, allowed: Allowed, domain: Domain, *, has_accents: bool
+    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, *, has_accents: bool
 ) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
     A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
     another one, and where one of another language stands among them, or the row is long.
     """
-    tokens = plain.split()
     code = Cover(code_spans(plain))
     cursor = done = 0
     seen: list[Stretch] = []
@@ -442,11 +442,12 @@ def _short_pieces(
     odd = _everyday_of_others(language)
     if language != "vi" and has_accents and VIETNAMESE.search(plain) is not None:
         odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
-    if odd.isdisjoint(tokens):
+    found = odd.intersection(tokens)
+    if not found:
         return
-    weights = bytes((token in odd) * (1 if token.isascii() and "'" not in token else 2) for token in tokens)
-    if TWO_NEAR.search(weights) is None:  # one word is no piece
-        return
+    is_telling = any(not token.isascii() or "'" in token for token in found)  # c'est, très
+    if not is_telling and TWO_NEAR.search(bytes(map(found.__contains__, tokens))) is None:
+        return  # one word is no piece
     text = masked(plain)
     for match in PIECE.finditer(text):
         words = LATIN_WORD.findall(match[0])

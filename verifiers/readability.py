@@ -27,7 +27,7 @@ from verifiers.layout import (
     find_truncation,
 )
 from verifiers.repetition import TAIL_CHARS, find_repetition, ratio_of
-from verifiers.structure import find_code_block, find_long_paragraph, longest_paragraph
+from verifiers.structure import find_code_block, find_long_paragraph, paragraph_of
 from verifiers.view import Finding, View, make_view
 
 VERSION: Final = "3"
@@ -162,7 +162,7 @@ def _statistics(view: View) -> Check:
     words = {part.name: read_part(view, part) for part in view.parts}
     boxes = find_boxes(view.text, view.response.start)
     last = boxes[-1].outer.end if boxes else None
-    first, end = longest_paragraph(view.text)
+    first, end = paragraph_of(view)
     sizes = {part.name: len(part.text) for part in view.parts}
     detail = TextDetail(
         num_think_chars=sizes.get("think", 0),

@@ -13,13 +13,21 @@ from verifiers.view import Finding, View, fenced_spans
 
 def find_long_paragraph(view: View) -> Finding | None:
     """Return the longest paragraph, where it is too long, or long enough for a flag."""
-    start, end = longest_paragraph(view.text)
+    start, end = paragraph_of(view)
     length, limits = end - start, view.limits
     if length > limits.max_paragraph_chars:
         return Finding(Reason.LONG_PARAGRAPH, start, end, length, limits.max_paragraph_chars)
     if length > limits.flag_paragraph_chars:
         return Finding(Reason.LONG_PARAGRAPH, start, end, length, limits.flag_paragraph_chars, is_flag=True)
     return None
+
+
+def paragraph_of(view: View) -> tuple[int, int]:
+    """Return the place of the longest paragraph; looked for once for all that ask."""
+    if "paragraph" not in view.read:
+        view.read["paragraph"] = longest_paragraph(view.text)
+    place: tuple[int, int] = view.read["paragraph"]
+    return place
 
 
 def longest_paragraph(text: str) -> tuple[int, int]:
