@@ -84,6 +84,7 @@ TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
 TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
+MIN_ASKED_WORDS: Final = 3  # of such a piece about which the identifier is asked
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
@@ -92,6 +93,9 @@ PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
+CODE_LIKE: Final = re.compile(
+    r"[A-Za-z]\w*\([\w(,)]|[A-Za-z]_[A-Za-z]|\)--|--\("
+)  # a call, a name, a path that is drawn
 MIN_TITLES: Final = 3
 YEAR_REACH: Final = 8  # characters behind a row in which a year in brackets ends
 IN_QUOTES: Final = re.compile(r"\"[^\"\n]{1,200}\"|'[^'\n]{1,200}'")
@@ -475,7 +479,11 @@ def _language_of_piece(words: list[str], small: list[str], language: str) -> str
         is_written_so = other == "de" or all(word[0].islower() for word in words[1:])  # else it is a name
         if other != language and is_written_so and _everyday(other).issuperset(small):
             return other
-    return None
+    if len(words) < MIN_ASKED_WORDS or not own.isdisjoint(small) or not all(map(str.islower, words[1:])):
+        return None
+    asked = identify(" ".join(small))  # half of the words are known: the identifier may tell
+    num_known = sum(word in _everyday(asked) for word in small) if asked in COMMON_WORDS else 0
+    return asked if asked != language and num_known * 2 >= len(small) and num_known >= MIN_SHORT_FOREIGN else None
 
 
 @lru_cache(maxsize=32)
@@ -597,7 +605,10 @@ def _foreign_sentence(sentence: str, place: int, language: str, allowed: Allowed
     found = _latin_language(sentence, words, language)
     if found is None or found == language or found in allowed.languages:
         return None
-    if len(set(words)) < 3:  # ha ha ha
+    told = [word for word in words if len(word) > 1 or not word.isascii()]
+    if len(set(told)) < 3:  # ha ha ha; A, B, C, D
+        return None
+    if CODE_LIKE.search(sentence) and len(FUNCTION_WORDS.get(found, frozenset()).intersection(told)) < 2:
         return None
     if domain not in STRICT_DOMAINS and _is_list_of_titles(sentence):
         return None

@@ -43,7 +43,8 @@ UNDETERMINED: Final = re.compile(
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
 # English words that cannot end a sentence: a text that stops after one was cut.
 DANGLING: Final = re.compile(
-    r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|its)\Z",
+    r"\b(?:the|an|of|that|and|or|because|with|from|by|than|is|are|was|were|we|let|which|into|if|where|when|its|"
+    r"(?:by|of|with|to|in|from|for|as|on|into|and|or) a)\Z",
     re.IGNORECASE,
 )
 # The same in other languages, at the end of a response; of Japanese and Korean the particles behind a noun.
@@ -126,6 +127,8 @@ def _find_cut_sentence(view: View) -> Finding | None:
     response = view.text[view.response.start :].rstrip()
     if CUT_TAG.search(response[-12:]) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
         return Finding(Reason.TRUNCATED, end, end)
+    if "\\$" in response:
+        response = response.replace("\\$", "\\ ")  # a sum in dollars opens no formula
     if response.count("$$") % 2 and "\\" in response[response.rfind("$$") :]:
         return Finding(Reason.TRUNCATED, end, end)
     if view.domain is Domain.MATH and response.count("$") % 2 and OPEN_FORMULA.search(response[-160:]):

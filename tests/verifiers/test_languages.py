@@ -163,6 +163,19 @@ def test_names_and_words_that_look_foreign_are_none(names: str) -> None:
     assert judge_trace(text, domain="math", language="en", format="r1").outcome is Outcome.READABLE
 
 
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        "clip((xmin,ymin)--(xmin,ymax)--(xmax,ymax)--(xmax,ymin)--cycle);",
+        "def separate_paren_groups(paren_string): return None",
+        "pair A, B, C, D, W, X, Y, Z;",
+    ],
+)
+def test_code_without_a_fence_is_no_other_language(drawn: str) -> None:
+    text = f"<think>\n{ENGLISH}\n{drawn}\n</think>\n\n81"
+    assert judge_trace(text, domain="math", language="en", format="r1").outcome is Outcome.READABLE
+
+
 pieces = st.text(alphabet="aAtheifesd' -.,;:!?$\\\"«(бїのあ가ñéđ的1\n`\ud800", max_size=60)
 
 

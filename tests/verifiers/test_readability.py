@@ -75,6 +75,7 @@ def test_any_text_gets_a_verdict_with_its_place_inside_the_text(text: str, layou
         ("<think>cases</think>(a) \\boxed{1}\n(b) \\boxed{2}", "r1"),
         ("<think>7*8=56.</think>56", "r1"),
         ("<think>parity of n</think>The function is $f$, **odd**.", "r1"),
+        ("<think>carpet</think>It costs $\\$$105 for $14\\times 5$ feet, that is $\\$1.50$ each.", "r1"),
     ],
 )
 def test_a_well_formed_trace_is_readable(text: str, layout: str) -> None:
