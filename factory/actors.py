@@ -26,6 +26,7 @@ from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, RunState, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
 from schemas.manifest import Counts, Manifest
+from schemas.problem import Tests
 from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
 
@@ -223,6 +224,7 @@ class VerifierActor:
         self._settings = spec.job.verify.readability.settings()
         self._folder = RunFolder(spec.path)
         self._problems = {problem.problem_id: problem for problem, _ in self._folder.problems(self._folder.manifest())}
+        self._has_programs = any(isinstance(one.reference, Tests) for one in self._problems.values())
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
 
@@ -232,7 +234,8 @@ class VerifierActor:
         Raises:
             VerifierError: If a canary comes out wrong; the batch that it rode in is not reported.
         """
-        await asyncio.to_thread(verifiers.check_canaries)
+        watched = tuple(verifiers.canaries(programs=self._has_programs))
+        await asyncio.to_thread(verifiers.check_canaries, subset=watched)
         judged: list[JudgedTrace] = []
         while True:
             batch = await coordinator.judge.remote(self._worker_id, judged, self._spec.job.verify.batch_size)
@@ -246,7 +249,7 @@ class VerifierActor:
         traces = read_traces(self._folder, [item.position for item in batch])
         judged = list(self._threads.map(self._judge_one, traces))
         self._turn += 1
-        verifiers.check_canaries(subset=verifiers.one_pair(self._turn))
+        verifiers.check_canaries(subset=verifiers.one_pair(self._turn, programs=self._has_programs))
         return judged
 
     def _judge_one(self, trace: Trace) -> JudgedTrace:

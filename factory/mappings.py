@@ -22,6 +22,7 @@ from factory.rows import MISSING, NumberLiteral, RowError, Wanted, column_names,
 from schemas.config import Columns, DatasetSource, FileSource
 from schemas.problem import (
     AssertTest,
+    Compare,
     Domain,
     FunctionTest,
     Limits,
@@ -205,7 +206,8 @@ def _live_code_bench(body: Body) -> dict[str, Any]:
     entry = metadata.get("func_name") if isinstance(metadata, Mapping) else None
     cases = [_live_case(case, entry) for case in _as_list(listed_cases, "public_test_cases")]
     question = _with_starter(_text(body, "question_content"), str(body.get("starter_code") or ""))
-    return _program(question, cases, row_id=body.get("question_id"))
+    rule = Compare("livecodebench" if all(isinstance(case, StdinTest) for case in cases) else "tokens")
+    return _program(question, cases, compare=rule, row_id=body.get("question_id"))
 
 
 def _live_case(case: Any, entry: object) -> TestCase:
@@ -223,12 +225,35 @@ def _live_case(case: Any, entry: object) -> TestCase:
     return FunctionTest(entry=entry, args=_dump(arguments), expected=_dump(_loads(case["output"], "public_test_cases")))
 
 
+def _function_tests(body: Body) -> dict[str, Any]:
+    """`tests` are objects of `args` and `expected`, each a JSON value or its text, for the function `entry`."""
+    entry = _text(body, "entry")
+    cases = []
+    for i, case in enumerate(_list(body, "tests")):
+        if not isinstance(case, Mapping) or not {"args", "expected"} <= set(case):
+            raise _bad(f"tests.{i}", case, "must be an object with args and expected")
+        args, expected = (_as_json(case[name], f"tests.{i}.{name}") for name in ("args", "expected"))
+        if not isinstance(args, list):
+            raise _bad(f"tests.{i}.args", args, "must be a list of arguments")
+        cases.append(FunctionTest(entry=entry, args=_dump(args), expected=_dump(expected)))
+    return _program(_text(body, "question"), cases, row_id=body.get("id"))
+
+
+def _as_json(value: Any, column: str) -> Any:
+    return _loads(value, column) if isinstance(value, str) else value
+
+
 def _program(
-    question: str, cases: Sequence[TestCase], *, limits: Limits | None = None, row_id: object = None
+    question: str,
+    cases: Sequence[TestCase],
+    *,
+    limits: Limits | None = None,
+    compare: Compare | None = None,
+    row_id: object = None,
 ) -> dict[str, Any]:
     if not cases:
         raise RowError(QuarantineReason.BAD_VALUE, "the row has no test")
-    tests = Tests(cases=tuple(cases[:MAX_CASES]), limits=limits or Limits())
+    tests = Tests(cases=tuple(cases[:MAX_CASES]), limits=limits or Limits(), compare=compare or Compare())
     return {"problem": question, "tests": tests, **({} if row_id is None else {"id": str(row_id)})}
 
 
@@ -373,6 +398,10 @@ READY: Final[Mapping[str, ReadyMapping]] = {
         rewrite=_code_contests,
         domain=Domain.CODE,
         license="CC-BY-4.0",
+    ),
+    # one's own rows, or what the demo teacher's tasks are: question, entry, tests
+    "function_tests": ReadyMapping(
+        columns=("question", "entry", "tests"), optional=("id",), rewrite=_function_tests, domain=Domain.CODE
     ),
     # Idavidrein/gpqa: Question, Correct Answer, Incorrect Answer 1 to 3
     "gpqa": ReadyMapping(

@@ -22,7 +22,7 @@ import jinja2.sandbox
 
 from schemas.config import PromptConfig
 from schemas.errors import ConfigError
-from schemas.problem import Message, Problem, Prompt
+from schemas.problem import Message, Problem, Prompt, Tests
 from schemas.trace import THINK_OPEN, TraceFormat
 
 # Source: DeepSeek-R1, arXiv:2501.12948v1, table 1, where `prompt` stands for the question. Quoted as it is printed,
@@ -178,7 +178,9 @@ class Renderer:
         """
         # Chat control tokens inside a question stay: what they mean is the tokenizer's matter, a question about
         # them is a legal question, and cutting text would ask something else than the reference answers.
-        text = _render(problem.messages, self.template, self.system, self.tokenizer if self.is_chat else None)
+        asks_for_program = isinstance(problem.reference, Tests)  # whose answer stands in no box
+        template = NO_BOX if asks_for_program and self.template.text == BOXED else self.template
+        text = _render(problem.messages, template, self.system, self.tokenizer if self.is_chat else None)
         token_ids = self.tokenizer.encode(text, add_special_tokens=not self.is_chat)
         return Prompt(problem_id=problem.problem_id, text=text, sha256=_sha256(text), token_ids=tuple(token_ids))
 
@@ -240,6 +242,9 @@ def _builtin_template(before: str, after: str) -> Template:
     # Joined, not formatted: a question may hold braces.
     return Template(f"{before}{{{{ problem }}}}{after}", lambda messages: before + _question(messages) + after)
 
+
+NO_BOX: Final = _builtin_template(*BUILTIN_TEMPLATES["plain"])
+BOXED: Final = _builtin_template(*BUILTIN_TEMPLATES["boxed"]).text
 
 # Custom templates.
 

@@ -378,6 +378,50 @@ def bench_readability(
         show.readings(figures, reasons, costs, looked)
 
 
+@bench.command("code", epilog="Example: factory bench code --cases cases.jsonl --rounds 50")
+def bench_code(
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON Lines of problems with style, tests, compare, limits, solutions."),
+    ] = None,
+    hostile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines of hostile programs: id, program, must, run.")
+    ] = None,
+    endure: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Run the hostile programs N times in all, and count what is left.")
+    ] = 0,
+    tier: Annotated[str, typer.Option(help="Highest tier of isolation to use: A, B or C.")] = "A",
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds of the cost table; 0 leaves it out.")] = 100,
+    repeat: Annotated[int, typer.Option(min=1, help="Judge the cases so many times, each with a new sandbox.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: the cores.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the judge of programs: agreement, what a test costs beside a bare fork, hostile programs."""
+    from jobs.bench import code as measured
+    from schemas.errors import VerifierError
+    from verifiers.sandbox import SlotError
+
+    try:
+        body = measured.measure(
+            cases,
+            hostile,
+            endure=endure,
+            tier=tier,
+            rounds=rounds,
+            repeat=repeat,
+            threads=threads,
+            counting=show.counting,
+        )
+    except SlotError as error:
+        raise VerifierError(str(error)) from error
+    if as_json:
+        show.json_line(body)
+        return
+    show.programs(body["figures"], body["styles"], body["costs"], body["kill latency"], body["mistakes"])
+    if hostile is not None:
+        show.hostile(body["tier"], body["hostile programs"], body["hostile"], body["left"])
+
+
 def _selection_of(path: Path) -> str:
     """Return the name of the selection that the run's job asks for."""
     from factory.store import RunFolder

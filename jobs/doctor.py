@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
 from pathlib import Path
@@ -15,8 +16,15 @@ from typing import Final
 import verifiers
 from factory.plan import versions
 from schemas.errors import VerifierError
+from verifiers import cpp
+from verifiers.sandbox import Sandbox, SlotError
 
 OURS: Final = ("factory", "verifiers", "jobs", "schemas")
+TIER_DETAILS: Final = {
+    "A": "namespaces, a root of their own, Landlock, a system call filter",
+    "B": "a user of their own, Landlock, a system call filter; no namespaces, and no folder to write in",
+    "C": "Landlock and a system call filter under this very user; no namespaces, and no folder to write in",
+}
 DISTRIBUTION: Final = "distillation-factory"
 MIN_FREE_BYTES: Final = 5 << 30  # a run of a million traces of 5,000 tokens takes some 30 GB: this is a floor, a guess
 
@@ -38,6 +46,8 @@ def examine() -> list[Finding]:
         _vllm,
         _guard,
         _verifiers,
+        _sandbox,
+        _compiler,
         _disk,
         _fsync,
     )
@@ -88,10 +98,38 @@ def _guard() -> Finding:
 
 def _verifiers() -> Finding:
     try:
-        verifiers.check_canaries()
+        verifiers.check_canaries(subset=tuple(verifiers.canaries(programs=False)))
     except VerifierError as error:
         return Finding(name="verifiers", is_fine=False, detail=str(error))
     return Finding(name="verifiers", is_fine=True, detail=f"all canaries right, versions {verifiers.versions_digest()}")
+
+
+def _sandbox() -> Finding:
+    """Which tier of isolation judged programs get here, and what would raise it."""
+    try:
+        with closing(Sandbox(num_slots=1)) as sandbox:
+            tier, why_not = sandbox.probe()
+    except SlotError as error:
+        detail = f"tier D: {error}; problems with tests cannot be judged here, all others can"
+        return Finding(name="sandbox", is_fine=False, detail=detail)
+    return Finding(name="sandbox", is_fine=True, detail=f"tier {tier}: {TIER_DETAILS[tier]}" + _how_to_raise(why_not))
+
+
+def _how_to_raise(why_not: str) -> str:
+    if not why_not:
+        return ""
+    return (
+        f" ({why_not}; allow user namespaces, sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone, or in a "
+        "container a seccomp profile with unshare and mount, for tier A)"
+    )
+
+
+def _compiler() -> Finding:
+    try:
+        path = cpp.compiler()
+    except SlotError as error:
+        return Finding(name="C++", is_fine=True, detail=f"{error}; only problems in C++ need it")
+    return Finding(name="C++", is_fine=True, detail=path)
 
 
 def _disk() -> Finding:

@@ -374,6 +374,35 @@ def readings(
         _line(f"  {item['evidence']!r}")
 
 
+def programs(
+    figures: Mapping[str, Any],
+    styles: Sequence[Mapping[str, Any]],
+    costs: Sequence[Mapping[str, Any]],
+    latency: Mapping[str, float],
+    wrong: Sequence[Mapping[str, str]],
+) -> None:
+    """Print how programs were judged, and what a test costs; each part only where it was measured."""
+    if figures:
+        rows = [{"": name, "value": value} for name, value in figures.items()]
+        out.print(_table("programs", rows))
+        out.print(_table("right, by style", styles))
+    if costs:
+        out.print(_table("cost, one thread, interleaved", costs))
+    if latency:
+        out.print(_table("ms from the wall limit to the end", [{"": "killed programs", **latency}]))
+    for item in wrong:
+        _line(f"{item['case']} ({item['style']}): expected {item['expected']}, said {item['said']}")
+
+
+def hostile(tier: str, num_rows: int, found: Mapping[str, Sequence[str]], left: Mapping[str, Any]) -> None:
+    """Print which hostile programs were not held, and what an endurance run left behind."""
+    out.print(f"hostile programs, tier {tier}: {num_rows:,} run, {len(found):,} not as they must be", highlight=False)
+    for name, said in found.items():
+        _line(f"  {name}: {'; '.join(said)}")
+    if left:
+        out.print(_table("after the endurance run", [left]))
+
+
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     names = list(rows[0])

@@ -45,6 +45,7 @@ READY_MAPPINGS: Final = (
     "taco",
     "apps",
     "code_contests",
+    "function_tests",
     "gpqa",
 )
 

@@ -12,12 +12,24 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from schemas.errors import VerifierError
-from schemas.problem import Answer, Choice, Domain, Message, Problem, Reference, Scorer
+from schemas.problem import (
+    Answer,
+    AssertTest,
+    Choice,
+    Domain,
+    FunctionTest,
+    Message,
+    Problem,
+    Reference,
+    Scorer,
+    StdinTest,
+    Tests,
+)
 from schemas.trace import FinishReason, Trace, TraceFormat
 from schemas.verdict import Outcome, Verdict
 from verifiers.registry import judge as judge_all
 
-VERSION: Final = "2"
+VERSION: Final = "3"
 
 
 class Canary(NamedTuple):
@@ -65,11 +77,33 @@ _ANSWERS: Final[tuple[tuple[str, Reference, str, str], ...]] = (
     ("puzzle", _PALINDROME, "cabbac", "abcabc"),
     ("grid", _MINI_SUDOKU, _GRID, _GRID.replace("2 1 3 4", "1 2 3 4")),
 )
+# The same of programs, which need a sandbox and not every run has.
+_PROGRAMS: Final[tuple[tuple[str, Reference, str, str], ...]] = (
+    (
+        "program",
+        Tests(cases=(StdinTest(input="2 3\n", expected="5\n"),)),
+        "print(sum(map(int, input().split())))",
+        "print(input().replace(' ', '+'))",
+    ),
+    (
+        "function",
+        Tests(cases=(FunctionTest(entry="double", args="[4]", expected="8"),)),
+        "def double(x):\n    return 2 * x",
+        "def double(x):\n    return x * x",
+    ),
+    (
+        "asserts",
+        Tests(cases=(AssertTest(entry="double", source="for i in range(3):\n    assert double(i) == 2 * i"),)),
+        "def double(x):\n    return x + x",
+        "class Equal:\n    __eq__ = lambda *_: True\ndouble = lambda x: Equal()",
+    ),
+)
 
 
 def _problem(name: str, reference: Reference | None) -> Problem:
+    domains = {Scorer: Domain.LOGIC, Tests: Domain.CODE}
     return Problem(
-        domain=Domain.MATH if not isinstance(reference, Scorer) else Domain.LOGIC,
+        domain=domains.get(type(reference), Domain.MATH),
         messages=(Message(role="user", content=f"Canary: {name}."),),
         source="canaries",
         source_row_id=name,
@@ -99,8 +133,13 @@ def _trace(problem: Problem, text: str, layout: TraceFormat) -> Trace:
     )
 
 
-def _lay_out(answer: str, layout: TraceFormat) -> str:
+def _lay_out(answer: str, layout: TraceFormat, *, is_program: bool = False) -> str:
     thought = "I work this out step by step and check it once."
+    if is_program:
+        block = f"```python\n{answer}\n```"
+        if layout is TraceFormat.ZERO:
+            return f"<think>{thought}</think>\n<answer>\n{block}\n</answer>"
+        return f"<think>\n{thought}\n</think>\n\nThis is the program:\n\n{block}"
     match layout:
         case TraceFormat.R1:
             return f"<think>\n{thought}\n</think>\n\nThe answer is \\boxed{{{answer}}}"
@@ -124,16 +163,21 @@ _DEFECTS: Final[tuple[tuple[str, TraceFormat, str, Outcome, bool | None], ...]] 
 )
 
 
-@lru_cache(maxsize=1)
-def _all() -> tuple[Canary, ...]:
-    found = []
-    for name, reference, right, wrong in _ANSWERS:
+def _pairs(answers: Sequence[tuple[str, Reference, str, str]]) -> Iterator[Canary]:
+    """Yield a right and a wrong canary of each answer in each format, one after the other."""
+    for name, reference, right, wrong in answers:
         problem = _problem(name, reference)
         for layout in (TraceFormat.R1, TraceFormat.ZERO):
             for answer, word in ((right, True), (wrong, False)):
                 outcome = Outcome.CORRECT if word else Outcome.WRONG_ANSWER
                 label = f"{name}, {layout}, {'right' if word else 'wrong'}"
-                found.append(Canary(label, problem, _trace(problem, _lay_out(answer, layout), layout), outcome, word))
+                text = _lay_out(answer, layout, is_program=isinstance(reference, Tests))
+                yield Canary(label, problem, _trace(problem, text, layout), outcome, word)
+
+
+@lru_cache(maxsize=2)
+def _all(*, programs: bool) -> tuple[Canary, ...]:
+    found = [*_pairs(_ANSWERS), *(_pairs(_PROGRAMS) if programs else ())]
     problem = _problem("defects", Answer(text="42"))
     for name, layout, text, outcome, defect_word in _DEFECTS:
         found.append(Canary(name, problem, _trace(problem, text, layout), outcome, defect_word))
@@ -143,26 +187,31 @@ def _all() -> tuple[Canary, ...]:
     return tuple(found)
 
 
-def canaries() -> Iterator[Canary]:
-    """Yield all canaries: right and wrong of each kind of reference, in several formats, and the defects of format."""
-    yield from _all()
+def canaries(*, programs: bool = True) -> Iterator[Canary]:
+    """Yield all canaries: right and wrong of each kind of reference, in several formats, and the defects of format.
+
+    Those with ``programs`` need a sandbox.
+    """
+    yield from _all(programs=programs)
 
 
-def one_pair(turn: int) -> tuple[Canary, Canary]:
+def one_pair(turn: int, *, programs: bool = True) -> tuple[Canary, Canary]:
     """Return one right and one wrong canary; another pair each turn, until all had theirs."""
-    pairs = [pair for pair in zip(_all()[::2], _all()[1::2], strict=False) if pair[0].problem == pair[1].problem]
-    return pairs[turn % len(_ANSWERS * 2)]
+    found = _all(programs=programs)
+    pairs = [pair for pair in zip(found[::2], found[1::2], strict=False) if pair[0].problem == pair[1].problem]
+    answers = [pair for pair in pairs if pair[0].problem.source_row_id != "defects"]
+    return answers[turn % len(answers)]
 
 
 def check_canaries(
     judge: Callable[[Problem, Trace], Verdict] = judge_all, subset: Sequence[Canary] | None = None
 ) -> None:
-    """Judge canaries (all, or a subset) and return if each gets the verdict that it must get.
+    """Judge canaries (all, programs too, or a subset) and return if each gets the verdict that it must get.
 
     Raises:
         VerifierError: If one does not: the verifiers are broken, and nothing they said lately may be used.
     """
-    for canary in _all() if subset is None else subset:
+    for canary in canaries() if subset is None else subset:
         verdict = judge(canary.problem, canary.trace)
         seen = (verdict.outcome, verdict.is_correct)
         if seen != (canary.outcome, canary.is_correct):

@@ -8,6 +8,7 @@ tests is never a pass; a failure of the sandbox is ``unjudged`` after a second t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,8 +29,6 @@ from schemas.problem import (
     StdinTest,
     TestCase,
     Tests,
-    digest,
-    reference_to_json,
 )
 from schemas.verdict import REASON_OUTCOMES, Check, CodeDetail, Outcome, Reason, Verdict
 from verifiers import cpp, outputs
@@ -136,6 +135,13 @@ def judge_code_completion(
     return Verdict(reference_hash=None, checks=(replace(check, start=start, end=end),))
 
 
+def supports(tests: Tests) -> bool:
+    """Return whether programs can be judged by these tests: C++ has standard input, Python all three kinds."""
+    if tests.language == "cpp":
+        return all(isinstance(case, StdinTest) for case in tests.cases)
+    return tests.language == "python"
+
+
 def run_program(source: str, stdin: str, *, language: str, limits: Limits, sandbox: Sandbox) -> Ran | None:
     """Return how a program runs on one standard input, with what it wrote; None if it does not compile.
 
@@ -206,7 +212,7 @@ def _as_tests(
 def _judge(source: str, tests: Tests, sandbox: Sandbox) -> Check:
     start = time.perf_counter()
     state = _state_of(sandbox)
-    key = digest([VERSION, source, tests.language, reference_to_json(tests)])
+    key = _key(source, tests)
     check = state.verdicts.get(key)
     if check is None:
         check = _run(source, tests, sandbox, state)
@@ -334,6 +340,8 @@ class _Judging:
             raise _Failed(Reason.TIME_LIMIT, round(ran.cpu_s, 3), limits.cpu_time_s)
         if ran.is_cut:
             raise _Failed(Reason.OUTPUT_LIMIT, None, limits.output_mb)
+        if ran.over == "threads":
+            raise _Failed(Reason.RUNTIME_ERROR)
         if ran.exit == EXIT_COMPILE_ERROR:
             raise _Failed(Reason.COMPILE_ERROR)
         if ran.exit == _SIGKILL:  # the filter lets no program do that to itself
@@ -469,11 +477,11 @@ class _Odd:
 
 def _read_answer(line: bytes) -> Any:
     try:
-        body = json.loads(line)
-        if isinstance(body, dict) and body.keys() == {"v"}:
-            return wire.loads(line)["v"]
-    except (ValueError, RecursionError):
-        pass
+        body = wire.loads(line)
+    except wire.NotPlain:
+        body = None
+    if isinstance(body, dict) and body.keys() == {"v"}:
+        return body["v"]
     return _Odd(line[:200].decode("ascii", "replace"))
 
 
@@ -502,20 +510,33 @@ def _is_loaded() -> bool:
     return os.getloadavg()[0] > len(os.sched_getaffinity(0))
 
 
+def _key(source: str, tests: Tests) -> bytes:
+    """Return a hash of all that decides a verdict; ``digest`` would copy megabytes of tests for it."""
+    hashed = hashlib.sha256(repr((VERSION, tests.language, tests.compare, tests.limits)).encode())
+    texts = [source]
+    for case in tests.cases:
+        texts += [type(case).__name__, *(getattr(case, name) for name in type(case).__dataclass_fields__)]
+    for text in texts:
+        data = _bytes(text)
+        hashed.update(len(data).to_bytes(8, "big"))
+        hashed.update(data)
+    return hashed.digest()
+
+
 class _Verdicts:
     """The verdicts given last, by the hash of program and tests; safe from any thread."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Check] = OrderedDict()
+        self._kept: OrderedDict[bytes, Check] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Check | None:
+    def get(self, key: bytes) -> Check | None:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def put(self, key: str, check: Check) -> None:
+    def put(self, key: bytes, check: Check) -> None:
         with self._lock:
             self._kept[key] = check
             if len(self._kept) > MAX_CACHED_VERDICTS:

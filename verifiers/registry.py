@@ -14,7 +14,8 @@ from schemas.problem import Answer, Choice, Problem, Scorer, Tests, digest
 from schemas.readability import ReadabilitySettings
 from schemas.trace import Trace
 from schemas.verdict import Check, Verdict
-from verifiers import choice, extract, logic, math, pool, readability
+from verifiers import choice, code, cpp, extract, logic, math, pool, readability
+from verifiers.sandbox import slots
 
 # Packages whose own word decides verdicts, by the name they are installed under.
 DEFAULT_SETTINGS: Final = ReadabilitySettings()
@@ -28,8 +29,8 @@ def supports(problem: Problem) -> bool:
             return True
         case Scorer() as scorer:
             return logic.read_payload(scorer) is not None
-        case Tests():
-            return False  # programs: a later verifier
+        case Tests() as tests:
+            return code.supports(tests)
 
 
 def judge(problem: Problem, trace: Trace, settings: ReadabilitySettings = DEFAULT_SETTINGS) -> Verdict:
@@ -38,7 +39,6 @@ def judge(problem: Problem, trace: Trace, settings: ReadabilitySettings = DEFAUL
     Never raises on what a model wrote; safe from any thread. A problem that is not supported is our own mistake
     (``supports`` says so beforehand), unless its scorer is unknown, which is a bad reference.
     """
-    assert not isinstance(problem.reference, Tests), f"problem {problem.problem_id}: tests are not supported yet"
     form = readability.judge_trace(
         trace.text,
         problem=problem.question,
@@ -59,6 +59,8 @@ def _answer_checks(problem: Problem, trace: Trace) -> tuple[Check, ...]:
             return math.judge_answer(trace.text, reference).checks
         case Scorer() as reference:
             return logic.judge_scored(trace.text, reference).checks
+        case Tests() as reference:
+            return code.judge_code_completion(trace.text, reference).checks
         case _:
             return ()
 
@@ -67,11 +69,14 @@ def _answer_checks(problem: Problem, trace: Trace) -> tuple[Check, ...]:
 def _versions() -> tuple[tuple[str, str], ...]:
     ours = {
         "choice": choice.VERSION,
+        "code": code.VERSION,
+        "cpp": cpp.VERSION,
         "extract": extract.VERSION,
         "logic": logic.VERSION,
         "math": math.VERSION,
         "pool": pool.VERSION,
         "readability": readability.VERSION,
+        "sandbox": slots.VERSION,
     }
     return tuple(sorted({**ours, **{name: _installed(name) for name in PACKAGES}}.items()))
 

@@ -55,10 +55,12 @@ def test_an_unreadable_trace_keeps_the_word_of_the_answer_check() -> None:
     assert (verdict.outcome, verdict.reason, verdict.is_correct) == (Outcome.UNREADABLE, Reason.EMPTY_THINK, True)
 
 
-def test_tests_and_unknown_scorers_are_not_supported() -> None:
+def test_unknown_scorers_and_tests_that_no_program_can_take_are_not_supported() -> None:
     problem = next(iter(canaries())).problem
     program = Tests(cases=(AssertTest(entry="f", source="assert f() == 1"),))
-    assert not supports(replace(problem, reference=program))
+    assert supports(replace(problem, reference=program))
+    assert not supports(replace(problem, reference=replace(program, language="cpp")))
+    assert not supports(replace(problem, reference=replace(program, language="rust")))
     assert not supports(replace(problem, reference=Scorer(name="reasoning_gym/n_queens", payload="{}")))
     assert supports(replace(problem, reference=None))
 

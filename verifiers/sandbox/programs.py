@@ -73,7 +73,7 @@ def run_as_script(source_fd: int) -> NoReturn:
 
 
 def answer_calls(entry: str, source_fd: int, calls_fd: int, answers_fd: int) -> NoReturn:
-    """Run the program, then call ``entry`` with each line of arguments; write one line for each answer.
+    """Run the program, then call ``entry`` with each list of arguments; write one line for each answer.
 
     A line is ``{"v": value}``, or ``{"error": type name}`` after which nothing follows.
     """
@@ -82,11 +82,11 @@ def answer_calls(entry: str, source_fd: int, calls_fd: int, answers_fd: int) -> 
     code = _run(module, source, close=False, prelude=_PRELUDE if b"class Solution" in source else "")
     if code:
         _leave(code)
-    calls = _read(calls_fd).split(b"\n")
+    calls = wire.loads(_read(calls_fd))
     answers = os.fdopen(answers_fd, "wb", 0)
     try:
-        for line in calls:
-            answers.write(_answer(module, entry, line).encode() + b"\n")
+        for arguments in calls:
+            answers.write(_answer(module, entry, arguments).encode() + b"\n")
     except _Ended as ended:
         _leave(ended.code)
     _leave(0)
@@ -99,9 +99,9 @@ class _Ended(Exception):
         self.code = code
 
 
-def _answer(module: types.ModuleType, entry: str, line: bytes) -> str:
+def _answer(module: types.ModuleType, entry: str, arguments: list[Any]) -> str:
     try:
-        value = find(module, entry)(*wire.loads(line))
+        value = find(module, entry)(*arguments)
         return f'{{"v": {wire.dumps(value)}}}'
     except wire.NotPlain as error:
         return json.dumps({"odd": str(error)[:200]})
@@ -131,8 +131,12 @@ def load_program(source_fd: int) -> types.ModuleType | int:
 
 
 def _read(fd: int) -> bytes:
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
+    """Return the whole of a file and close it."""
+    parts = []
+    while part := os.read(fd, os.fstat(fd).st_size + 1):
+        parts.append(part)
+    os.close(fd)
+    return b"".join(parts)
 
 
 def _run(module: types.ModuleType, source: bytes, *, close: bool, prelude: str = "") -> int:

@@ -191,7 +191,10 @@ class Handle:
         return any(item is own or item == own for own in self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Handle) and self._peer.ask("eq", self, other) is True
+        if isinstance(other, Handle):
+            return self._peer.ask("eq", self, other) is True
+        content = self._peer.ask("plain", self)  # of a list with methods of its own, say; compared here
+        return bool(content) and bool(content[0] == other)
 
 
 def _operator(name: str) -> Callable[[Handle, object], Any]:
@@ -233,10 +236,10 @@ def _number_of(value: Any) -> int | None:
 
 
 def _called(peer: Peer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    value, changed = peer.ask("call", function, list(args), kwargs)
+    value, changed, same = peer.ask("call", function, list(args), kwargs)
     for place, content in changed:
         _replace(args[place], content)
-    return value
+    return value if same is None else args[same]
 
 
 def _replace(argument: Any, content: Any) -> None:
@@ -249,6 +252,8 @@ def _replace(argument: Any, content: Any) -> None:
         argument.clear()
         argument.update(content)
 
+
+_END: Final = object()
 
 # --- in the program's process ----------------------------------------------------------------------------------------
 
@@ -297,7 +302,10 @@ def _answer_tests(peer: Peer, module: types.ModuleType, entry: str, what: str, a
         case "iter", [holder]:
             return iter(holder)
         case "next", [iterator]:
-            return [value for value, _ in zip(iterator, (None,), strict=False)]
+            found = next(iterator, _END)
+            return [] if found is _END else [found]
+        case "plain", [holder]:
+            return _content_of(holder)
         case "hash", [holder]:
             return hash(holder)
         case "isinstance", [instance, kind]:
@@ -308,8 +316,8 @@ def _answer_tests(peer: Peer, module: types.ModuleType, entry: str, what: str, a
             raise ValueError(f"no such question: {what!r}")
 
 
-def _call(peer: Peer, function: Any, positional: list[Any], named: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """Return the value, and (place, content) of the arguments that the call has changed."""
+def _call(peer: Peer, function: Any, positional: list[Any], named: dict[str, Any]) -> tuple[Any, list[Any], int | None]:
+    """Return the value, (place, content) of the arguments that the call has changed, and which of them the value is."""
     before = [_frozen(peer, value) for value in positional]
     value = function(*positional, **named)
     changed = [
@@ -317,7 +325,16 @@ def _call(peer: Peer, function: Any, positional: list[Any], named: dict[str, Any
         for place, content in enumerate(positional)
         if before[place] is not None and _frozen(peer, content) != before[place]
     ]
-    return value, changed
+    same = [
+        place for place, argument in enumerate(positional) if argument is value and _frozen(peer, value) is not None
+    ]
+    return (None, changed, same[0]) if same else (value, changed, None)
+
+
+def _content_of(value: Any) -> list[Any]:
+    """Return what a value of the program's own subclass of a plain type holds, in a list; an empty one for others."""
+    kinds: tuple[Callable[[Any], Any], ...] = (list, tuple, dict, set, frozenset, int, float, str)
+    return next(([kind(value)] for kind in kinds if isinstance(value, kind)), [])  # type: ignore[arg-type]
 
 
 def _frozen(peer: Peer, value: Any) -> str | None:
@@ -346,7 +363,7 @@ def run_tests(entry: str, tests_fd: int, verdict_fd: int, reader: int, writer: i
 def _answer_program(peer: Peer, what: str, args: list[Any]) -> Any:
     match what, args:
         case "call", [function, positional, named] if callable(function):
-            return function(*positional, **named), []
+            return function(*positional, **named), [], None
         case _:
             raise PermissionError(f"tests answer no {what!r}")
 

@@ -129,7 +129,7 @@ class _Slot:
         self._line = ours
         # A shell raises the stack limit before the interpreter is laid out in memory: a fork cannot do that later.
         command = ["/bin/sh", "-c", 'ulimit -s 1048576 2>/dev/null; exec "$0" "$@"']
-        command += [_interpreter(), "-I", "-S", "-X", "utf8", "-c", _START, str(_FOLDER.parent)]
+        command += [interpreter(), "-I", "-S", "-X", "utf8", "-c", _START, str(_FOLDER.parent)]
         command += [wanted, self.folder, str(header_folder() or "")]
         if self.folder:
             os.chmod(self.folder, 0o755)
@@ -196,7 +196,7 @@ def header_folder() -> Path | None:
     return folder
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
     """Return the interpreter itself, not a virtual environment's link to it: its packages are not for programs."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = os.path.join(sysconfig.get_config_var("BINDIR") or "", name)
@@ -280,9 +280,13 @@ class Sandbox:
         return self._run("script", {}, [source, stdin], limits, limits.output_mb)
 
     def call(self, source: bytes, entry: str, calls: Sequence[str], limits: Limits) -> Ran:
-        """Call a function of a Python program with each line of arguments; ``written`` has a line for each answer."""
+        """Call a function of a Python program with each list of arguments, as ``wire`` writes them.
+
+        ``written`` has a line for each answer.
+        """
         request = {"entry": entry, "calls": len(calls)}
-        return self._run("calls", request, [source, "\n".join(calls).encode()], limits, MAX_ANSWERS_MB, num_outputs=3)
+        arguments = f"[{','.join(calls)}]".encode("ascii")
+        return self._run("calls", request, [source, arguments], limits, MAX_ANSWERS_MB, num_outputs=3)
 
     def test(self, source: bytes, entry: str, tests: Sequence[str], limits: Limits) -> Ran:
         """Run test sources against a Python program, in a process of their own; ``written`` has a word for each."""

@@ -37,7 +37,7 @@ def dumps(value: Any, export: Callable[[Any], int] | None = None) -> str:
         NotPlain: If the value is not plain and there is no ``export``, or is beyond a bound.
     """
     try:
-        return json.dumps(_plain(value, export, MAX_DEPTH))
+        return _ENCODER.encode(_plain(value, export, MAX_DEPTH))
     except (RecursionError, MemoryError) as error:
         raise NotPlain(f"the value is too big: {type(error).__name__}") from error
 
@@ -50,14 +50,17 @@ def loads(text: str | bytes, resolve: Callable[[int, bool], Any] | None = None) 
         NotPlain: If the text is not what ``dumps`` writes.
     """
     try:
-        body = json.loads(text, parse_constant=_refuse)
-        return _value(body, resolve)
+        return _value(_DECODER.decode(text if isinstance(text, str) else text.decode("ascii")), resolve)
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, AttributeError) as error:
         raise NotPlain(f"no value can be read from it: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _refuse(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
+
+
+_ENCODER: Final = json.JSONEncoder()
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _plain(value: Any, export: Callable[[Any], int] | None, depth: int) -> Any:
@@ -70,6 +73,8 @@ def _plain(value: Any, export: Callable[[Any], int] | None, depth: int) -> Any:
         return value if value.bit_length() <= MAX_DECIMAL_BITS else {MARK: "int", "v": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {MARK: "float", "v": repr(value)}
+    if export is not None and kind.__module__ == "__main__":  # the program's own class, whatever it is made of
+        return _exported(value, export)
     if depth == 0:
         raise NotPlain(f"values nested deeper than {MAX_DEPTH}")
     if isinstance(value, list):
@@ -112,6 +117,10 @@ def _plain_rest(value: Any, export: Callable[[Any], int] | None, depth: int) -> 
         return {MARK: "Decimal", "v": str(value)}
     if export is None:
         raise NotPlain(f"an object of type {type(value).__name__}, which is no plain value")
+    return _exported(value, export)
+
+
+def _exported(value: Any, export: Callable[[Any], int]) -> Any:
     return {MARK: "class" if isinstance(value, type) else "object", "v": export(value)}
 
 
