@@ -24,7 +24,8 @@ from typing import Final
 
 from verifiers.sandbox import kernel
 
-SCRATCH: Final = "/work"
+WORK: Final = "/work"  # rules are about this folder, which stays when the file system in it is renewed
+SCRATCH: Final = f"{WORK}/run"
 BUILD: Final = "/build"
 HEADERS: Final = "/headers"
 SCRATCH_OPTIONS: Final = "size=64m,nr_inodes=4096,mode=0777"  # bytes and files of one run (note on the sandbox)
@@ -243,7 +244,7 @@ def _build_root(sources: dict[str, int]) -> bool:
     os.chdir(root)
     for path, fd in sources.items():
         _show(path, fd)
-    for name in ("proc", SCRATCH[1:], BUILD[1:]):
+    for name in ("proc", WORK[1:], SCRATCH[1:], BUILD[1:]):
         os.mkdir(name, 0o755)
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
@@ -291,6 +292,7 @@ def renew_scratch() -> None:
         kernel.unmount(SCRATCH)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, SCRATCH_OPTIONS)
+        os.chdir(SCRATCH)  # the next program's working folder is this one, not the one that is gone
 
 
 # --- in each program's process ---------------------------------------------------------------------------------------
@@ -301,7 +303,7 @@ def python_rules(jail: Jail) -> list[tuple[str, int]]:
     rules = [(path, kernel.READ) for path in (*LIBRARIES, *SMALL_FILES, standard_library(), "/usr/share/zoneinfo")]
     rules += [(f"/dev/{name}", kernel.READ) for name in DEVICES] + [("/dev/null", kernel.WRITE_FILE)]
     if jail.has_scratch:
-        rules.append((SCRATCH, kernel.READ | kernel.WRITE))
+        rules.append((WORK, kernel.READ | kernel.WRITE))
     if jail.has_proc and jail.tier == "A":
         rules.append(("/proc", kernel.READ))
     return rules

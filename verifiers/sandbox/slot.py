@@ -55,6 +55,7 @@ class Child:
     status: int | None = None  # of wait4
     cpu_s: float = 0.0
     peak_mb: float = 0.0
+    was_stopped: bool = False  # by us, since nothing more was wanted of it
 
     def ended(self) -> bool:
         """Reap it if it is over; return whether it is."""
@@ -311,7 +312,7 @@ class Slot:
                 raise RuntimeError("a layer of the jail could not be put on: nothing of the program has run")
         return {
             "over": over,
-            "exits": [os.waitstatus_to_exitcode(child.status or 0) for child in children],
+            "exits": [0 if one.was_stopped else os.waitstatus_to_exitcode(one.status or 0) for one in children],
             "cpu_s": max(child.cpu_s for child in children),
             "peak_mb": max(child.peak_mb for child in children),
         }
@@ -384,6 +385,7 @@ def _watch(
             break
         pause = min(bounds.cpu_s - cpu, bounds.wall_s - (now - begun), room / FASTEST_GROWTH, LONGEST_PAUSE_S)
     for child in children:
+        child.was_stopped = over is None and not child.ended()
         while not child.ended():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
