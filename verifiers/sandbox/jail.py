@@ -24,10 +24,10 @@ from typing import Final
 
 from verifiers.sandbox import kernel
 
-WORK: Final = "/work"  # rules are about this folder, which stays when the file system in it is renewed
+WORK: Final = "/sandbox"  # rules are about this folder, which stays when the file system in it is renewed
 SCRATCH: Final = f"{WORK}/run"
-BUILD: Final = "/build"
-HEADERS: Final = "/headers"
+BUILD: Final = "/sandbox-build"
+HEADERS: Final = "/sandbox-headers"
 SCRATCH_OPTIONS: Final = "size=64m,nr_inodes=4096,mode=0777"  # bytes and files of one run (note on the sandbox)
 BUILD_OPTIONS: Final = "size=512m,nr_inodes=256,mode=0755"  # compiler output; the binary of 4.2 stays in it
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
@@ -151,10 +151,10 @@ def _sources(headers: str) -> dict[str, int]:
     """Return descriptors of the folders that the new root shows, by their path; links are kept as links."""
     wanted = [*SYSTEM_FOLDERS, *SMALL_FILES, standard_library(), "/bin", "/lib", "/lib64", "/lib32"]
     wanted += [f"/dev/{name}" for name in DEVICES]
-    found = {path: path for path in wanted if os.path.lexists(path)}
-    if headers:
-        found[HEADERS] = headers
-    return {shown: os.open(path, os.O_PATH | os.O_NOFOLLOW) for shown, path in found.items()}
+    found = {path: os.open(path, os.O_PATH | os.O_NOFOLLOW) for path in wanted if os.path.lexists(path)}
+    with suppress(OSError):  # a convenience: without it C++ compiles more slowly
+        found[HEADERS] = os.open(headers, os.O_PATH | os.O_NOFOLLOW)
+    return found
 
 
 def _try_namespaces(is_root: bool, first: int, headers: str) -> None:
@@ -248,7 +248,8 @@ def _build_root(sources: dict[str, int]) -> bool:
         os.mkdir(name, 0o755)
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
-    os.symlink(SCRATCH, "tmp")
+    if not os.path.lexists("tmp"):  # the interpreter may lie there
+        os.symlink(SCRATCH, "tmp")
     has_proc = _mount_proc()
     kernel.pivot_root_here()
     kernel.make_read_only("/", recursive=False)

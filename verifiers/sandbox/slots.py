@@ -42,7 +42,7 @@ Tier = Literal["A", "B", "C", "D"]
 TIERS: Final[tuple[Tier, ...]] = ("A", "B", "C", "D")
 EXIT_COMPILE_ERROR: Final = 201  # as in ``programs``, which runs where nothing of ours can be imported
 EXIT_MEMORY: Final = 202
-HEADERS: Final = "/headers"  # where a slot of tier A shows ``header_folder``
+HEADERS: Final = "/sandbox-headers"  # where a slot of tier A shows ``header_folder``
 _FOLDER: Final = Path(__file__).parent
 # A slot gets these modules under their own names, and none of what their packages import for callers.
 _START: Final = """
@@ -124,15 +124,16 @@ class _Slot:
     """One slot's process and the line to it."""
 
     def __init__(self, wanted: Tier) -> None:
-        self.folder = "" if wanted == "A" else tempfile.mkdtemp(prefix="factory-slot-")
+        self.folder = tempfile.mkdtemp(
+            prefix="factory-slot-"
+        )  # of binaries; tier A has a file system of its own for them
+        os.chmod(self.folder, 0o755)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._line = ours
         # A shell raises the stack limit before the interpreter is laid out in memory: a fork cannot do that later.
         command = ["/bin/sh", "-c", 'ulimit -s 1048576 2>/dev/null; exec "$0" "$@"']
         command += [interpreter(), "-I", "-S", "-X", "utf8", "-c", _START, str(_FOLDER.parent)]
         command += [wanted, self.folder, str(header_folder() or "")]
-        if self.folder:
-            os.chmod(self.folder, 0o755)
         no_environment: dict[str, str] = {}
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, env=no_environment)
@@ -144,6 +145,8 @@ class _Slot:
         self.why_not: str = str(hello.get("why_not", hello.get("broken", "")))
         if self.tier == "D":
             self.kill()
+        elif self.tier == "A":
+            os.rmdir(self.folder)
 
     def ask(self, request: dict[str, Any], fds: Sequence[int], patience_s: float) -> dict[str, Any]:
         """Return the answer to a request.
@@ -181,8 +184,7 @@ class _Slot:
         self._line.close()
         self._process.kill()
         self._process.wait()
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def header_folder() -> Path | None:
