@@ -142,7 +142,6 @@ def _enter_namespaces(headers: str) -> Jail:
     if os.getppid() not in (0, parent):
         os._exit(0)
     has_proc = _build_root(sources)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     users = (1, 2) if is_root else (None, None)
     return Jail(tier="A", program_user=users[0], test_user=users[1], has_proc=has_proc)
 
@@ -335,7 +334,7 @@ def limit_all() -> None:
         _limit(kind, value)
 
 
-def limit(*, cpu_s: int, memory_mb: int, file_mb: int, is_own_user: bool) -> None:
+def limit(*, cpu_s: int, memory_mb: int, file_mb: int, is_own_user: bool, is_watched: bool) -> None:
     """Set the hard limits of a program: fences behind what is watched from outside.
 
     CPU time in whole seconds; memory as address space, well above the limit that is watched. Threads are counted by
@@ -344,6 +343,8 @@ def limit(*, cpu_s: int, memory_mb: int, file_mb: int, is_own_user: bool) -> Non
     _limit(resource.RLIMIT_CPU, cpu_s)
     _limit(resource.RLIMIT_AS, (memory_mb + FENCE_MB) << 20)
     _limit(resource.RLIMIT_FSIZE, file_mb << 20)
+    if not is_watched:  # then the kernel's count of writable memory has to do, reserved or not
+        _limit(resource.RLIMIT_DATA, memory_mb << 20)
     if is_own_user:
         _limit(resource.RLIMIT_NPROC, MAX_THREADS)
 
@@ -357,14 +358,14 @@ def _limit(kind: int, value: int) -> None:
 
 
 def become(user: int | None) -> None:
-    """Take on a program's user, for good."""
+    """Take on a program's user, for good; the slot can look at it, and it at itself, as at any process."""
     if user is None:
         with suppress(OSError):  # nothing to drop where nothing was had
             kernel.drop_capabilities()
-        return
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)  # from 0 to another: all capabilities go
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else /dev/stdin, a link into /proc/self, is not its own
+    else:
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)  # from 0 to another: all capabilities go
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # a slot is not; else /dev/stdin would not be its own, nor its memory seen
 
 
 def close_others(keep: Sequence[int]) -> None:

@@ -299,6 +299,7 @@ class Slot:
             memory_mb=bounds.memory_mb,
             file_mb=bounds.file_mb,
             is_own_user=self.jail.has_own_users,
+            is_watched=self.jail.has_proc,
         )
         jail.become(user)
         lock.shut(os.getpid())
@@ -455,6 +456,7 @@ def main() -> None:
         slot.prepare()
         if box.tier != "A":
             kernel.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a compiler leaves comes here
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody who runs as its user may look into it
         os.environ.clear()
         os.environ.update(PROGRAM_ENVIRONMENT)
         if box.has_scratch:
