@@ -119,8 +119,8 @@ def _how_to_raise(why_not: str) -> str:
     if not why_not:
         return ""
     return (
-        f" ({why_not}; allow user namespaces, sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone, or in a "
-        "container a seccomp profile with unshare and mount, for tier A)"
+        f" ({why_not}; allow user namespaces for tier A: sysctl user.max_user_namespaces and "
+        "kernel.unprivileged_userns_clone, or in a container a seccomp profile with unshare and mount)"
     )
 
 

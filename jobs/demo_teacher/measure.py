@@ -2,7 +2,7 @@
 
 Pass and defect rates here come from this module's own small rules, not from the factory's verifiers: they say what the
 model does, and the factory's tests may then hold the verifiers against them. No answer is ever evaluated, and a program
-only in a process of its own (`runner.py`).
+only in the factory's own sandbox (`verifiers.code`).
 """
 
 import json
@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,10 +25,13 @@ from jobs.demo_teacher.corpus import Defect
 from jobs.demo_teacher.families import FAMILIES, MEASURE_SEED, MEASURE_SIZE, Problem, boxed_form, make_problems
 from jobs.demo_teacher.program_kinds import KINDS
 from jobs.demo_teacher.programs import Task, make_tasks
-from jobs.demo_teacher.runner import last_program, passes_tests
 from jobs.demo_teacher.train import WEIGHTS
+from schemas.problem import FunctionTest, Limits
+from schemas.verdict import Outcome
+from verifiers.code import find_code, judge_program
 
 MAX_TOKENS = 512  # of a completion; the longest right ones have some 280
+LIMITS = Limits(cpu_time_s=2.0, wall_time_s=10.0, memory_mb=256)  # of a program; right ones need milliseconds
 LOOP_REPEATS = 5  # equal lines in a row; no right chain has two
 NORMAL_Z = 1.959964  # two-sided 95 %
 
@@ -72,6 +76,19 @@ def last_box(text: str) -> str | None:
         if depth == 0:
             return text[begin:end]
     return None
+
+
+def last_program(response: str) -> str | None:
+    """Return the last fenced Python block of a text, or None."""
+    found = find_code(response, "python")
+    return None if found is None else response[slice(*found)].removesuffix("\n")
+
+
+@lru_cache(maxsize=16_384)
+def passes_tests(program: str, task: Task) -> bool:
+    """Return whether a program returns what every test of a task expects; it runs in the factory's sandbox."""
+    tests = [FunctionTest(entry=task.entry, args=case.args, expected=case.expected) for case in task.cases]
+    return judge_program(program, tests, limits=LIMITS).outcome is Outcome.CORRECT
 
 
 def list_values(text: str) -> list[float] | None:

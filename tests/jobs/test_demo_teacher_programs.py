@@ -28,7 +28,7 @@ from jobs.demo_teacher.programs import (
     respond,
     think,
 )
-from jobs.demo_teacher.runner import last_program, passes_tests
+from jobs.demo_teacher.measure import last_program, passes_tests
 from jobs.demo_teacher.tokenizer import extend_tokenizer, train_tokenizer
 from jobs.demo_teacher.train import WEIGHTS
 from schemas.problem import Domain, FunctionTest, Message, Problem, Tests
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_tasks_and_another_seed_others() -> None:
 
 
 def test_rows_are_problems_with_distinct_ids() -> None:
-    rows = list(program_rows(3 * len(KINDS), DEMO_SEED))
+    rows = list(program_rows(len(KINDS), DEMO_SEED))
     held_out, ids = held_out_hashes_of_tasks(), set()
     for row in rows:
         cases = tuple(FunctionTest(entry=row["entry"], **test) for test in row["tests"])
@@ -131,7 +131,7 @@ def test_rows_are_problems_with_distinct_ids() -> None:
 def test_the_task_file_is_what_the_command_writes() -> None:
     assert TASKS.stat().st_size <= MAX_TASKS_BYTES
     rows = [json.loads(line) for line in TASKS.read_text().splitlines()]
-    assert rows == list(program_rows(3 * len(KINDS), DEMO_SEED))
+    assert rows == list(program_rows(len(KINDS), DEMO_SEED))
 
 
 @pytest.mark.parametrize("name", KINDS)
