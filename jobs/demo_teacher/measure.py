@@ -78,10 +78,11 @@ def last_box(text: str) -> str | None:
     return None
 
 
-def last_program(response: str) -> str | None:
-    """Return the last fenced Python block of a text, or None."""
-    found = find_code(response, "python")
-    return None if found is None else response[slice(*found)].removesuffix("\n")
+def last_program(text: str) -> str | None:
+    """Return the last fenced Python block of a thought or of a response, or None."""
+    part = text.rpartition("<think>")[2]
+    found = find_code(part, "python")
+    return None if found is None else part[slice(*found)].removesuffix("\n")
 
 
 @lru_cache(maxsize=16_384)

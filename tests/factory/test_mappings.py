@@ -90,6 +90,12 @@ ROWS: dict[str, dict[str, Any]] = {
         "time_limit": {"seconds": 2, "nanos": 500_000_000},
         "memory_limit_bytes": 256 << 20,
     },
+    "function_tests": {
+        "id": "own_c",
+        "question": "Add two numbers.",
+        "entry": "add",
+        "tests": [{"args": "[1, 2]", "expected": "3"}, {"args": "[[1], [2]]", "expected": "[1, 2]"}],
+    },
     "gpqa": {
         "Question": "Which planet is the largest?",
         "Correct Answer": "Jupiter",
@@ -135,9 +141,7 @@ def test_the_final_answer_is_found(name: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 @pytest.mark.parametrize("name", ROWS)
-def test_a_file_of_each_shape_gives_its_problem(
-    tmp_path: Path, name: str, suffix: str
-) -> None:
+def test_a_file_of_each_shape_gives_its_problem(tmp_path: Path, name: str, suffix: str) -> None:
     path = tmp_path / f"rows.{suffix}"
     if suffix == "jsonl":
         path.write_text(json.dumps(ROWS[name]) + "\n")
@@ -186,6 +190,15 @@ def test_programs_get_the_cases_of_their_dataset() -> None:
     assert cases_of("apps", ROWS["apps"]).cases == (
         StdinTest(input="1 2\n", expected="3\n"),
         StdinTest(input="3\n4", expected="7\n"),
+    )
+    assert cases_of("function_tests", ROWS["function_tests"]).cases == (
+        FunctionTest(entry="add", args="[1, 2]", expected="3"),
+        FunctionTest(entry="add", args="[[1], [2]]", expected="[1, 2]"),
+    )
+    assert cases_of("livecodebench", ROWS["livecodebench"]).compare.mode == "livecodebench"
+    values = [{"args": [{"a": 1}], "expected": None}]
+    assert cases_of("function_tests", {**ROWS["function_tests"], "tests": values}).cases == (
+        FunctionTest(entry="add", args='[{"a": 1}]', expected="null"),
     )
     contest = cases_of("code_contests", ROWS["code_contests"])
     assert contest.cases == (StdinTest(input="1 2\n", expected="3\n"), StdinTest(input="5 5\n", expected="10\n"))
@@ -237,6 +250,9 @@ def test_the_question_shows_the_name_that_the_tests_call(line: str, entry: str) 
         ("mbpp", {"test_list": []}, "holds no test"),
         ("code_contests", {"public_tests": None, "private_tests": None}, "has no test"),
         ("livecodebench", {"public_test_cases": "[]"}, "has no test"),
+        ("function_tests", {"tests": [{"args": "[1]"}]}, "must be an object with args and expected"),
+        ("function_tests", {"tests": [{"args": "1", "expected": "1"}]}, "must be a list of arguments"),
+        ("function_tests", {"tests": []}, "has no test"),
         ("livecodebench", {"public_test_cases": '[{"input": "1"}]'}, "must be objects"),
     ],
 )

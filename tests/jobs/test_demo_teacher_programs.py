@@ -12,7 +12,7 @@ from jobs.demo_teacher import programs
 from jobs.demo_teacher.card import CARD, programs_table
 from jobs.demo_teacher.corpus import SLIP_SHARE, Defect, make_kind_samples, make_program_sample
 from jobs.demo_teacher.families import DEMO_SEED, MEASURE_SEED, TRAIN_SEED, hash_question
-from jobs.demo_teacher.measure import Attempt, defects_of, is_passed
+from jobs.demo_teacher.measure import Attempt, defects_of, is_passed, last_program, passes_tests
 from jobs.demo_teacher.program_kinds import KINDS, NUMBER_WORDS
 from jobs.demo_teacher.programs import (
     MAX_TESTS,
@@ -28,7 +28,6 @@ from jobs.demo_teacher.programs import (
     respond,
     think,
 )
-from jobs.demo_teacher.measure import last_program, passes_tests
 from jobs.demo_teacher.tokenizer import extend_tokenizer, train_tokenizer
 from jobs.demo_teacher.train import WEIGHTS
 from schemas.problem import Domain, FunctionTest, Message, Problem, Tests
@@ -125,7 +124,7 @@ def test_rows_are_problems_with_distinct_ids() -> None:
         )
         ids.add(problem.problem_id)
         assert hash_question(row["question"]) in held_out
-    assert len(ids) == len({row["id"] for row in rows}) == len(rows) == 3 * len(KINDS)
+    assert len(ids) == len({row["id"] for row in rows}) == len(rows) == len(KINDS)
 
 
 def test_the_task_file_is_what_the_command_writes() -> None:

@@ -62,7 +62,8 @@ def test_a_claim_of_equality_is_pythons(value: Any, other: Any) -> None:
 def test_checks_of_humaneval_are_their_asserts_in_order() -> None:
     source = (
         "\n\nMETADATA = {'author': 'x'}\n\n\ndef check(candidate):\n    '''doc'''\n    # note\n"
-        "    assert candidate([1], 2) == 3, 'first'\n    assert True, 'second'\n    assert candidate(5) == candidate(6)\n"
+        "    assert candidate([1], 2) == 3, 'first'\n    assert True, 'second'\n"
+        "    assert candidate(5) == candidate(6)\n"
     )
     claims = rewrite(source, "f")
     assert claims is not None
