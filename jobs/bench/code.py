@@ -36,7 +36,6 @@ WORDS: Final = {"wrong_output": "wrong_answer"}  # in the cases' words
 GENERATOR_LIMITS: Final = Limits(cpu_time_s=30.0, wall_time_s=60.0, memory_mb=1_024)
 COST_LIMITS: Final = Limits(cpu_time_s=5.0, wall_time_s=10.0, memory_mb=256)
 KILL_WALL_S: Final = 0.1  # limit of the runs whose kill is timed
-FORKS: Final = 5  # bare forks in a row, whose mean is one measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +230,7 @@ def _hostile(
             done(number)
     left: dict[str, Any] = {}
     if endure:
+        hostile.endure(rows[:1], 4 * num_threads, sandbox, num_threads, lambda _: None)  # slots are up before the count
         before = hostile.remains()
         with counting("runs", endure) as done:
             unjudged = hostile.endure(rows, endure, sandbox, num_threads, done)
@@ -319,7 +319,7 @@ def _python_kinds(sandbox: Sandbox, folder: Path) -> dict[str, _Kind]:
         return one
 
     return {
-        _FLOOR: lambda number: sandbox.fork_s(FORKS) / FORKS,
+        _FLOOR: lambda number: sandbox.fork_s(1),
         _STDIN: judged(_SUM, lambda number: [StdinTest(input=f"{number} 2\n", expected=f"{number + 2}\n")]),
         "Python, a function with 10 tests": judged(_FUNCTION, calls),
         "Python, asserts in a second process": judged(

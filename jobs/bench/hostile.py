@@ -24,6 +24,7 @@ from schemas.problem import AssertTest, FunctionTest, Limits, StdinTest, TestCas
 from schemas.verdict import Outcome
 from verifiers.code import judge_program, run_program
 from verifiers.sandbox import Ran, Sandbox
+from verifiers.sandbox.jail import FIRST_USER
 
 TOKEN: Final = "hf_canary_7Qw3xZ"  # in the environment and in a file: in no returned byte
 WALL_GRACE_S: Final = 1.0  # beyond its wall limit after which a program must be dead (the rows' own)
@@ -258,7 +259,7 @@ class Remains:
 
 
 def remains() -> Remains:
-    """Count processes below this one, mounts, files in the temporary folders, and listening sockets."""
+    """Count processes below this one, mounts, own files in the temporary folders, and listening sockets."""
     listening = 0
     for name in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -268,9 +269,17 @@ def remains() -> Remains:
     return Remains(
         processes=len(below(os.getpid())),
         mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        temporary_files=sum(len(list(folder.iterdir())) for folder in folders if folder.is_dir()),
+        temporary_files=sum(_is_own(path) for folder in folders if folder.is_dir() for path in folder.iterdir()),
         listening_sockets=listening,
     )
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether the sandbox or a program in it made a file, by name or by user."""
+    try:
+        return path.name.startswith(("factory-", "mark-")) or path.lstat().st_uid >= FIRST_USER
+    except OSError:  # somebody else's, gone this moment
+        return False
 
 
 def endure(rows: Sequence[Row], runs: int, sandbox: Sandbox, num_threads: int, done: Callable[[int], None]) -> int:

@@ -58,7 +58,6 @@ int main(int argc, char **argv) {
   limit(RLIMIT_MEMLOCK, "0");
   limit(RLIMIT_MSGQUEUE, "0");
 
-  if (getpriority(PRIO_PROCESS, 0) < 0) setpriority(PRIO_PROCESS, 0, 0); /* the slot has more than it may give */
   long user = atol(argv[5]);
   if (user >= 0) {
     need(setgroups(0, 0) == 0);

@@ -42,7 +42,6 @@ SHORTEST_PAUSE_S: Final = 0.001
 FASTEST_GROWTH: Final = (
     4 << 30
 )  # bytes per second that a program can touch at most: sets the next look (measured 2 to 4)
-SLOT_PRIORITY: Final = -10  # nice value of a slot, where it may be had; programs get the usual one
 PAGE_BYTES: Final = resource.getpagesize()
 
 
@@ -110,7 +109,6 @@ class Slot:
     jail: jail.Jail
     folder: str  # of binaries
     library_fd: int | None
-    has_priority: bool
     _locks: dict[str, kernel.Lock] = field(default_factory=dict)
     _filters: dict[str, filters.Filter] = field(default_factory=dict)
     _binary_filter: int | None = None
@@ -290,8 +288,6 @@ class Slot:
         lock = self._locks[kind]
         library = [] if self.library_fd is None else [self.library_fd]
         jail.close_others([*keep, lock.ruleset, self._failed[1], *library])
-        if self.has_priority:
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
         if kind == "compiler":
             os.setpgid(0, 0)  # its processes end together
         jail.limit(
@@ -441,21 +437,19 @@ def main() -> None:
         __import__(name)
     control = socket.socket(fileno=os.dup(0))
     os.set_inheritable(control.fileno(), False)
-    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
-        with suppress(OSError):  # root only: a look at a program that takes memory must not wait for its turn
-            os.setpriority(os.PRIO_PROCESS, 0, SLOT_PRIORITY)
+    with suppress(OSError):  # root only: a look at a program that takes memory must not wait for its turn
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))  # what it starts is as usual
     try:
         box = jail.build(wanted, headers)
     except OSError as error:
         control.send(json.dumps({"tier": "D", "why_not": str(error)}).encode())
         return
-    slot = Slot(
-        box, jail.BUILD if box.tier == "A" else folder, _library_fd(box), os.getpriority(os.PRIO_PROCESS, 0) < 0
-    )
+    slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box))
     try:
         slot.prepare()
         if box.tier != "A":
-            kernel.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a compiler leaves comes here
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what a compiler leaves comes here
+        kernel.prctl(kernel.PR_SET_THP_DISABLE, 1)  # huge pages come faster than anybody can look
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # nobody who runs as its user may look into it
         os.environ.clear()
         os.environ.update(PROGRAM_ENVIRONMENT)
