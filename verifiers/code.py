@@ -47,7 +47,9 @@ _FENCE_NAMES: Final = {
     "python": frozenset({"python", "python3", "py", "py3"}),
     "cpp": frozenset({"cpp", "c++", "cc", "cxx", "c++17", "c++20", "cpp17", "cpp20"}),
 }
-_FENCE: Final = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})[ \t]*(?P<name>[^\s`{]*)[^\n`]*$", re.MULTILINE)
+_FENCE: Final = re.compile(  # possessive: a line of a megabyte is passed over once
+    r"^[ \t]{0,3}+(?P<mark>`{3,}+|~{3,}+)[ \t]*+(?P<name>[^\s`{]*+)[^\n`]*+$", re.MULTILINE
+)
 _TRIES: Final = 2  # of one program in the sandbox, before it is unjudged; the factory itself tries three times more
 _CHECKER_LIMITS: Final = Limits(cpu_time_s=10.0, wall_time_s=30.0, memory_mb=512)
 _SIGKILL: Final = -9

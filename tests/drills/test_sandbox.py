@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -152,16 +153,22 @@ def test_nothing_is_left_after_many_hostile_runs() -> None:
     assert not [one for one in hostile.survivors([]) if "slot" in one]
 
 
-def test_a_caller_that_is_killed_takes_its_slots_along() -> None:
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("tier", ["A", "B", "C"])
+def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool) -> None:
     code = (
-        "import sys, time\nfrom verifiers.sandbox import Sandbox\nsandbox = Sandbox(num_slots=1)\nsandbox.probe()\n"
-        "print('up', flush=True)\ntime.sleep(60)"
+        "import threading, time\nfrom schemas.problem import Limits\nfrom verifiers.sandbox import Sandbox\n"
+        f"sandbox = Sandbox(num_slots=1, tier={tier!r})\nsandbox.probe()\n"
+        "run = lambda: sandbox.run_script(b'import time; time.sleep(60)', b'', Limits(wall_time_s=60))\n"
+        f"if {is_busy}: threading.Thread(target=run, daemon=True).start()\n"
+        "time.sleep(0.5)\nprint('up', flush=True)\ntime.sleep(60)"
     )
+    folders = set(Path(tempfile.gettempdir()).glob("factory-slot-*"))
     caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"up\n"
     below = hostile.below(caller.pid)
-    assert len(below) >= 2
+    assert len(below) >= 1 + is_busy
     caller.kill()
     caller.wait()
     caller.stdout.close()
@@ -169,6 +176,7 @@ def test_a_caller_that_is_killed_takes_its_slots_along() -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    assert set(Path(tempfile.gettempdir()).glob("factory-slot-*")) <= folders
 
 
 def test_environment_and_descriptors_of_the_caller_do_not_reach_a_program(tmp_path: Path) -> None:

@@ -277,6 +277,11 @@ def test_the_last_block_of_the_response_in_the_language_counts(completion: str, 
     assert (None if found is None else completion[slice(*found)]) == code
 
 
+def test_a_long_line_like_a_fence_is_passed_over_once() -> None:
+    for line in ("```" + "a" * 1_000_000 + "`", "`" * 1_000_000, "~" * 500_000 + "`", " " * 1_000_000 + "```"):
+        assert find_code(f"{line}\n```python\nprint(1)\n```\n", "python") is not None or line.startswith(("`", "~"))
+
+
 def test_a_completion_is_judged_by_its_program(sandbox: Sandbox) -> None:
     text = "<think>\nTwice.\n</think>\n\n```python\ndef double(x):\n    return 2 * x\n```\n"
     check = judge_code_completion(text, DOUBLE, sandbox=sandbox).checks[0]

@@ -366,6 +366,7 @@ def become(user: int | None) -> None:
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)  # from 0 to another: all capabilities go
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # a slot is not; else /dev/stdin would not be its own, nor its memory seen
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # ends with its slot; a change of user would undo it
 
 
 def close_others(keep: Sequence[int]) -> None:

@@ -68,6 +68,7 @@ int main(int argc, char **argv) {
     prctl(PR_SET_SECUREBITS, 0x2f, 0, 0, 0);
     syscall(SYS_capset, header, none);
   }
+  need(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0); /* ends with its slot */
   need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
   need(syscall(446, ruleset, 0) == 0); /* landlock_restrict_self */
   struct sock_fprog program = {.len = size / 8, .filter = (struct sock_filter *)filter};

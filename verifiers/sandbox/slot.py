@@ -109,6 +109,7 @@ class Slot:
     jail: jail.Jail
     folder: str  # of binaries
     library_fd: int | None
+    caller: int  # its process; 0 inside a namespace, where a watcher outside looks after it
     _locks: dict[str, kernel.Lock] = field(default_factory=dict)
     _filters: dict[str, filters.Filter] = field(default_factory=dict)
     _binary_filter: int | None = None
@@ -144,7 +145,7 @@ class Slot:
             programs.run_as_script(source)
 
         child = self._fork(body, "python", bounds, streams, [source])
-        return self._report([child], _watch([child], bounds))
+        return self._report([child], self._watch([child], bounds))
 
     def calls(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Call a function of a Python program: descriptors are source, arguments, answers, output and errors."""
@@ -157,7 +158,7 @@ class Slot:
 
         child = self._fork(body, "python", bounds, [nothing, *streams], [source, calls, answers])
         os.close(nothing)
-        return self._report([child], _watch([child], bounds, progress=lambda: os.fstat(answers).st_size))
+        return self._report([child], self._watch([child], bounds, progress=lambda: os.fstat(answers).st_size))
 
     def tests(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Run tests in one process against a program in another: source, tests, verdict, output and errors."""
@@ -180,7 +181,7 @@ class Slot:
         )
         for fd in (nothing, to_tests, from_program, to_program, from_tests):
             os.close(fd)
-        return self._report([first, second], _watch([first, second], bounds, enough=second))
+        return self._report([first, second], self._watch([first, second], bounds, enough=second))
 
     def fork(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Fork and reap an empty process some times: what a run cannot be cheaper than. For the benchmark."""
@@ -227,7 +228,7 @@ class Slot:
         launcher = os.path.join(self.folder, "launcher")
         pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions)
         child = Child(pid=pid, pidfd=os.pidfd_open(pid))
-        return self._report([child], _watch([child], bounds))
+        return self._report([child], self._watch([child], bounds))
 
     def compile(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Run a compiler: descriptors are the source, the place for the binary, and its messages."""
@@ -247,7 +248,7 @@ class Slot:
         nothing = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         child = self._fork(body, "compiler", bounds, [source, nothing, messages], [])
         os.close(nothing)
-        report = self._report([child], _watch([child], bounds))
+        report = self._report([child], self._watch([child], bounds))
         if report["exits"][0] == 0:
             made = os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             _copy(made, binary)
@@ -302,6 +303,61 @@ class Slot:
         os.close(lock.ruleset)
         os.close(self._failed[1])
 
+    def _watch(
+        self,
+        children: Sequence[Child],
+        bounds: Bounds,
+        *,
+        progress: Callable[[], int] | None = None,
+        enough: Child | None = None,
+    ) -> str | None:
+        """Wait until all have ended, or ``enough`` has; return the limit that was broken, after killing them, or None.
+
+        With several calls the time limits hold for each of them: they start anew whenever ``progress`` grows.
+        """
+        poll = select.poll()
+        for child in children:
+            poll.register(child.pidfd, select.POLLIN)
+        started = begun = time.monotonic()
+        cpu_before = [0.0] * len(children)
+        seen = 0
+        over: str | None = None
+        pause = min(LONGEST_PAUSE_S, bounds.cpu_s, bounds.wall_s)
+        while True:
+            for fd, _ in poll.poll(max(pause, SHORTEST_PAUSE_S) * 1_000):
+                poll.unregister(fd)
+            if all([child.ended() for child in children]) or (enough is not None and enough.ended()):
+                break
+            if os.getppid() != self.caller:  # it is gone: nobody waits for an answer
+                over = "caller"
+                break
+            now = time.monotonic()
+            used = [child.used_cpu_s() for child in children]
+            if progress is not None and (size := progress()) > seen and now - started < bounds.wall_s * bounds.calls:
+                seen, begun, cpu_before = size, now, used
+            cpu = max(after - before for after, before in zip(used, cpu_before, strict=True))
+            room, threads = _room(children, bounds)
+            if cpu > bounds.cpu_s or now - begun > bounds.wall_s:
+                over = "cpu" if cpu > bounds.cpu_s else "wall"
+            elif room < 0:
+                over = "memory"
+            elif threads > jail.MAX_THREADS:
+                over = "threads"
+            if over:
+                break
+            pause = min(bounds.cpu_s - cpu, bounds.wall_s - (now - begun), room / FASTEST_GROWTH, LONGEST_PAUSE_S)
+        for child in children:
+            child.was_stopped = over is None and not child.ended()
+            while not child.ended():
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+                select.select([child.pidfd], [], [], 0.5)
+        if over is None and any(child.cpu_s > bounds.cpu_s * bounds.calls for child in children):
+            over = "cpu"
+        return over
+
     def _report(self, children: Sequence[Child], over: str | None) -> dict[str, Any]:
         self._sweep()
         with suppress(BlockingIOError):
@@ -340,58 +396,6 @@ def _copy(source: int, target: int) -> None:
 def _bounds(request: dict[str, Any]) -> Bounds:
     names = ("cpu_s", "wall_s", "memory_mb", "file_mb")
     return Bounds(**{name: request[name] for name in names}, calls=int(request.get("calls", 1)))
-
-
-def _watch(
-    children: Sequence[Child],
-    bounds: Bounds,
-    *,
-    progress: Callable[[], int] | None = None,
-    enough: Child | None = None,
-) -> str | None:
-    """Wait until all have ended, or ``enough`` has; return the limit that was broken, after killing them, or None.
-
-    With several calls the time limits hold for each of them: they start anew whenever ``progress`` grows.
-    """
-    poll = select.poll()
-    for child in children:
-        poll.register(child.pidfd, select.POLLIN)
-    started = begun = time.monotonic()
-    cpu_before = [0.0] * len(children)
-    seen = 0
-    over: str | None = None
-    pause = min(LONGEST_PAUSE_S, bounds.cpu_s, bounds.wall_s)
-    while True:
-        for fd, _ in poll.poll(max(pause, SHORTEST_PAUSE_S) * 1_000):
-            poll.unregister(fd)
-        if all([child.ended() for child in children]) or (enough is not None and enough.ended()):
-            break
-        now = time.monotonic()
-        used = [child.used_cpu_s() for child in children]
-        if progress is not None and (size := progress()) > seen and now - started < bounds.wall_s * bounds.calls:
-            seen, begun, cpu_before = size, now, used
-        cpu = max(after - before for after, before in zip(used, cpu_before, strict=True))
-        room, threads = _room(children, bounds)
-        if cpu > bounds.cpu_s or now - begun > bounds.wall_s:
-            over = "cpu" if cpu > bounds.cpu_s else "wall"
-        elif room < 0:
-            over = "memory"
-        elif threads > jail.MAX_THREADS:
-            over = "threads"
-        if over:
-            break
-        pause = min(bounds.cpu_s - cpu, bounds.wall_s - (now - begun), room / FASTEST_GROWTH, LONGEST_PAUSE_S)
-    for child in children:
-        child.was_stopped = over is None and not child.ended()
-        while not child.ended():
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
-            select.select([child.pidfd], [], [], 0.5)
-    if over is None and any(child.cpu_s > bounds.cpu_s * bounds.calls for child in children):
-        over = "cpu"
-    return over
 
 
 def _room(children: Sequence[Child], bounds: Bounds) -> tuple[int, int]:
@@ -444,7 +448,7 @@ def main() -> None:
     except OSError as error:
         control.send(json.dumps({"tier": "D", "why_not": str(error)}).encode())
         return
-    slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box))
+    slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box), os.getppid())
     try:
         slot.prepare()
         if box.tier != "A":
@@ -474,4 +478,6 @@ def main() -> None:
     except BaseException:  # noqa: BLE001 last words for whoever asks; the slot is over
         with suppress(OSError):
             control.send(json.dumps({"broken": traceback.format_exc()[-2_000:]}).encode())
-        os._exit(1)
+    finally:
+        if box.tier != "A":
+            shutil.rmtree(folder, ignore_errors=True)  # the caller may be gone without having done it
