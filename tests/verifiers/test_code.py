@@ -234,6 +234,14 @@ def test_state_does_not_pass_from_test_to_test_or_program_to_program(sandbox: Sa
     assert judge_program(source, cases, sandbox=sandbox).outcome is Outcome.CORRECT
 
 
+def test_programs_have_no_more_priority_than_others_whatever_their_slot_has(sandbox: Sandbox) -> None:
+    source = "import os\nprint(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0) >= 0)"
+    assert judge_program(source, [StdinTest(input="", expected="0 True")], sandbox=sandbox).outcome is Outcome.CORRECT
+    source = '#include <sched.h>\n#include <cstdio>\nint main() { printf("%d", sched_getscheduler(0)); }'
+    case = [StdinTest(input="", expected="0")]
+    assert judge_program(source, case, language="cpp", sandbox=sandbox).outcome is Outcome.CORRECT
+
+
 def test_tests_see_what_a_function_does_to_its_arguments_and_to_its_objects(sandbox: Sandbox) -> None:
     source = (
         "class Stack(list):\n    push = list.append\n"

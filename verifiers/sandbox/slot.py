@@ -442,7 +442,7 @@ def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     os.set_inheritable(control.fileno(), False)
     with suppress(OSError):  # root only: a look at a program that takes memory must not wait for its turn
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))  # what it starts is as usual
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     try:
         box = jail.build(wanted, headers)
     except OSError as error:
@@ -451,6 +451,8 @@ def main() -> None:
     slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box), os.getppid())
     try:
         slot.prepare()
+        if os.sched_getscheduler(0) == os.SCHED_RR:  # what it starts is as usual
+            os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
         if box.tier != "A":
             kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what a compiler leaves comes here
         kernel.prctl(kernel.PR_SET_THP_DISABLE, 1)  # huge pages come faster than anybody can look
