@@ -202,6 +202,14 @@ ANY_NOT_LATIN: Final = re.compile(NOT_LATIN_LETTERS.pattern.removesuffix("{2,}")
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
 
+# "in five languages": any may come.
+SEVERAL_LANGUAGES: Final = re.compile(
+    r"\b(?:in|into|other|different|foreign) (?:(?!programming)\w+ ){0,2}languages\b|\bSprachen\b|\b(?:en|d['’]autres) "
+    r"(?:\w+ )?langues\b|\b(?:idiomas|línguas)\b|\bязыках\b|[か-ん]国語|[种種]语言|[種种]語言|ngôn ngữ khác|언어로",
+    re.IGNORECASE,
+)
+
+
 @lru_cache(maxsize=256)
 def allowed_by(problem: str) -> Allowed:
     """Return the languages and scripts that a problem brings along."""
@@ -210,6 +218,8 @@ def allowed_by(problem: str) -> Allowed:
     if not problem.isascii():
         languages |= {NAMES_BEHIND_TIENG[name] for name in TIENG.findall(problem.casefold())}
         languages |= {LANGUAGE_NAMES[name] for name in _NAMES_WITHOUT_SPACES if name in problem}
+    if SEVERAL_LANGUAGES.search(problem):
+        languages |= set(LANGUAGE_SCRIPTS)
     scripts: set[str] = set()
     if not problem.isascii():
         scripts = {name for name, pattern in TWO_LETTERS.items() if pattern.search(problem)}

@@ -61,13 +61,19 @@ DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
         "ru": r"\b(?:и|или|в|на|с|к|из|для|по|от|до|что|как|но|а|не|это|который|которая|чтобы|потому)",
         "ar": r"\b(?:و|أو|في|من|إلى|على|عن|أن|التي|الذي|هو|هي)",
         "hi": r"(?:^|\s)(?:और|या|का|की|के|में|से|को|पर|कि|एक)",
-        "th": r"(?:และ|หรือ|ของ|เพราะ|โดย|ซึ่ง|เป็น)",
+        "th": r"(?:เท่ากับ|และ|หรือ|ของ|เพราะ|โดย|ซึ่ง|เป็น)",
         "ja": r"(?<=[\w）」])(?:は|が|を|に|と|で|も|から|ので|および|また、|は、|が、|で、)",
         "ko": r"\w(?:은|는|을|를|의|와|과|에서|그리고)",
         "zh": r"(?:，|、|的|和|与|是|在|因为|所以|而且|以及)",
     }.items()
 }
 # Two answers to choose from, said behind them.
+# Politeness at the end, which answers nothing.
+COURTESY: Final = re.compile(
+    r"希望.{0,8}(?:帮|幫|用)|お役に立て|도움이 되|\bhope (?:this|that|it) helps|\bhoffe,? (?:das|es) hilft|"
+    r"\bespero que (?:te |le |isso |esto )?(?:ayude|sirva|ajude)|\bj['’]espère que|надеюсь|hy vọng|أتمنى|आशा है|หวังว่า",
+    re.IGNORECASE,
+)
 PICK: Final = re.compile(
     r"\b(?:pick|choose|take|use|select) (?:whichever|either|one|the one|any)\b|\bwhichever\b|"
     r"\beither (?:one|of (?:them|these|the two))\b",
@@ -78,6 +84,10 @@ CUT_TAG: Final = re.compile(
     r"</(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)?$|<(?:a|an|ans|answ|answe|answer|t|th|thi|thin|think)$"
 )
 MIN_CUT_CHARS: Final = 12  # of a response that a dangling word cuts: a shorter one may be that word (guess)
+ANSWERS_BY: Final = re.compile(r"[\d$\\=*|]")  # signs of an answer among the last words
+MIN_STOPPED_CHARS: Final = 40  # of a response that stops in words: a shorter one may be a line (guess)
+MIN_LIST_COMMAS: Final = 4  # of a last line that is an enumeration (guess)
+MIN_LAST_WORDS: Final = 4  # of its last line (guess)
 OPEN_FORMULA: Final = re.compile(r"\$[^$\n]{0,80}\\[A-Za-z]+[^$\n]{0,60}$")
 DISPLAYS: Final = ((r"\[", r"\]"), (r"\(", r"\)"), (r"\begin{", r"\end{"))
 PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LOGIC})
@@ -87,6 +97,10 @@ HEDGE: Final = re.compile(
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|could also be|might be|another possib\w+|not sure|"
     r"i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|tal vez|"
     r"o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
+    r"\b(?:wenn man (?:es )?anders|andernfalls|eine andere (?:Antwort|Lösung)|une autre (?:réponse|solution)|"
+    r"otra (?:respuesta|solución|posibilidad)|outra (?:resposta|solução)|другой ответ|"
+    r"một (?:đáp số|kết quả|đáp án) khác|alternativ\w*)\b|另一(?:个|個)?答案|別の答え|다른 답|"
+    r"إجابة أخرى|दूसरा उत्तर|อีกคำตอบ|"
     r"也可能|或者|也许|或許|または|もしくは|あるいは|かもしれ|또는|혹은|"
     r"아니면|어쩌면|أو|ربما|या|शायद|หรือ|อาจจะ",
     re.IGNORECASE,
@@ -146,7 +160,19 @@ def _find_cut_sentence(view: View) -> Finding | None:
         return Finding(Reason.TRUNCATED, end, end)
     if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
         return Finding(Reason.TRUNCATED, end, end)
-    return None
+    return Finding(Reason.TRUNCATED, end, end) if _stops_in_words(view, response) else None
+
+
+def _stops_in_words(view: View, response: str) -> bool:
+    """Return whether a mathematics response behind thinking has no marked answer and stops in words."""
+    if view.domain is not Domain.MATH or view.think is None or len(response) < MIN_STOPPED_CHARS:
+        return False
+    last = response.rsplit("\n", 1)[-1]
+    words = last.split()
+    if not last[-1:].isalpha() or len(words) < MIN_LAST_WORDS or ANSWERS_BY.search(" ".join(words[-3:])):
+        return False
+    is_list = last.count(",") + last.count("、") >= MIN_LIST_COMMAS
+    return not is_list and "\\boxed" not in response and MARKER.search(response) is None
 
 
 def find_malformed_tags(view: View) -> Finding | None:
@@ -248,7 +274,7 @@ def _has_answer(view: View, part: str) -> bool:
         if boxed and boxed in part.casefold():
             return True
     is_short = "\\boxed" not in part and len(part.split()) <= 3 and (part.isascii() or len(part.strip()) <= 12)
-    return not boxes and is_short  # "odd", "Jessica won": a bare answer in words
+    return not boxes and is_short and COURTESY.search(part) is None  # "odd", "Jessica won": a bare answer in words
 
 
 def find_multiple_answers(view: View) -> Finding | None:
