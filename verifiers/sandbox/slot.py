@@ -113,9 +113,8 @@ class Slot:
     _locks: dict[str, kernel.Lock] = field(default_factory=dict)
     _filters: dict[str, filters.Filter] = field(default_factory=dict)
     _binary_filter: int | None = None
-    _failed: tuple[int, int] = field(
-        default_factory=lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    )  # one byte: a layer failed
+    # A byte in this pipe: a layer failed, and nothing of the program has run.
+    _failed: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def prepare(self) -> None:
         """Make rules and filters, which all processes share."""
@@ -356,6 +355,8 @@ class Slot:
                 select.select([child.pidfd], [], [], 0.5)
         if over is None and any(child.cpu_s > bounds.cpu_s * bounds.calls for child in children):
             over = "cpu"
+        if over is None and any(child.peak_mb > bounds.memory_mb for child in children):
+            over = "memory"  # it came and went between two looks
         return over
 
     def _report(self, children: Sequence[Child], over: str | None) -> dict[str, Any]:
