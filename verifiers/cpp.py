@@ -29,6 +29,10 @@ COMPILERS: Final = ("g++", "c++")
 # Judges of programming contests compile so; a source that needs C++20 gets a second try.
 STANDARDS: Final = ("gnu++17", "gnu++20")
 FLAGS: Final = ("-O2", "-w", "-pipe", "-fmax-errors=3", "-x", "c++")
+LAUNCHER_FLAGS: Final = (  # without a C library, and without calls into one
+    "-x", "c", "-O2", "-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector",
+    "-fno-tree-loop-distribute-patterns",
+)  # fmt: skip
 COMPILE_TIMEOUT_S: Final = 300.0  # of our own two texts: some seconds, on a broken machine minutes (guess)
 _GREAT_HEADER: Final = "bits/stdc++.h"
 
@@ -102,15 +106,12 @@ def launcher() -> bytes:
         SlotError: If it cannot be compiled.
     """
     source = Path(__file__).parent / "sandbox" / "launcher.c"
-    errors = ""
-    for static in (["-static"], []):  # static starts faster; not every machine has the libraries for it
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "launcher"
-            done = _run([compiler(), "-x", "c", "-O2", *static, "-o", str(output), str(source)])
-            if done.returncode == 0:
-                return output.read_bytes()
-            errors = done.stderr
-    raise SlotError(f"the launcher of compiled programs cannot be compiled by {compiler()}: {errors[-500:]}")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "launcher"
+        done = _run([compiler(), *LAUNCHER_FLAGS, "-o", str(output), str(source)])
+        if done.returncode == 0:
+            return output.read_bytes()
+    raise SlotError(f"the launcher of compiled programs cannot be compiled by {compiler()}: {done.stderr[-500:]}")
 
 
 @lru_cache(maxsize=1)

@@ -225,7 +225,8 @@ class Slot:
             (os.POSIX_SPAWN_DUP2, self._failed[1], inherited[2]),
         ]
         launcher = os.path.join(self.folder, "launcher")
-        pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions)
+        usual = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores
+        pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions, setsigdef=usual)
         child = Child(pid=pid, pidfd=os.pidfd_open(pid))
         return self._report([child], self._watch([child], bounds))
 
