@@ -147,7 +147,8 @@ def test_nothing_is_left_after_many_hostile_runs() -> None:
         hostile.endure(PUBLIC, 2 * cores, sandbox, cores, lambda _: None)  # slots are up before anything is counted
         before = hostile.remains()
         assert hostile.endure(rows, 300, sandbox, cores, lambda _: None) == 0
-        assert set(hostile.remains().minus(before).values()) == {0}
+        left = hostile.remains().minus(before)
+        assert max(left.values()) <= 0, left  # others may have closed a socket meanwhile
         assert sandbox.num_replaced == 0
     time.sleep(0.5)
     assert not [one for one in hostile.survivors([]) if "slot" in one]
