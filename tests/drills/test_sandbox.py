@@ -121,13 +121,20 @@ def confined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, 
     return setup
 
 
+def _command_of(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # it ended this moment
+        return b""
+
+
 @pytest.mark.parametrize(
     ("user", "is_denied", "tier"),
     [(0, True, "B"), (NOBODY, False, "A"), (NOBODY, True, "C")],
     ids=["root in a container", "a user", "a user in a container"],
 )
 def test_the_tier_is_the_best_that_a_place_allows_and_holds_there(
-    user: int, is_denied: bool, tier: str, confined: Callable[[int, bool], None]
+    user: int, is_denied: bool, tier: str, confined: Callable[[int, bool], None], tmp_path: Path
 ) -> None:
     confined(user, is_denied)
     with closing(Sandbox(num_slots=1)) as sandbox:
@@ -137,6 +144,9 @@ def test_the_tier_is_the_best_that_a_place_allows_and_holds_there(
         assert found == tier, why_not
         assert bool(why_not) == (tier != "A")
         check(sandbox, PUBLIC)
+    home = str(tmp_path).encode()
+    left = [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and home in _command_of(pid)]
+    assert not left  # not even what only tried for a higher tier
 
 
 def test_nothing_is_left_after_many_hostile_runs() -> None:

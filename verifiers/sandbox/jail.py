@@ -192,11 +192,18 @@ def _unshare(is_root: bool, first: int, headers: str) -> dict[str, int]:
     mine = os.getpid()
     helper = os.fork()  # only who is outside may map several users
     if helper == 0:
+        os.close(ready[1])  # else it would wait for itself where the other end is given up
         _map_users(mine, first, ready[0], told[1])
     os.close(told[1])
-    kernel.unshare(kernel.NAMESPACES | kernel.CLONE_NEWUSER)
-    sources = _sources(headers)
-    os.write(ready[1], b"x")
+    try:
+        kernel.unshare(kernel.NAMESPACES | kernel.CLONE_NEWUSER)
+        sources = _sources(headers)
+        os.write(ready[1], b"x")
+    except OSError:
+        for fd in (*ready, told[0]):
+            os.close(fd)
+        os.waitpid(helper, 0)
+        raise
     answer = os.read(told[0], 1)
     for fd in (*ready, told[0]):
         os.close(fd)
@@ -210,7 +217,8 @@ def _unshare(is_root: bool, first: int, headers: str) -> dict[str, int]:
 
 
 def _map_users(process: int, first: int, ready: int, told: int) -> None:
-    os.read(ready, 1)
+    if not os.read(ready, 1):  # the namespaces could not be had
+        os._exit(1)
     try:
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{process}/{name}").write_text(f"0 {first} {USERS_PER_SLOT}")
