@@ -29,6 +29,7 @@ from schemas.manifest import Counts, Manifest
 from schemas.problem import Tests
 from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
+from verifiers.sandbox import require_tier
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
 
@@ -224,6 +225,7 @@ class VerifierActor:
         self._settings = spec.job.verify.readability.settings()
         self._folder = RunFolder(spec.path)
         self._problems = {problem.problem_id: problem for problem, _ in self._folder.problems(self._folder.manifest())}
+        require_tier(spec.job.verify.lowest_tier)
         self._has_programs = any(isinstance(one.reference, Tests) for one in self._problems.values())
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0

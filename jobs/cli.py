@@ -390,7 +390,7 @@ def bench_code(
     endure: Annotated[
         int, typer.Option(min=0, metavar="N", help="Run the hostile programs N times in all, and count what is left.")
     ] = 0,
-    tier: Annotated[str, typer.Option(help="Highest tier of isolation to use: A, B or C.")] = "A",
+    tier: Annotated[str, typer.Option(help="Highest tier of isolation to use: A, B, C, or D, which is none.")] = "A",
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of the cost table; 0 leaves it out.")] = 100,
     repeat: Annotated[int, typer.Option(min=1, help="Judge the cases so many times, each with a new sandbox.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: the cores.")] = None,

@@ -367,6 +367,9 @@ class VerifyConfig(Part):
     num_processes: int = Field(default=2, ge=1)  # killable processes that one actor keeps busy at most
     batch_size: int = Field(default=64, ge=1)
     max_tries: int = Field(default=3, ge=1)  # of a trace that stays unjudged
+    # The least isolation in which programs are judged (`factory doctor` says what a machine has); below it they stay
+    # unjudged. D is none: limits, but no walls. For machines with nothing to lose.
+    lowest_tier: Literal["A", "B", "C", "D"] = "C"
 
 
 class SelectConfig(Part):

@@ -192,19 +192,20 @@ def measure(
         ConfigError: If a file or the tier is none.
         SlotError: If the sandbox failed.
     """
-    if tier not in TIERS[:3]:
-        raise ConfigError(f"--tier {tier!r} must be one of {', '.join(TIERS[:3])}")
+    if tier not in TIERS:
+        raise ConfigError(f"--tier {tier!r} must be one of {', '.join(TIERS)}")
+    tiers: dict[str, Any] = {"tier": tier, "lowest": "D" if tier == "D" else "C"}
     num_threads = threads or len(os.sched_getaffinity(0))
     body: dict[str, Any] = {"figures": {}, "styles": [], "mistakes": [], "costs": [], "kill latency": {}}
     for _ in range(repeat if cases is not None else 0):
-        with closing(Sandbox(tier=tier)) as sandbox:
+        with closing(Sandbox(**tiers)) as sandbox:
             assert cases is not None
             found = read_cases(cases, sandbox)
             with counting("programs", len(found)) as done:
                 verdicts = run(found, sandbox, num_threads, done)
             body["figures"], body["styles"] = summary(found, verdicts), by_style(found, verdicts)
             body["mistakes"] += mistakes(found, verdicts)
-    with closing(Sandbox(tier=tier)) as sandbox:
+    with closing(Sandbox(**tiers)) as sandbox:
         body["tier"], _ = sandbox.probe()
         if rounds:
             with counting("rounds", rounds) as done:

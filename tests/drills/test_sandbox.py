@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from jobs.bench import hostile
-from schemas.problem import Limits
-from verifiers.sandbox import Sandbox, slots
+from schemas.problem import Limits, StdinTest
+from schemas.verdict import CodeDetail, Outcome, Reason
+from verifiers.code import judge_program
+from verifiers.sandbox import Sandbox, SlotError, slots
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +41,7 @@ CONFINE = """
 import ctypes, os, struct, sys
 user, command = int(sys.argv[1]), sys.argv[2:]
 refused = [272, 308, 165, 166, 155, 428, 429, 430, 431, 432, 442]
+if os.environ.get("CONFINE") == "all": refused.append(444)  # Landlock
 steps = [(0x20, 0, 0, 0)] + [step for number in refused for step in ((0x15, 0, 1, number), (6, 0, 0, 0x50001))]
 steps += [(0x15, 0, 3, 56), (0x20, 0, 0, 16), (0x45, 0, 1, 0x7E020080), (6, 0, 0, 0x50001), (6, 0, 0, 0x7FFF0000)]
 program = b"".join(struct.pack("=HBBI", *step) for step in steps)
@@ -77,7 +80,7 @@ def test_hostile_programs_are_held_in_each_tier(tier: slots.Tier, rows: list[hos
 
 
 @pytest.fixture
-def confined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, bool], None]:
+def confined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, str], None]:
     """Return what makes every slot start as a user, with or without the right to namespaces."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
@@ -98,7 +101,7 @@ def confined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, 
     script.write_text(CONFINE)
     real = subprocess.Popen
 
-    def setup(user: int, is_denied: bool) -> None:
+    def setup(user: int, denied: str) -> None:
         def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
             if command[0] != "/bin/sh":
                 return real(command, **options)
@@ -106,13 +109,17 @@ def confined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, 
                 if part.startswith("/") and "factory-slot-" in part and user:
                     os.chown(part, user, user)
             wrapped = [str(home / "bin" / version), "-I", "-S", str(script), str(user), *command]
-            return real(wrapped, **{**options, "env": {"CONFINE": "1"} if is_denied else {}})
+            return real(wrapped, **{**options, "env": {"CONFINE": denied} if denied else {}})
 
         monkeypatch.setattr(slots.subprocess, "Popen", start)
         monkeypatch.setattr(slots, "interpreter", lambda: str(home / "bin" / version))
         monkeypatch.setattr(slots, "_FOLDER", sandbox_code / "sandbox")
 
     return setup
+
+
+def _started_below(folder: Path) -> list[Path]:
+    return [one for one in Path("/proc").iterdir() if one.name.isdigit() and str(folder).encode() in _command_of(one)]
 
 
 def _command_of(process: Path) -> bytes:
@@ -123,14 +130,14 @@ def _command_of(process: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("user", "is_denied", "tier"),
-    [(0, True, "B"), (NOBODY, False, "A"), (NOBODY, True, "C")],
+    ("user", "denied", "tier"),
+    [(0, "namespaces", "B"), (NOBODY, "", "A"), (NOBODY, "namespaces", "C")],
     ids=["root in a container", "a user", "a user in a container"],
 )
 def test_the_tier_is_the_best_that_a_place_allows_and_holds_there(
-    user: int, is_denied: bool, tier: str, confined: Callable[[int, bool], None], tmp_path: Path
+    user: int, denied: str, tier: str, confined: Callable[[int, str], None], tmp_path: Path
 ) -> None:
-    confined(user, is_denied)
+    confined(user, denied)
     with closing(Sandbox(num_slots=1)) as sandbox:
         found, why_not = sandbox.probe()
         if (tier, found) == ("A", "C") and "Operation not permitted" in why_not:
@@ -138,9 +145,27 @@ def test_the_tier_is_the_best_that_a_place_allows_and_holds_there(
         assert found == tier, why_not
         assert bool(why_not) == (tier != "A")
         check(sandbox, PUBLIC)
-    home = str(tmp_path).encode()
-    left = [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and home in _command_of(pid)]
-    assert not left  # not even what only tried for a higher tier
+    deadline = time.monotonic() + 10
+    while _started_below(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _started_below(tmp_path)  # not even what only tried for a higher tier
+
+
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_without_walls_nothing_runs_unless_it_is_allowed(user: int, confined: Callable[[int, str], None]) -> None:
+    confined(user, "all")
+    test = [StdinTest(input="20\n", expected="21\n")]
+    with closing(Sandbox(num_slots=1)) as sandbox:
+        with pytest.raises(SlotError, match=r"Landlock .* only a lowest tier of D"):
+            sandbox.probe()
+        verdict = judge_program("print(int(input()) + 1)", test, sandbox=sandbox)
+        assert verdict.reason is Reason.WORKER_DIED
+        assert verdict.outcome is Outcome.UNJUDGED
+    with closing(Sandbox(num_slots=1, lowest="D")) as sandbox:
+        assert sandbox.probe()[0] == "D"
+        verdict = judge_program("print(int(input()) + 1)", test, sandbox=sandbox)
+        assert verdict.outcome is Outcome.CORRECT
+        assert [check.detail.tier for check in verdict.checks if isinstance(check.detail, CodeDetail)] == ["D"]
 
 
 def test_nothing_is_left_after_many_hostile_runs() -> None:

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.bench.code import Case, agrees, read_cases, word
+from jobs.bench.hostile import below, survivors
 from schemas.problem import AssertTest, Compare, FunctionTest, Limits, StdinTest, TestCase, Tests
 from schemas.verdict import CodeDetail, Outcome, Reason
 from verifiers.code import find_code, judge_code_completion, judge_program, supports
-from verifiers.sandbox import Sandbox
+from verifiers.sandbox import Sandbox, SlotError
 
 DATA = Path(__file__).parent.parent / "data"
 QUICK = Limits(cpu_time_s=1.0, wall_time_s=2.5, memory_mb=256, output_mb=1)
@@ -77,6 +79,34 @@ def test_public_cases_three_times_and_once_on_a_busy_machine(public: list[Case],
 
 
 @pytest.mark.slow
+def test_without_walls_programs_are_judged_the_same_and_limits_hold(public: list[Case]) -> None:
+    before = below(os.getpid())
+    with closing(Sandbox(tier="D", lowest="D")) as sandbox:
+        assert sandbox.probe()[0] == "D"
+        check_all(public, sandbox)
+        forks = "import os, time\nfor _ in range(3): os.fork()\nprint('x')\ntime.sleep(60)"
+        ran = sandbox.run_script(forks.encode(), b"", QUICK)
+        assert ran.over == "wall"
+        assert sandbox.num_replaced == 0
+    assert not survivors(before)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "said"),
+    [({"tier": "D"}, "below lowest='C'"), ({"lowest": "E"}, "lowest='E' must be one of A, B, C, D")],
+)
+def test_a_sandbox_that_would_run_nothing_is_refused(tiers: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Sandbox(**tiers)
+
+
+def test_a_machine_below_the_lowest_tier_judges_nothing() -> None:
+    with closing(Sandbox(num_slots=1, lowest="A")) as sandbox:
+        sandbox._wanted = "C"  # as a machine that has no more
+        with pytest.raises(SlotError, match="has tier C, asked for is A at least"):
+            sandbox.probe()
+
+
 def test_cases_by_another_hand(sandbox: Sandbox) -> None:
     cases = read_cases(DATA / "code_cases_blind.jsonl", sandbox)
     waiting = [case for case in cases if case.expected in ("time_limit", "memory_limit") or "cpp" in case.style]

@@ -3,8 +3,8 @@
 Made once per slot; each program's process then adds its own layers (``enter``). Tier A: user, pid, mount, network, ipc
 and uts namespaces, a read-only root of interpreter and libraries, a scratch folder of limited size. B: root without
 namespaces (as in a default container): a user id of its own. C: none of both: the caller's own user. Landlock, the
-seccomp filter, limits and ``no_new_privs`` are in all of them; without these two a slot does not start (tier D). Knows
-the standard library only.
+seccomp filter, limits and ``no_new_privs`` are in all of them. Without these two a slot does not start, unless its
+caller allows tier D: limits and a watch, no walls. Knows the standard library only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Jail:
     @property
     def has_own_users(self) -> bool:
         """Whether limits by user count programs alone."""
-        return self.tier in ("A", "B")
+        return self.tier in ("A", "B") or self.program_user is not None
 
     @property
     def has_scratch(self) -> bool:
@@ -81,8 +81,12 @@ def build(wanted: str, headers: str) -> Jail:
     Raises:
         OSError: If not even tier C is possible; says what is missing.
     """
+    if wanted == "D":
+        return without_walls("tier D was asked for")
     if not kernel.landlock_abi():
         raise OSError("Landlock is not available (Linux 5.13 and later have it, if it is in the boot parameter lsm=)")
+    if not kernel.has_seccomp():
+        raise OSError("seccomp filters are not available (CONFIG_SECCOMP_FILTER)")
     why_not = "" if wanted == "A" else f"tier {wanted} was asked for"
     if wanted == "A":
         try:
@@ -95,6 +99,13 @@ def build(wanted: str, headers: str) -> Jail:
     if wanted in ("A", "B"):
         why_not += "; user ids cannot be changed" if os.geteuid() == 0 else "; not root"
     return Jail(tier="C", program_user=None, test_user=None, has_proc=_sees_proc(), why_not=why_not)
+
+
+def without_walls(why_not: str) -> Jail:
+    """Return tier D: a user of its own where that is possible; nothing keeps a program from files and the network."""
+    own = os.geteuid() == 0 and _can_change_user()
+    users = (_first_user() + 1, _first_user() + 2) if own else (None, None)
+    return Jail(tier="D", program_user=users[0], test_user=users[1], has_proc=_sees_proc(), why_not=why_not)
 
 
 def _sees_proc() -> bool:

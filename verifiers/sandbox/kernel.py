@@ -7,6 +7,7 @@ kernel's own tables; Landlock's rights are cut to what the running kernel knows 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -148,6 +149,15 @@ def landlock_abi() -> int:
         return _own_call("landlock_create_ruleset", None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
     except OSError:
         return 0
+
+
+def has_seccomp() -> bool:
+    """Return whether processes may put a filter on themselves: the kernel reads it only if it could."""
+    try:
+        prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER)
+    except OSError as error:
+        return error.errno == errno.EFAULT
+    return False
 
 
 def landlock_ruleset(rules: Iterable[tuple[str, int]]) -> int:

@@ -117,9 +117,11 @@ class Slot:
     _failed: tuple[int, int] = field(default_factory=lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def prepare(self) -> None:
-        """Make rules and filters, which all processes share."""
+        """Make rules and filters, which all processes share; tier D has none."""
         build = os.path.join(self.folder, "new")
         os.makedirs(build, 0o755, exist_ok=True)
+        if self.jail.tier == "D":
+            return
         rules = {
             "python": jail.python_rules(self.jail),
             "binary": jail.binary_rules(self.jail, self.folder),
@@ -205,6 +207,8 @@ class Slot:
     def binary(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Run the installed program: descriptors are standard input, output and errors."""
         bounds = _bounds(request)
+        if self.jail.tier == "D":
+            return self._binary_without_walls(bounds, fds)
         if self._binary_filter is None:
             self._binary_filter = os.memfd_create("filter", 0)
             os.write(self._binary_filter, self._filters["binary"].program)
@@ -228,6 +232,15 @@ class Slot:
         usual = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores
         pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions, setsigdef=usual)
         child = Child(pid=pid, pidfd=os.pidfd_open(pid))
+        return self._report([child], self._watch([child], bounds))
+
+    def _binary_without_walls(self, bounds: Bounds, fds: Sequence[int]) -> dict[str, Any]:
+        program = os.path.join(self.folder, "program")
+
+        def body() -> NoReturn:
+            os.execve(program, [program], PROGRAM_ENVIRONMENT)
+
+        child = self._fork(body, "binary", bounds, fds, [])
         return self._report([child], self._watch([child], bounds))
 
     def compile(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
@@ -286,9 +299,9 @@ class Slot:
     ) -> None:
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
-        lock = self._locks[kind]
+        lock = self._locks.get(kind)  # None in tier D
         library = [] if self.library_fd is None else [self.library_fd]
-        jail.close_others([*keep, lock.ruleset, self._failed[1], *library])
+        jail.close_others([*keep, *([] if lock is None else [lock.ruleset]), self._failed[1], *library])
         if kind == "compiler":
             os.setpgid(0, 0)  # its processes end together
         jail.limit(
@@ -299,8 +312,11 @@ class Slot:
             is_watched=self.jail.has_proc,
         )
         jail.become(user)
-        lock.shut(os.getpid())
-        os.close(lock.ruleset)
+        if lock is None:
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        else:
+            lock.shut(os.getpid())
+            os.close(lock.ruleset)
         os.close(self._failed[1])
 
     def _watch(
@@ -377,8 +393,9 @@ class Slot:
         for _ in range(200):
             try:
                 if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    if self.jail.tier == "A":
-                        os.kill(-1, signal.SIGKILL)
+                    for pid in [-1] if self.jail.tier == "A" else _children():
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
                     time.sleep(0.005)
             except ChildProcessError:
                 break
@@ -386,6 +403,15 @@ class Slot:
             raise RuntimeError("processes of a program cannot be ended")
         if self.jail.has_scratch:
             jail.renew_scratch()
+
+
+def _children() -> list[int]:
+    """Return this process's children: orphans of a program's or a compiler's among them, since it is a subreaper."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:  # no /proc, or a kernel without this file
+        return []
 
 
 def _copy(source: int, target: int) -> None:
@@ -413,7 +439,7 @@ def _room(children: Sequence[Child], bounds: Bounds) -> tuple[int, int]:
 
 def _library_fd(box: jail.Jail) -> int | None:
     """Return a way into the standard library for users who cannot reach it by its path, as below root's home."""
-    if box.tier != "B":
+    if box.program_user is None or box.tier == "A":
         return None
     child = os.fork()
     if child == 0:
@@ -438,7 +464,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 def main() -> None:
     """Serve requests until the caller closes its end."""
-    wanted, folder, headers = sys.argv[1:4]
+    wanted, lowest, folder, headers = sys.argv[1:5]
     for name in PRELOADED:
         __import__(name)
     control = socket.socket(fileno=os.dup(0))
@@ -448,8 +474,10 @@ def main() -> None:
     try:
         box = jail.build(wanted, headers)
     except OSError as error:
-        control.send(json.dumps({"tier": "D", "why_not": str(error)}).encode())
-        return
+        if lowest != "D":
+            control.send(json.dumps({"why_not": str(error)}).encode())
+            return
+        box = jail.without_walls(str(error))
     slot = Slot(box, jail.BUILD if box.tier == "A" else folder, _library_fd(box), os.getppid())
     try:
         slot.prepare()

@@ -123,7 +123,7 @@ def _content(fd: int, limit: int) -> bytes:
 class _Slot:
     """One slot's process and the line to it."""
 
-    def __init__(self, wanted: Tier) -> None:
+    def __init__(self, wanted: Tier, lowest: Tier) -> None:
         self.folder = tempfile.mkdtemp(
             prefix="factory-slot-"
         )  # of binaries; tier A has a file system of its own for them
@@ -133,7 +133,7 @@ class _Slot:
         # A shell raises the stack limit before the interpreter is laid out in memory: a fork cannot do that later.
         command = ["/bin/sh", "-c", 'ulimit -s 1048576 2>/dev/null; exec "$0" "$@"']
         command += [interpreter(), "-I", "-S", "-X", "utf8", "-c", _START, str(_FOLDER.parent)]
-        command += [wanted, self.folder, str(header_folder() or "")]
+        command += [wanted, lowest, self.folder, str(header_folder() or "")]
         no_environment: dict[str, str] = {}
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=quiet, stderr=quiet, env=no_environment)
@@ -141,11 +141,13 @@ class _Slot:
         self.installed: bytes | None = None  # key of the program that lies there
         self.has_launcher = False
         hello = self._receive(SLOT_START_S)
-        self.tier: str = str(hello.get("tier", "D"))
+        tier = hello.get("tier")  # missing where it did not start
         self.why_not: str = str(hello.get("why_not", hello.get("broken", "")))
-        if self.tier == "D":
+        if tier is None or tier > lowest:
             self.kill()
-        elif self.tier == "A":
+            raise SlotError(_refusal(tier, lowest, self.why_not))
+        self.tier: str = tier
+        if tier == "A":
             os.rmdir(self.folder)
 
     def ask(self, request: dict[str, Any], fds: Sequence[int], patience_s: float) -> dict[str, Any]:
@@ -187,6 +189,15 @@ class _Slot:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _refusal(tier: str | None, lowest: Tier, why_not: str) -> str:
+    if tier is None:
+        return (
+            f"this machine cannot hold judged programs: {why_not}; only a lowest tier of D (verify.lowest_tier) would "
+            "run them, without walls"
+        )
+    return f"this machine has tier {tier}, asked for is {lowest} at least: {why_not}"
+
+
 def header_folder() -> Path | None:
     """Return the folder in the user's cache for compiled headers; None where none can be made."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -208,13 +219,18 @@ def interpreter() -> str:
 class Sandbox:
     """Slots for judged programs, at most as many as cores. Safe from any thread; close it, or leave that to the exit.
 
-    ``tier`` is the highest that may be used: tests and people with a reason ask for a lower one.
+    ``tier`` is the highest that may be used: tests and people with a reason ask for a lower one. ``lowest`` is what a
+    machine must have at least; D, where nothing but limits holds a program, is used only if it is named here.
     """
 
-    def __init__(self, *, num_slots: int | None = None, tier: Tier = "A") -> None:
-        if tier not in TIERS[:3]:
-            raise ValueError(f"tier={tier!r} must be one of {', '.join(TIERS[:3])}")
+    def __init__(self, *, num_slots: int | None = None, tier: Tier = "A", lowest: Tier = "C") -> None:
+        for name, value in (("tier", tier), ("lowest", lowest)):
+            if value not in TIERS:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(TIERS)}")
+        if tier > lowest:
+            raise ValueError(f"tier={tier!r} is below lowest={lowest!r}: programs would run nowhere")
         self._wanted = tier
+        self._lowest = lowest
         self._free: list[_Slot] = []
         self._num_started = 0
         self._most = num_slots or len(os.sched_getaffinity(0))
@@ -253,9 +269,7 @@ class Sandbox:
             else:
                 return self._free.pop()
         try:
-            slot = _Slot(self._wanted)
-            if slot.tier == "D":
-                raise SlotError(f"this machine cannot hold judged programs: {slot.why_not}")
+            slot = _Slot(self._wanted, self._lowest)
         except BaseException:
             with self._changed:
                 self._num_started -= 1
@@ -394,6 +408,7 @@ class Sandbox:
 
 
 _default: tuple[int, Sandbox] | None = None
+_default_lowest: Tier = "C"
 _default_lock: Final = threading.Lock()
 
 
@@ -402,8 +417,15 @@ def default_sandbox() -> Sandbox:
     global _default
     with _default_lock:
         if _default is None or _default[0] != os.getpid():  # a fork has no use for its parent's slots
-            _default = (os.getpid(), Sandbox())
+            _default = (os.getpid(), Sandbox(lowest=_default_lowest))
         return _default[1]
+
+
+def require_tier(lowest: Tier) -> None:
+    """Make the shared sandbox refuse machines below this tier; one that is open already is closed."""
+    global _default_lowest
+    close_default_sandbox()
+    _default_lowest = lowest
 
 
 def close_default_sandbox() -> None:
