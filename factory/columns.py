@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from factory.mappings import READY, domain_of, license_of
 from factory.rows import JSON_NAMES, MISSING, NumberLiteral, Row, RowError, column_names, listed, lookup, shown
-from schemas.config import Columns, DatasetSource, FileSource
-from schemas.problem import Answer, Choice, Domain, Message, Problem, QuarantineReason, Reference, Tests
+from schemas.config import Columns, RowSource
+from schemas.problem import Answer, Choice, Domain, Message, Problem, QuarantineReason, Reference, StdinTest, Tests
 
 MAX_PLAIN_EXPONENT: Final = 100  # 1e100 is written out, 1e101 stays as it is: the answer must stay short
 MAX_OPTIONS: Final = 26  # one letter each
+_ASK: Final = (
+    "Write a {} program that reads standard input and writes standard output. Give it whole, in one ```{} block."
+)
+_ASK_FOR_PROGRAM: Final = {"python": _ASK.format("Python 3", "python"), "cpp": _ASK.format("C++17", "cpp")}
 
 
-def column_problem(row: Row, source: FileSource | DatasetSource, name: str) -> Problem:
+def column_problem(row: Row, source: RowSource, name: str) -> Problem:
     """Return the problem of a row; ``name`` becomes its source.
 
     Raises:
         RowError: If a mapped column is missing, or holds what no problem can be made of.
     """
     assert row.body is not None
-    columns, body = _plain_columns(source.columns, row.body)
+    columns, body = _plain_columns(source.columns, row.body, source.program_language)
     domain = _optional(body, columns.domain)
     return Problem(
         domain=domain_of(source) if domain is None else _domain(domain, str(columns.domain)),
@@ -40,11 +45,15 @@ def column_problem(row: Row, source: FileSource | DatasetSource, name: str) -> P
     )
 
 
-def _plain_columns(columns: Columns, body: Mapping[str, Any]) -> tuple[Columns, Mapping[str, Any]]:
+def _plain_columns(columns: Columns, body: Mapping[str, Any], language: str) -> tuple[Columns, Mapping[str, Any]]:
     """Return columns and row as they are, or as a known dataset's mapping rewrites them."""
     if columns.ready is None:
         return columns, body
     rewritten = READY[columns.ready].rewrite(body)
+    if isinstance(tests := rewritten.get("tests"), Tests):
+        rewritten["tests"] = replace(tests, language=language)
+        if isinstance(tests.cases[0], StdinTest):
+            rewritten["problem"] = f"{rewritten['problem'].rstrip()}\n\n{_ASK_FOR_PROGRAM[language]}"
     names: dict[str, Any] = {name: name for name in ("problem", "answer", "letter", "options") if name in rewritten}
     row_id = columns.id or ("id" if "id" in rewritten else None)
     plain = columns.model_copy(update={"ready": None, "id": row_id, **names})
@@ -128,7 +137,7 @@ def _options(body: Mapping[str, Any], column: str) -> tuple[str, ...]:
     return tuple(read_text(item, f"{column}.{i}", allow_number=True) for i, item in enumerate(value))
 
 
-def _reference(body: Mapping[str, Any], columns: Columns, source: FileSource | DatasetSource) -> Reference | None:
+def _reference(body: Mapping[str, Any], columns: Columns, source: RowSource) -> Reference | None:
     tests = body.get("tests") if source.columns.ready is not None else None
     if isinstance(tests, Tests):
         return tests

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from factory.rows import MISSING, NumberLiteral, RowError, Wanted, column_names, listed, lookup, shown
-from schemas.config import Columns, DatasetSource, FileSource
+from schemas.config import Columns, RowSource
 from schemas.problem import (
     AssertTest,
     Compare,
@@ -188,6 +188,81 @@ def _code_contests(body: Body) -> dict[str, Any]:
         memory_mb=int(memory) >> 20 or default.memory_mb,
     )
     return _program(_text(body, "description"), list(cases), limits=limits, row_id=body.get("name"))
+
+
+def _codeforces(body: Body) -> dict[str, Any]:
+    """Statements in parts; all official tests that are short enough to stand there, judged by the problem's checker."""
+    for column, allowed in (("input_mode", ("stdio",)), ("interaction_format", ())):
+        if (value := body.get(column)) and value not in allowed:
+            raise _bad(column, value, "is no problem of standard input and output")
+    pairs = {
+        (case["input"], case["output"]): None
+        for name in ("official_tests", "examples")
+        for case in _as_list(body.get(name) or [], name)
+        if isinstance(case, Mapping) and {"input", "output"} <= set(case)
+    }
+    cases = [StdinTest(input=_lines(given), expected=_lines(expected)) for given, expected in pairs]
+    seconds, memory = _number(body.get("time_limit")), _number(body.get("memory_limit"))
+    default = Limits()
+    limits = Limits(
+        cpu_time_s=seconds or default.cpu_time_s,
+        wall_time_s=2 * seconds or default.wall_time_s,
+        memory_mb=int(memory) or default.memory_mb,
+    )
+    script = body.get("generated_checker")
+    compare = Compare("checker", checker=_checker_of_files(script)) if isinstance(script, str) and script else None
+    question = _codeforces_statement(body, seconds, int(memory))
+    return _program(question, list(cases), limits=limits, compare=compare, row_id=body.get("id"))
+
+
+def _codeforces_statement(body: Body, seconds: float, memory_mb: int) -> str:
+    title = str(body.get("title") or "").strip()
+    parts = [f"# {title}" if title else "", _text(body, "description").strip()]
+    if seconds and memory_mb:
+        parts.append(f"Time limit: {seconds:g} s. Memory limit: {memory_mb} MB.")
+    for name, heading in (("input_format", "Input"), ("output_format", "Output")):
+        if text := str(body.get(name) or "").strip():
+            parts.append(f"## {heading}\n\n{text}")
+    for case in _as_list(body.get("examples") or [], "examples"):
+        if isinstance(case, Mapping):
+            given, expected = (_lines(case.get(name, "")).rstrip() for name in ("input", "output"))
+            parts.append(f"## Example\n\n```\n{given}\n```\n\n```\n{expected}\n```")
+    if note := str(body.get("note") or "").strip():
+        parts.append(f"## Note\n\n{note}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _checker_of_files(script: str) -> str:
+    """Return the source of a ``check`` that runs a script made for the command line.
+
+    Such a script gets the names of the files with input, expected output and output, and prints 1 or 0. It runs where
+    no file can be written: what it opens under these names are texts.
+    """
+    return f"SCRIPT = {script!r}\n{_FILE_CHECKER}"
+
+
+_FILE_CHECKER: Final = """
+import builtins, io, sys
+PROGRAM = compile(SCRIPT, "checker.py", "exec")
+open_file = builtins.open
+def check(inp, out, exp):
+    texts = {"input.txt": inp, "expected.txt": exp, "output.txt": out}
+    def open_text(name, mode="r", *args, **kwargs):
+        if name not in texts:
+            return open_file(name, mode, *args, **kwargs)
+        return io.BytesIO(texts[name].encode()) if "b" in mode else io.StringIO(texts[name])
+    said, sys.stdout = sys.stdout, io.StringIO()
+    sys.argv = ["checker.py", *texts]
+    builtins.open = io.open = open_text
+    try:
+        exec(PROGRAM, {"__name__": "__main__"})
+    except SystemExit:
+        pass
+    finally:
+        builtins.open = io.open = open_file
+        said, sys.stdout = sys.stdout, said
+    return {"1": True, "0": False}[said.getvalue().split()[-1]]
+"""
 
 
 def _live_code_bench(body: Body) -> dict[str, Any]:
@@ -399,6 +474,26 @@ READY: Final[Mapping[str, ReadyMapping]] = {
         domain=Domain.CODE,
         license="CC-BY-4.0",
     ),
+    # open-r1/codeforces, best its config "verifiable": id, title, description, input_format, official_tests, ...
+    "codeforces": ReadyMapping(
+        columns=("description", "official_tests"),
+        optional=(
+            "id",
+            "title",
+            "input_format",
+            "output_format",
+            "interaction_format",
+            "note",
+            "examples",
+            "time_limit",
+            "memory_limit",
+            "input_mode",
+            "generated_checker",
+        ),
+        rewrite=_codeforces,
+        domain=Domain.CODE,
+        license="CC-BY-4.0",
+    ),
     # one's own rows, or what the demo teacher's tasks are: question, entry, tests
     "function_tests": ReadyMapping(
         columns=("question", "entry", "tests"), optional=("id",), rewrite=_function_tests, domain=Domain.CODE
@@ -422,13 +517,13 @@ def wanted_columns(columns: Columns) -> Wanted:
     return Wanted({**dict.fromkeys(mapping.columns, "ready"), **named}, mapping.optional)
 
 
-def domain_of(source: FileSource | DatasetSource) -> Domain:
+def domain_of(source: RowSource) -> Domain:
     """Return the domain of a source's problems: what the job says, else that of the known dataset."""
     ready = source.columns.ready
     return source.domain if ready is None or "domain" in source.model_fields_set else READY[ready].domain
 
 
-def license_of(source: FileSource | DatasetSource) -> str:
+def license_of(source: RowSource) -> str:
     """Return the licence of a source's problems: what the job says, else that of the known dataset."""
     ready = source.columns.ready
     return source.license if ready is None or "license" in source.model_fields_set else READY[ready].license

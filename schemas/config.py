@@ -45,6 +45,7 @@ READY_MAPPINGS: Final = (
     "taco",
     "apps",
     "code_contests",
+    "codeforces",
     "function_tests",
     "gpqa",
 )
@@ -100,29 +101,36 @@ class SourceBase(Part):
     language: str = "en"
 
 
-class FileSource(SourceBase):
-    """Rows of JSONL or Parquet files; ``path`` may hold a glob."""
+class RowSource(SourceBase):
+    """What every source of rows has."""
 
-    kind: Literal["jsonl", "parquet"]
     path: str
     columns: Columns
     domain: Domain = Domain.MATH
     answer_kind: str | None = None  # type of the answers, where all have one (text, integer, ...)
     answer_precision: float | None = Field(default=None, gt=0)  # accepted absolute error of every answer
+    program_language: Literal["python", "cpp"] = "python"  # of the programs that a known dataset with tests asks for
+
+    @model_validator(mode="after")
+    def _has_programs(self) -> RowSource:
+        if "program_language" in self.model_fields_set and self.columns.ready is None:
+            raise ValueError("`program_language` is for known datasets with tests: `columns` must be the name of one")
+        return self
 
 
-class DatasetSource(SourceBase):
+class FileSource(RowSource):
+    """Rows of JSONL or Parquet files; ``path`` may hold a glob."""
+
+    kind: Literal["jsonl", "parquet"]
+
+
+class DatasetSource(RowSource):
     """A name or local path that ``datasets.load_dataset`` knows."""
 
     kind: Literal["dataset"]
-    path: str
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    columns: Columns
-    domain: Domain = Domain.MATH
-    answer_kind: str | None = None
-    answer_precision: float | None = Field(default=None, gt=0)
 
 
 class GymSource(SourceBase):

@@ -6,6 +6,7 @@ import base64
 import json
 import pickle
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from factory.columns import column_problem
 from factory.mappings import READY
@@ -32,9 +34,30 @@ from schemas.problem import (
     StdinTest,
     Tests,
 )
+from schemas.verdict import Reason
+from verifiers.code import judge_program
+from verifiers.sandbox import Sandbox
+from verifiers.sandbox.slots import TIERS
 
 ADD = "def add(a, b):\n    return a + b\n"
 PACKED = base64.b64encode(zlib.compress(pickle.dumps(json.dumps([{"input": "9", "output": "9"}])))).decode()
+
+SPLIT_CHECKER = """
+import sys
+
+def main(input_path, output_path, submission_path):
+    with open(input_path) as file:
+        n = int(file.read())
+    with open(submission_path, encoding="utf-8") as file:
+        parts = list(map(int, file.read().split()))
+    if len(parts) != 2 or min(parts) < 1 or sum(parts) != n:
+        print(0)
+        sys.exit()
+    print(1)
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
+"""
 
 # One good row of each shape; our own texts.
 ROWS: dict[str, dict[str, Any]] = {
@@ -89,6 +112,21 @@ ROWS: dict[str, dict[str, Any]] = {
         "generated_tests": {"input": [], "output": []},
         "time_limit": {"seconds": 2, "nanos": 500_000_000},
         "memory_limit_bytes": 256 << 20,
+    },
+    "codeforces": {
+        "id": "1/A",
+        "title": "Split",
+        "description": "Write n as a sum of two positive numbers.",
+        "input_format": "One number n.",
+        "output_format": "Two numbers.",
+        "interaction_format": None,
+        "note": None,
+        "examples": [{"input": "5\n", "output": "2 3\n"}],
+        "official_tests": [{"input": "5\n", "output": "2 3\n"}, {"input": "9\n", "output": "1 8\n"}],
+        "time_limit": 1.5,
+        "memory_limit": 256.0,
+        "input_mode": "stdio",
+        "generated_checker": SPLIT_CHECKER,
     },
     "function_tests": {
         "id": "own_c",
@@ -205,6 +243,45 @@ def test_programs_get_the_cases_of_their_dataset() -> None:
     assert (contest.limits.cpu_time_s, contest.limits.wall_time_s, contest.limits.memory_mb) == (2.5, 5.0, 256)
 
 
+def test_codeforces_is_judged_by_its_own_checkers() -> None:
+    tests = cases_of("codeforces", ROWS["codeforces"])
+    assert [case.input for case in tests.cases if isinstance(case, StdinTest)] == ["5\n", "9\n"]
+    assert (tests.limits.cpu_time_s, tests.limits.wall_time_s, tests.limits.memory_mb) == (1.5, 3.0, 256)
+    question = problem_of("codeforces", ROWS["codeforces"]).question
+    assert "# Split" in question
+    assert "```\n5\n```\n\n```\n2 3\n```" in question
+    assert question.endswith("in one ```python block.")
+    for tier in TIERS[:3]:  # with a folder to write in, and without
+        with closing(Sandbox(num_slots=1, tier=tier)) as sandbox:
+            said = [
+                judge_program(program, tests, sandbox=sandbox).checks[0].reason
+                for program in (
+                    "print(1, int(input()) - 1)",
+                    "print(0, int(input()))",
+                    "print('no', 'number')",
+                    "print(2, 3)",
+                )
+            ]
+            assert said == [None, Reason.WRONG_OUTPUT, Reason.WRONG_OUTPUT, Reason.WRONG_OUTPUT]
+            broken = cases_of("codeforces", {**ROWS["codeforces"], "generated_checker": "print('maybe')"})
+            verdict = judge_program("print(2, 3)", broken, sandbox=sandbox)
+            assert verdict.checks[0].reason is Reason.UNPARSED_REFERENCE
+
+
+def test_programs_can_be_asked_for_in_cpp() -> None:
+    problem = problem_of("codeforces", ROWS["codeforces"], program_language="cpp")
+    assert isinstance(problem.reference, Tests)
+    assert problem.reference.language == "cpp"
+    assert problem.question.endswith(
+        "Write a C++17 program that reads standard input and writes standard output. "
+        "Give it whole, in one ```cpp block."
+    )
+    with pytest.raises(ValidationError, match="program_language"):
+        FileSource.model_validate(
+            {"kind": "jsonl", "path": "x.jsonl", "columns": {"problem": "q"}, "program_language": "cpp"}
+        )
+
+
 def test_functional_cases_of_livecodebench_have_one_json_value_a_line() -> None:
     case = {"input": '[1, 2]\n"x"', "output": "3", "testtype": "functional"}
     body = without(
@@ -250,6 +327,9 @@ def test_the_question_shows_the_name_that_the_tests_call(line: str, entry: str) 
         ("mbpp", {"test_list": []}, "holds no test"),
         ("code_contests", {"public_tests": None, "private_tests": None}, "has no test"),
         ("livecodebench", {"public_test_cases": "[]"}, "has no test"),
+        ("codeforces", {"input_mode": "file"}, "no problem of standard input and output"),
+        ("codeforces", {"interaction_format": "Ask."}, "no problem of standard input and output"),
+        ("codeforces", {"official_tests": [], "examples": None}, "has no test"),
         ("function_tests", {"tests": [{"args": "[1]"}]}, "must be an object with args and expected"),
         ("function_tests", {"tests": [{"args": "1", "expected": "1"}]}, "must be a list of arguments"),
         ("function_tests", {"tests": []}, "has no test"),
