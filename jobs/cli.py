@@ -382,7 +382,10 @@ def bench_readability(
 def bench_code(
     cases: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON Lines of problems with style, tests, compare, limits, solutions."),
+        typer.Option(
+            metavar="FILE",
+            help="JSON Lines of problems with their tests and solutions, or HumanEval's own.",
+        ),
     ] = None,
     hostile: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines of hostile programs: id, program, must, run.")
@@ -417,7 +420,15 @@ def bench_code(
     if as_json:
         show.json_line(body)
         return
-    show.programs(body["figures"], body["styles"], body["costs"], body["kill latency"], body["mistakes"])
+    show.programs(
+        body["figures"],
+        body["styles"],
+        body["costs"],
+        body["rates"],
+        body["kill latency"],
+        body["mistakes"],
+        body["accepted changes"],
+    )
     if hostile is not None:
         show.hostile(body["tier"], body["hostile programs"], body["hostile"], body["left"])
 

@@ -378,8 +378,10 @@ def programs(
     figures: Mapping[str, Any],
     styles: Sequence[Mapping[str, Any]],
     costs: Sequence[Mapping[str, Any]],
+    rates: Sequence[Mapping[str, Any]],
     latency: Mapping[str, float],
     wrong: Sequence[Mapping[str, str]],
+    accepted: Sequence[Mapping[str, str]],
 ) -> None:
     """Print how programs were judged, and what a test costs; each part only where it was measured."""
     if figures:
@@ -388,10 +390,16 @@ def programs(
         out.print(_table("right, by style", styles))
     if costs:
         out.print(_table("cost, one thread, interleaved", costs))
+    if rates:
+        out.print(_table("programs judged, each kind by itself", rates))
     if latency:
         out.print(_table("ms from the wall limit to the end", [{"": "killed programs", **latency}]))
     for item in wrong:
         _line(f"{item['case']} ({item['style']}): expected {item['expected']}, said {item['said']}")
+    if accepted:
+        _line(f"{len(accepted):,} changed solutions pass all tests:")
+    for item in accepted:
+        _line(f"  {item['case']} {item['change']}")
 
 
 def hostile(tier: str, num_rows: int, found: Mapping[str, Sequence[str]], left: Mapping[str, Any]) -> None:

@@ -15,14 +15,14 @@ import subprocess
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.bench import hostile
+from jobs.bench import hostile, mutants
 from schemas.errors import ConfigError
 from schemas.problem import AssertTest, Compare, FunctionTest, Limits, StdinTest, TestCase, Tests
 from schemas.verdict import CodeDetail, Outcome, Verdict
@@ -32,6 +32,7 @@ from verifiers.sandbox import Sandbox, SlotError, wire
 from verifiers.sandbox.slots import TIERS, interpreter
 
 ACCEPT: Final = "accept"
+REJECT: Final = "reject"  # for whatever reason
 WORDS: Final = {"wrong_output": "wrong_answer"}  # in the cases' words
 GENERATOR_LIMITS: Final = Limits(cpu_time_s=30.0, wall_time_s=60.0, memory_mb=1_024)
 COST_LIMITS: Final = Limits(cpu_time_s=5.0, wall_time_s=10.0, memory_mb=256)
@@ -48,6 +49,7 @@ class Case:
     tests: Tests
     expected: str
     also_ok: tuple[str, ...] = ()
+    change: str = ""  # what was done to a right solution
 
 
 def read_cases(path: Path, sandbox: Sandbox) -> list[Case]:
@@ -75,6 +77,8 @@ def read_cases(path: Path, sandbox: Sandbox) -> list[Case]:
 
 
 def _cases(row: dict[str, Any], sandbox: Sandbox) -> list[Case]:
+    if mutants.is_humaneval(row):
+        return list(_humaneval_cases(row, sandbox))
     seconds = float(row["time_limit_s"])
     tests = Tests(
         cases=tuple(_test(row, one, sandbox) for one in row["tests"]),
@@ -93,6 +97,22 @@ def _cases(row: dict[str, Any], sandbox: Sandbox) -> list[Case]:
         )
         for number, one in enumerate(row["solutions"])
     ]
+
+
+def _humaneval_cases(row: dict[str, Any], sandbox: Sandbox) -> Iterator[Case]:
+    """Yield the data set's own solution, which is right, and changed ones, of which plain Python says it."""
+    source, entry = mutants.solution(row), row["entry_point"]
+    tests = Tests(cases=(AssertTest(entry=entry, source=row["test"]),), limits=mutants.PLAIN_LIMITS)
+    yield Case(name=row["task_id"], style="HumanEval", source=source, tests=tests, expected=ACCEPT)
+    for number, (other, change) in enumerate(mutants.changed(source, entry), 1):
+        yield Case(
+            name=f"{row['task_id']}/{number}",
+            style="HumanEval, one operator changed",
+            source=other,
+            tests=tests,
+            expected=ACCEPT if mutants.passes_plainly(other, row, sandbox) else REJECT,
+            change=change,
+        )
 
 
 def _test(row: dict[str, Any], one: dict[str, Any], sandbox: Sandbox) -> TestCase:
@@ -136,6 +156,8 @@ def word(verdict: Verdict) -> str:
 
 def agrees(case: Case, verdict: Verdict) -> bool:
     """Return whether a verdict says what the case expects, or what is also right."""
+    if case.expected == REJECT:
+        return verdict.outcome not in (Outcome.CORRECT, Outcome.UNJUDGED)
     return word(verdict) in (case.expected, *case.also_ok)
 
 
@@ -175,6 +197,15 @@ def mistakes(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[s
     ]
 
 
+def accepted_changes(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, str]]:
+    """Return the changed solutions that were accepted, with the change: the tests are weak, or it means nothing."""
+    return [
+        {"case": case.name, "change": case.change}
+        for case in cases
+        if case.change and verdicts[case.name].outcome is Outcome.CORRECT
+    ]
+
+
 def measure(
     cases: Path | None,
     hostile_rows: Path | None,
@@ -196,7 +227,15 @@ def measure(
         raise ConfigError(f"--tier {tier!r} must be one of {', '.join(TIERS)}")
     tiers: dict[str, Any] = {"tier": tier, "lowest": "D" if tier == "D" else "C"}
     num_threads = threads or len(os.sched_getaffinity(0))
-    body: dict[str, Any] = {"figures": {}, "styles": [], "mistakes": [], "costs": [], "kill latency": {}}
+    body: dict[str, Any] = {
+        "figures": {},
+        "styles": [],
+        "mistakes": [],
+        "accepted changes": [],
+        "costs": [],
+        "rates": [],
+        "kill latency": {},
+    }
     for _ in range(repeat if cases is not None else 0):
         with closing(Sandbox(**tiers)) as sandbox:
             assert cases is not None
@@ -205,11 +244,13 @@ def measure(
                 verdicts = run(found, sandbox, num_threads, done)
             body["figures"], body["styles"] = summary(found, verdicts), by_style(found, verdicts)
             body["mistakes"] += mistakes(found, verdicts)
+            body["accepted changes"] = accepted_changes(found, verdicts)
     with closing(Sandbox(**tiers)) as sandbox:
         body["tier"], _ = sandbox.probe()
         if rounds:
             with counting("rounds", rounds) as done:
                 body["costs"] = costs(sandbox, rounds, done)
+            body["rates"] = rates(sandbox, rounds, num_threads)
             body["kill latency"] = kill_latency(sandbox, rounds)
         if hostile_rows is not None:
             body |= _hostile(hostile.read_rows(hostile_rows), sandbox, endure, num_threads, counting)
@@ -269,14 +310,16 @@ def costs(sandbox: Sandbox, rounds: int, done: Callable[[int], None]) -> list[di
     return [_cost(name, medians, times[name]) for name in kinds]
 
 
+_CALLS: Final = "Python, a function with 10 tests"
+_ASSERTS: Final = "Python, asserts in a second process"
 _FLOOR: Final = "bare fork and wait of the same zygote"
 _FRESH: Final = "fresh interpreter (subprocess)"
 _STDIN: Final = "Python, one test on standard input"
 _START: Final = "bare start of the same binary"
 _AGAINST: Final = {
     _STDIN: (_FLOOR, _FRESH),
-    "Python, a function with 10 tests": (_FLOOR, _STDIN),
-    "Python, asserts in a second process": (_FLOOR, _STDIN),
+    _CALLS: (_FLOOR, _STDIN),
+    _ASSERTS: (_FLOOR, _STDIN),
     "C++, one test on standard input": (_START,),
 }
 
@@ -322,10 +365,8 @@ def _python_kinds(sandbox: Sandbox, folder: Path) -> dict[str, _Kind]:
     return {
         _FLOOR: lambda number: sandbox.fork_s(1),
         _STDIN: judged(_SUM, lambda number: [StdinTest(input=f"{number} 2\n", expected=f"{number + 2}\n")]),
-        "Python, a function with 10 tests": judged(_FUNCTION, calls),
-        "Python, asserts in a second process": judged(
-            _FUNCTION, lambda number: [AssertTest(entry="f", source=asserts.format(number))]
-        ),
+        _CALLS: judged(_FUNCTION, calls),
+        _ASSERTS: judged(_FUNCTION, lambda number: [AssertTest(entry="f", source=asserts.format(number))]),
         _FRESH: fresh,
     }
 
@@ -356,6 +397,27 @@ def _cpp_kinds(sandbox: Sandbox, folder: Path) -> dict[str, _Kind]:
         _must_pass(_CPP, [StdinTest(input=f"{number} 2\n", expected=f"{number + 2}\n")], "cpp", sandbox)
 
     return {"C++, one test on standard input": judge, _START: start}
+
+
+def rates(sandbox: Sandbox, rounds: int, num_threads: int) -> list[dict[str, Any]]:
+    """Return how many programs are judged per second, each kind by itself: one after the other, and on all cores.
+
+    In the cost table kinds take turns, so that each finds the caches full of the others; a run is mostly one kind.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = _python_kinds(sandbox, Path(folder))
+        found = []
+        for name in (_STDIN, _CALLS, _ASSERTS):
+            numbers = iter(range(1_000_000, 1_000_000 + 2 * rounds))  # inputs that were not judged yet
+            row: dict[str, Any] = {"what": name}
+            for threads in (1, num_threads):
+                batch = [next(numbers) for _ in range(rounds)]
+                with ThreadPoolExecutor(threads) as pool:
+                    start = time.perf_counter()
+                    list(pool.map(kinds[name], batch))
+                    row[f"{threads} at a time, per second"] = rounds / (time.perf_counter() - start)
+            found.append(row)
+        return found
 
 
 def kill_latency(sandbox: Sandbox, rounds: int) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.bench import mutants
 from jobs.bench.math import (
     Case,
     by_category,
@@ -196,3 +198,35 @@ def test_a_readability_case_that_is_none_is_named(tmp_path: Path) -> None:
     ended = factory("bench", "readability", "--cases", path)
     assert ended.code == 2
     assert "line 1" in ended.err
+
+
+def test_changed_solutions_differ_in_one_operator_each() -> None:
+    source = "def f(a, b):\n    if a < b and b != 0:\n        a += 1\n    return a % b\n"
+    found = dict(mutants.changed(source, "f"))
+    assert {change.partition(":")[0] for change in found.values()} == {
+        "And -> Or", "Lt -> LtE", "NotEq -> Eq", "Add -> Sub", "Mod -> FloorDiv",
+    }  # fmt: skip
+    assert all(ast.dump(ast.parse(other)) != ast.dump(ast.parse(source)) for other in found)
+    assert len(found) == 5
+
+
+def test_the_code_bench_reads_humaneval_and_says_what_its_tests_let_through(tmp_path: Path) -> None:
+    row = {
+        "task_id": "own/0",
+        "prompt": "def larger(a, b):\n",
+        "canonical_solution": "    return a if a > b else b\n",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 2\n    assert candidate(2, 1) == 2\n",
+        "entry_point": "larger",
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        json.dumps(row | {"task_id": "own/1", "canonical_solution": "    return a + b - min(a, b)\n"}) + "\n"
+    )
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    ended = factory("bench", "code", "--cases", path, "--rounds", "0", "--json")
+    assert ended.code == 0, ended.err
+    body = json.loads(ended.out)
+    assert body["figures"]["agreement"] == 1
+    assert [one["cases"] for one in body["styles"]] == [2, 3]
+    assert body["accepted changes"] == [{"case": "own/0/1", "change": "Gt -> GtE: return a if a > b else b"}]
