@@ -22,8 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.journal import SegmentScan, scan_segment, sync_folder
-from factory.store import RunFolder, RunState, ShardKind, write_atomically
+from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, FrozenProblems, RunState
+from factory.store import RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
+    PROBLEMS,
     problems_to_table,
     quarantine_to_table,
     traces_to_table,
@@ -33,10 +35,11 @@ from schemas.arrow import (
 from schemas.errors import ConfigError, FencedError, StoreError
 from schemas.manifest import Counts, Manifest, Shard, manifest_to_json
 from schemas.problem import Problem, Prompt, Quarantined
-from schemas.trace import Untraced
+from schemas.trace import Trace, Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
+_ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
 MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 
 
@@ -60,7 +63,7 @@ class Committer:
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
         self._is_broken = False
-        self.state = RunState()
+        self.state = RunState(FrozenProblems(PROBLEMS.empty_table()), num_samples=1)
         self._manifest = self.folder.find_manifest()
         for left in reversed(range(MAX_CLAIMS)):
             if self._manifest is None:
@@ -110,13 +113,17 @@ class Committer:
                 f"sampling.num_samples={job.num_samples} is below the {self._manifest.num_samples} attempts per "
                 f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
             )
-        known = self.state.references
+        problems = self.state.problems
+        known = dict(zip(problems.ids.to_pylist(), problems.reference_hashes.to_pylist(), strict=True)) if pairs else {}
         fresh = [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
         changes = self._problem_changes(fresh, quarantined)
         wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
         is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
         if self._manifest.number == 0 or changes or is_changed:
             note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
+            shards = changes.get("problems", self._manifest.problems)
+            extended = replace(self._manifest, problems=shards, num_samples=job.num_samples)
+            self.state = RunState.load(self.folder, extended)
             self._write(note=note, **changes, **wanted)
         return len(fresh)
 
@@ -128,10 +135,6 @@ class Committer:
         if fresh:
             shard = self._write_shard("problems", number, problems_to_table(fresh))
             changes["problems"] = (*self.manifest.problems, shard)
-            is_repair = any(problem.problem_id in self.state.references for problem, _ in fresh)
-            self.state.references |= {problem.problem_id: problem.reference_hash for problem, _ in fresh}
-            if is_repair:
-                self.state.load_verdicts(self.folder, self.manifest)
         if quarantined:  # of the newest reading of the sources
             changes["quarantine"] = (self._write_shard("quarantine", number, quarantine_to_table(quarantined)),)
         return changes
@@ -151,8 +154,8 @@ class Committer:
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
         scans = [scan_segment(self.folder.journal / name) for name in segments]
-        changes = self._trace_changes(number, scans) | self._untraced_changes(number, untraced)
-        changes |= self._verdict_changes(number, judged)
+        changes = self._trace_changes(number, scans) | self._untraced_changes(number, list(untraced))
+        changes |= self._verdict_changes(number, list(judged), scans)
         if changes:
             self._write(note="committed", **changes)
         for name in segments:
@@ -161,38 +164,53 @@ class Committer:
         return self.manifest.counts
 
     def _trace_changes(self, number: int, scans: Sequence[SegmentScan]) -> dict[str, Any]:
-        fresh = [
-            trace
-            for scan in scans
-            for _, trace in scan.traces
-            if not self.state.untraced.has(trace.problem_id, trace.sample_index)
-            and self.state.traced.add(trace.problem_id, trace.sample_index)
-        ]
+        traces = [trace for scan in scans for _, trace in scan.traces]
+        fresh = [traces[place] for place in self._unended(traces)]
         if not fresh:
             return {}
         assert all(trace.fingerprint == self.manifest.fingerprint for trace in fresh), "a segment of another run"
         shard = self._write_shard("traces", number, traces_to_table(fresh).sort_by("trace_id"))
         return {"traces": (*self.manifest.traces, shard)}
 
-    def _untraced_changes(self, number: int, untraced: Iterable[Untraced]) -> dict[str, Any]:
-        fresh = [
-            item
-            for item in untraced
-            if not self.state.traced.has(item.problem_id, item.sample_index)
-            and self.state.untraced.add(item.problem_id, item.sample_index)
-        ]
+    def _unended(self, items: Sequence[Trace] | Sequence[Untraced]) -> list[int]:
+        """Mark the attempts that have not ended yet as ended by these items; return the items' places."""
+        flags, fresh = self.state.flags, []
+        for place, number in enumerate(self._numbers(items)):
+            if not flags[number] & ENDED:
+                item = items[place]
+                flags[number] |= _ENDINGS[item.ending] if isinstance(item, Untraced) else TRACED
+                fresh.append(place)
+        return fresh
+
+    def _numbers(self, items: Sequence[Trace] | Sequence[Untraced]) -> list[int]:
+        indices = [item.sample_index for item in items]
+        numbers: list[int] = self.state.numbers([item.problem_id for item in items], indices).tolist()
+        return numbers
+
+    def _untraced_changes(self, number: int, untraced: Sequence[Untraced]) -> dict[str, Any]:
+        fresh = [untraced[place] for place in self._unended(untraced)]
         if not fresh:
             return {}
-        self.state.num_cancelled += sum(item.ending == "cancelled" for item in fresh)
         shard = self._write_shard("untraced", number, untraced_to_table(fresh).sort_by("trace_id"))
         return {"untraced": (*self.manifest.untraced, shard)}
 
-    def _verdict_changes(self, number: int, judged: Iterable[JudgedTrace]) -> dict[str, Any]:
-        fresh = {item.trace_id: item for item in judged if item.trace_id not in self.state.judged}
+    def _verdict_changes(
+        self, number: int, judged: Sequence[JudgedTrace], scans: Sequence[SegmentScan]
+    ) -> dict[str, Any]:
+        if not judged:
+            return {}
+        traces = [trace for scan in scans for _, trace in scan.traces]
+        known = dict(zip((trace.trace_id for trace in traces), self._numbers(traces), strict=True))
+        fresh: dict[str, JudgedTrace] = {}
+        for item in judged:
+            attempt = known.get(item.trace_id)
+            if attempt is None:  # a trace of an earlier commit
+                attempt = self.state.find(self.manifest.fingerprint, item.trace_id, item.problem_id)
+            if not self.state.flags[attempt] & JUDGED:
+                self.state.flags[attempt] |= JUDGED | UNJUDGED * (item.verdict.outcome is Outcome.UNJUDGED)
+                fresh[item.trace_id] = item
         if not fresh:
             return {}
-        self.state.judged |= fresh.keys()
-        self.state.unjudged |= {key for key, item in fresh.items() if item.verdict.outcome is Outcome.UNJUDGED}
         (self.folder.path / "verdicts" / self.verifiers).mkdir(exist_ok=True)
         shard = self._write_shard("verdicts", number, verdicts_to_table(fresh.values()).sort_by("trace_id"))
         shards = (*self.manifest.verdicts.get(self.verifiers, ()), shard)
@@ -226,7 +244,7 @@ class Committer:
             verifiers=self.verifiers,
             **changes,
         )
-        manifest = replace(manifest, counts=self.state.counts(manifest.num_samples))
+        manifest = replace(manifest, counts=self.state.counts())
         manifest.counts.check()
         self._create(manifest)
         self._manifest = manifest
