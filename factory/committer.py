@@ -18,24 +18,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from factory.journal import SegmentScan, scan_segment, sync_folder
-from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, FrozenProblems, RunState
+from factory.journal import segment_table, sync_folder
+from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, FrozenProblems, Places, RunState
 from factory.store import RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
     PROBLEMS,
+    TRACES,
     problems_to_table,
     quarantine_to_table,
-    traces_to_table,
     untraced_to_table,
     verdicts_to_table,
 )
 from schemas.errors import ConfigError, FencedError, StoreError
 from schemas.manifest import Counts, Manifest, Shard, manifest_to_json
 from schemas.problem import Problem, Prompt, Quarantined
-from schemas.trace import Trace, Untraced
+from schemas.trace import Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
@@ -153,9 +155,10 @@ class Committer:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
-        scans = [scan_segment(self.folder.journal / name) for name in segments]
-        changes = self._trace_changes(number, scans) | self._untraced_changes(number, list(untraced))
-        changes |= self._verdict_changes(number, list(judged), scans)
+        nothing = TRACES.empty_table()
+        traces = pa.concat_tables([nothing, *(segment_table(self.folder.journal / name) for name in segments)])
+        changes = self._trace_changes(number, traces) | self._untraced_changes(number, list(untraced))
+        changes |= self._verdict_changes(number, list(judged), traces)
         if changes:
             self._write(note="committed", **changes)
         for name in segments:
@@ -163,44 +166,37 @@ class Committer:
         self._is_broken = False
         return self.manifest.counts
 
-    def _trace_changes(self, number: int, scans: Sequence[SegmentScan]) -> dict[str, Any]:
-        traces = [trace for scan in scans for _, trace in scan.traces]
-        fresh = [traces[place] for place in self._unended(traces)]
-        if not fresh:
+    def _trace_changes(self, number: int, traces: pa.Table) -> dict[str, Any]:
+        fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
+        if not fresh.num_rows:
             return {}
-        assert all(trace.fingerprint == self.manifest.fingerprint for trace in fresh), "a segment of another run"
-        shard = self._write_shard("traces", number, traces_to_table(fresh).sort_by("trace_id"))
+        assert pc.all(pc.equal(fresh["fingerprint"], self.manifest.fingerprint)).as_py(), "a segment of another run"
+        shard = self._write_shard("traces", number, fresh.sort_by("trace_id"))
         return {"traces": (*self.manifest.traces, shard)}
 
-    def _unended(self, items: Sequence[Trace] | Sequence[Untraced]) -> list[int]:
-        """Mark the attempts that have not ended yet as ended by these items; return the items' places."""
-        flags, fresh = self.state.flags, []
-        for place, number in enumerate(self._numbers(items)):
-            if not flags[number] & ENDED:
-                item = items[place]
-                flags[number] |= _ENDINGS[item.ending] if isinstance(item, Untraced) else TRACED
-                fresh.append(place)
-        return fresh
-
-    def _numbers(self, items: Sequence[Trace] | Sequence[Untraced]) -> list[int]:
-        indices = [item.sample_index for item in items]
-        numbers: list[int] = self.state.numbers([item.problem_id for item in items], indices).tolist()
-        return numbers
-
     def _untraced_changes(self, number: int, untraced: Sequence[Untraced]) -> dict[str, Any]:
-        fresh = [untraced[place] for place in self._unended(untraced)]
-        if not fresh:
+        flags = np.array([_ENDINGS[item.ending] for item in untraced], np.uint8)
+        fresh = self._unended(untraced_to_table(untraced), flags)
+        if not fresh.num_rows:
             return {}
-        shard = self._write_shard("untraced", number, untraced_to_table(fresh).sort_by("trace_id"))
+        shard = self._write_shard("untraced", number, fresh.sort_by("trace_id"))
         return {"untraced": (*self.manifest.untraced, shard)}
 
-    def _verdict_changes(
-        self, number: int, judged: Sequence[JudgedTrace], scans: Sequence[SegmentScan]
-    ) -> dict[str, Any]:
+    def _unended(self, rows: pa.Table, flags: Flags) -> pa.Table:
+        """Mark the attempts of the rows, unless they have ended before; return the rows of those, each attempt once."""
+        numbers = self._numbers(rows)
+        _, first = np.unique(numbers, return_index=True)
+        fresh = np.sort(first[self.state.flags[numbers[first]] & ENDED == 0])
+        self.state.flags[numbers[fresh]] |= flags[fresh]
+        return rows.take(fresh)
+
+    def _numbers(self, rows: pa.Table) -> Places:
+        return self.state.numbers(rows["problem_id"], rows["sample_index"].to_numpy())
+
+    def _verdict_changes(self, number: int, judged: Sequence[JudgedTrace], traces: pa.Table) -> dict[str, Any]:
         if not judged:
             return {}
-        traces = [trace for scan in scans for _, trace in scan.traces]
-        known = dict(zip((trace.trace_id for trace in traces), self._numbers(traces), strict=True))
+        known = dict(zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True))
         fresh: dict[str, JudgedTrace] = {}
         for item in judged:
             attempt = known.get(item.trace_id)
