@@ -7,6 +7,7 @@ to restart and when to give up; how attempts are leased and judged is the coordi
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -462,6 +463,8 @@ class _Supervisor:
         if batch.is_empty:
             return False
         self._commit = self._committer.commit.remote(batch)
+        if not batch.is_last:
+            self._committed_at = -math.inf  # the next follows at once
         return True
 
     def _reap_commit(self) -> None:

@@ -34,11 +34,11 @@ from schemas.config import StoreConfig
 from schemas.verdict import JudgedTrace
 
 NUM_SAMPLES: Final = 64
-NUM_HOSTS: Final = 4  # processes in which engines live
+NUM_HOSTS: Final = 2  # processes in which engines live
 ATTEMPT_S: Final = (1.0, 3.0)  # how long an attempt takes, at random between these
 TICK_S: Final = 0.5  # between two messages of an engine, at least
 JUDGE_BATCH: Final = 1_024
-STORE: Final = StoreConfig(segment_s=5, segment_mb=16, commit_interval_s=5)
+STORE: Final = StoreConfig(segment_s=5, segment_mb=8, commit_interval_s=5)
 POLL_S: Final = 0.25
 ROLES: Final = {"CoordinatorActor": "coordinator", "CommitterActor": "committer", "Engines": "journal writers",
                 "Verifier": "verifiers (simulated)"}  # fmt: skip
@@ -167,7 +167,7 @@ class Verifier:
 
 @dataclass(slots=True)
 class _Usage:
-    """CPU seconds and peak MB by role, read from the system while processes live."""
+    """CPU seconds and peak MB by role, read from the system while processes live, without Ray's shared memory."""
 
     cpu_s: dict[tuple[str, int], float] = field(default_factory=dict)
     peak_mb: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -181,13 +181,14 @@ class _Usage:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 self.cpu_s[role, pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 status = Path(f"/proc/{pid}/status").read_text()
-                self.peak_mb[role, pid] = int(status.split("VmHWM:")[1].split()[0]) / 1024
+                own = sum(int(status.split(f"{kind}:")[1].split()[0]) for kind in ("RssAnon", "RssFile")) / 1024
+                self.peak_mb[role, pid] = max(own, self.peak_mb.get((role, pid), 0.0))
 
     def by_role(self, values: dict[tuple[str, int], float]) -> dict[str, float]:
-        sums: Counter[str] = Counter()
+        sums: dict[str, float] = {}
         for (role, _), value in values.items():
-            sums[role] += value
-        return dict(sums)
+            sums[role] = sums.get(role, 0.0) + value
+        return sums
 
 
 def _processes() -> Iterator[tuple[int, str]]:
@@ -231,6 +232,7 @@ def measure(
         "seconds": seconds,
         "per second": num_attempts / seconds,
         **{f"us CPU, {role}": 1e6 * cpu.get(role, 0.0) / num_attempts for role in ROLES.values()},
+        **{f"peak MB, {role}": memory.get(role, 0.0) for role in ROLES.values()},
         "peak MB, coordinator, journal writers and committer": sum(memory.get(role, 0.0) for role in CARRIED),
         "MB on disk": disk / 1e6,
         "manifests": run.folder.manifest().number,
@@ -251,9 +253,9 @@ def _commit_until_done(
         usage.look()
         is_due = time.monotonic() - committed_at >= STORE.commit_interval_s
         if is_due or progress.is_done:
-            committed_at = time.monotonic()
             batch = ray.get(coordinator.take_commit.remote())
+            if batch.is_empty and progress.is_done:
+                return
             if not batch.is_empty:
                 ray.get(committer.commit.remote(batch))
-            elif progress.is_done:
-                return
+            committed_at = time.monotonic() if batch.is_last else 0.0
