@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -50,9 +51,13 @@ QUOTED: Final = re.compile(
 )
 IN_BRACKETS: Final = re.compile(r"[（(]([^()（）\n]{1,60})[)）]")
 SENTENCE: Final = re.compile(r"[^.!?。！？\n;:]+")
-LATIN_WORD: Final = re.compile(r"(?<!\d)[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)")
+# The first letter stands before the look behind it: a search then goes from letter to letter, not from place to place.
+LATIN_WORD: Final = re.compile(
+    r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ](?<!\d[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ])[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]*(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)"
+)
 LATIN_RUN: Final = re.compile(
-    r"(?<![A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-])(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}[ ,.:;!?]{1,3}){2,200}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}"
+    r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-](?<![A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{2})[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{0,39}[ ,.:;!?]{1,3}"
+    r"(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}[ ,.:;!?]{1,3}){1,199}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}"
 )
 NOT_LATIN: Final = re.compile(
     r"[^\x00-\u036f\u1e00-\u1eff\u2000-\u2bff\u2e00-\u303f\ufe00-\ufe0f\uff00-\uffef\U0001d400-\U0001faff]"
@@ -136,8 +141,7 @@ def read_part(view: View, part: Part) -> Reading:
         letters = "".join(view.letters)
         tokens = part.text.split()
         pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters, tokens), MAX_PIECES))
-        has_others = ANY_NOT_LATIN.search(letters) is not None
-        num_words = count_words(part.text) if has_others else len(tokens)
+        num_words = len(tokens) + (_more_words(part.text) if UNSPACED.search(letters) else 0)
         view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading
@@ -176,29 +180,24 @@ def consistency_of(reading: Reading | None) -> float:
     return round(1 - num_foreign / reading.num_words, 4)
 
 
-def count_words(text: str) -> int:
-    """Return the number of words: of letters in a row, or of pairs of letters where a script has no spaces."""
-    if text.isascii():
-        return len(text.split())
-    num_words = len(text.split())
-    for run in NOT_LATIN_LETTERS.finditer(text):
-        num_words += _words_in(_script_of(run[0]), run[0]) - 1  # of a script without spaces
-    return max(num_words, 0)
-
-
-def _script_of(letters: str) -> str:
-    return next((name for name, pattern in SCRIPT_PATTERNS.items() if pattern.match(letters)), "latin")
+def _more_words(text: str) -> int:
+    """Return how many words there are beyond those between spaces: pairs of letters where a script has no spaces."""
+    return sum(_words_in_pairs(run) - 1 for run in UNSPACED_RUN.findall(text))
 
 
 def _words_in(script: str, letters: str) -> int:
-    return max(1, len(letters) // 2) if script in ("han", "kana", "thai") else 1
+    return _words_in_pairs(letters) if script in UNSPACED_SCRIPTS else 1
 
 
-NOT_LATIN_LETTERS: Final = re.compile(
-    "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]{2,}"
-)
+def _words_in_pairs(letters: str) -> int:
+    return max(1, len(letters) // 2)
+
+
+UNSPACED_SCRIPTS: Final = ("han", "kana", "thai")
+_NOT_LATIN: Final = "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin")
+UNSPACED: Final = re.compile("[" + "".join(SCRIPT_RANGES[name] for name in UNSPACED_SCRIPTS) + "]")
+UNSPACED_RUN: Final = re.compile(rf"{UNSPACED.pattern}(?<![{_NOT_LATIN}]{{2}})[{_NOT_LATIN}]+")
 TWO_LETTERS: Final = {name: re.compile(f"[{letters}]{{2}}") for name, letters in SCRIPT_RANGES.items()}
-ANY_NOT_LATIN: Final = re.compile(NOT_LATIN_LETTERS.pattern.removesuffix("{2,}"))
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
 
@@ -248,6 +247,18 @@ _NAMES_WITHOUT_SPACES: Final = tuple(name for name in LANGUAGE_NAMES if not name
 
 
 @lru_cache(maxsize=64)
+def _foreign_letter(language: str) -> re.Pattern[str]:
+    """Return the pattern of a letter of any script but the language's own and Latin."""
+    own = LANGUAGE_SCRIPTS.get(language, LATIN) | LATIN
+    return re.compile("[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name not in own) + "]")
+
+
+@lru_cache(maxsize=64)
+def _foreign_run(language: str) -> re.Pattern[str]:
+    return re.compile(f"{_foreign_letter(language).pattern}{{{MIN_RUN},}}")
+
+
+@lru_cache(maxsize=64)
 def _foreign_scripts(language: str) -> re.Pattern[str]:
     """Return the pattern of runs of letters of every script but the language's own and Latin."""
     own = LANGUAGE_SCRIPTS.get(language, LATIN) | LATIN
@@ -287,9 +298,11 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, token
     part's, between spaces.
     """
     has_own_script = part.language in LANGUAGE_SCRIPTS
-    if has_own_script or (letters and NOT_LATIN.search(letters)):
+    has_others = (has_own_script or NOT_LATIN.search(letters) is not None) and _has_foreign_run(part, letters)
+    if has_own_script or has_others:
         text = masked(part.text, keep_math=True)  # words of another script hide in formulas, too
-        yield from _other_scripts(text, part, allowed, domain)
+        if has_others:
+            yield from _other_scripts(text, part, allowed, domain)
         if part.language == "ja":
             yield from _chinese_in_japanese(text, allowed)
         if part.language == "ru" and "uk" not in allowed.languages:
@@ -320,9 +333,16 @@ def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
         yield Stretch(match.start(), match.end(), _words_in(script, match[0]), None)
 
 
+def _has_foreign_run(part: Part, letters: str) -> bool:
+    """Return whether letters of another script stand together anywhere, in code and formulas too."""
+    if _foreign_letter(part.language).search(letters) is None:
+        return False
+    return _foreign_run(part.language).search(part.text) is not None
+
+
 def _foreign_runs(text: str, language: str) -> Iterator[re.Match[str]]:
     pattern = _foreign_scripts(language)
-    for run in NOT_LATIN_LETTERS.finditer(text):  # one quick pattern finds where the slow one has to look
+    for run in _foreign_run(language).finditer(text):  # one quick pattern finds where the slow one has to look
         yield from pattern.finditer(text, *run.span())
 
 
@@ -350,8 +370,10 @@ def _chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:
         return
     for match in SENTENCE.finditer(text):
         sentence = match[0]
+        if sentence.isascii() or SCRIPT_PATTERNS["kana"].search(sentence):
+            continue
         num_han = sum(map(len, SCRIPT_PATTERNS["han"].findall(sentence)))
-        if num_han < 4 or SCRIPT_PATTERNS["kana"].search(sentence):
+        if num_han < 4:
             continue
         marks = [mark for mark in CHINESE_ONLY.findall(sentence) if not HAN_IN_JAPANESE.fullmatch(mark)]
         if marks and (len(marks) >= 2 or identify(sentence) == "zh"):
@@ -377,13 +399,13 @@ def _latin_in_other(text: str, part: Part, allowed: Allowed, domain: Domain) -> 
     has_own = any(pattern.search(text) for pattern in own)
     for match in LATIN_RUN.finditer(text):
         words = [word.casefold() for word in LATIN_WORD.findall(match[0])]
-        language = _latin_language(match[0], words, "")
         if not words or (domain is Domain.CODE and all(len(word) == 1 or word in KEYWORDS for word in words)):
             continue
         if len(words) < MIN_WORDS and domain in (Domain.MATH, Domain.LOGIC) and not words[0].isupper():
             if len(words) > 2 and _everyday("en").issuperset(words) and "en" not in allowed.languages:
                 yield Stretch(match.start(), match.end(), len(words), "en")
             continue
+        language = _latin_language(match[0], words, "")
         if language is None or language in allowed.languages or _is_inside(match, text, QUOTED):
             continue
         num_function = sum(word in FUNCTION_WORDS[language] for word in words) if language in FUNCTION_WORDS else 0
@@ -537,13 +559,10 @@ def _foreign_row(
     if len(tokens) < MIN_NO_FUNCTION_WORDS:
         return None
     words = LATIN_WORD.findall(" ".join(tokens).lower())
-    counts = {
-        other: len(known.difference(FUNCTION_WORDS.get(language, ())).intersection(words))
-        for other, known in FUNCTION_WORDS.items()
-        if other != language
-    }
-    best = max(counts, key=lambda other: counts[other])
-    if counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words) or best in allowed.languages:
+    own = FUNCTION_WORDS.get(language, frozenset())
+    counts = count_function_words(word for word in words if word not in own)
+    best = max(counts, key=lambda other: counts[other], default=language)
+    if best == language or counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words) or best in allowed.languages:
         return None
     num_small = sum(map(str.islower, tokens))  # of titles and names most have a capital
     if counts[best] == MIN_ROW_FUNCTION and (len(words) < MIN_ROW_WORDS or num_small * 5 < len(tokens) * 3):
@@ -568,8 +587,10 @@ def _place_of(words: list[str], text: str, start: int) -> int:
 
 
 def _sentence_start(text: str, place: int) -> int:
-    low = max(0, place - MAX_LINE_CHARS)
-    return max(low, max(text.rfind(mark, low, place + 1) for mark in SENTENCE_ENDS) + 1)
+    start = max(0, place - MAX_LINE_CHARS)
+    for mark in SENTENCE_ENDS:  # what one mark has found, the next need not look through
+        start = max(start, text.rfind(mark, start, place + 1) + 1)
+    return start
 
 
 @lru_cache(maxsize=32)
@@ -674,6 +695,18 @@ def _own_and_other_words(language: str) -> tuple[frozenset[str], frozenset[str]]
     return own - others, others - own
 
 
+LANGUAGES_OF: Final[dict[str, tuple[str, ...]]] = {
+    word: tuple(language for language, words in FUNCTION_WORDS.items() if word in words)
+    for word in frozenset().union(*FUNCTION_WORDS.values())
+}
+
+
+def count_function_words(words: Iterable[str]) -> dict[str, int]:
+    """Return how many function words of each language occur, in the order of the languages; none that has none."""
+    found = Counter(chain.from_iterable(LANGUAGES_OF[word] for word in set(words) if word in LANGUAGES_OF))
+    return {language: found[language] for language in FUNCTION_WORDS if language in found}
+
+
 def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
     """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
@@ -682,7 +715,7 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
         own, others = _own_and_other_words(language)
         if others.isdisjoint(words) and not own.isdisjoint(words):
             return language  # as below, where nothing counts for another language
-    counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
+    counts = count_function_words(words)
     mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)
     most = counts[best] if best is not None else 0

@@ -45,6 +45,8 @@ ODD_TAG_ENDS: Final = (
 )
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
+FENCE_MARK: Final = re.compile("```|~~~")  # found at once, where the above is tried at every line
+MAX_INDENT: Final = 3
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
 
@@ -219,9 +221,20 @@ def find_tags(text: str) -> Iterator[Tag]:
         )
 
 
+def fence_starts(text: str, start: int = 0) -> list[int]:
+    """Return where the lines begin that open or close a fenced block, from ``start`` on."""
+    starts = []
+    for mark in FENCE_MARK.finditer(text, start):
+        line = text.rfind("\n", max(0, mark.start() - MAX_INDENT - 1), mark.start()) + 1
+        fence = FENCE.match(text, max(line, start))
+        if fence is not None and fence.end() == mark.end():
+            starts.append(fence.start())
+    return starts
+
+
 def fenced_spans(text: str) -> list[tuple[int, int]]:
     """Return the fenced blocks, in order, up to the fence that closes each; one that is never closed is none."""
-    fences = [match.start() for match in FENCE.finditer(text)]
+    fences = fence_starts(text)
     return list(zip(fences[::2], fences[1::2], strict=False))
 
 
