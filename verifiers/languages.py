@@ -89,12 +89,15 @@ TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
 TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
+TWO_WORDS: Final = re.compile(rb"\x02|\x01\x00{0,4}\x01")  # the same, in weights of tokens
+NO_WORD: Final = 255  # the weight of a token without any
 MIN_ASKED_WORDS: Final = 3  # of such a piece about which the identifier is asked
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
 MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
+TONES: Final = re.compile(VIETNAMESE.pattern.removesuffix("]") + PINYIN_TONES.pattern.removeprefix("["))
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
@@ -485,17 +488,53 @@ def _short_pieces(
     if not is_telling and TWO_NEAR.search(bytes(map(found.__contains__, tokens))) is None:
         return  # one word is no piece
     text = masked(plain)
-    for match in PIECE.finditer(text):
+    for match in _pieces_with_others(text, tokens if text == plain else text.split(), language):
         words = LATIN_WORD.findall(match[0])
-        if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS or any(map(str.isdigit, match[0])):
+        if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS:
             continue
         small = [word.lower() for word in words]
+        if _weight_of(small, language) < MIN_SHORT_FOREIGN or any(map(str.isdigit, match[0])):
+            continue
         other = _language_of_piece(words, small, language)
         if other is None or other in allowed.languages or " ".join(small) in BORROWED_PHRASES:
             continue
         if allowed.words.issuperset(small) or _is_inside(match, plain, QUOTED):
             continue
         yield Stretch(match.start(), match.end(), len(words), other)
+
+
+def _pieces_with_others(text: str, tokens: list[str], language: str) -> Iterator[re.Match[str]]:
+    """Yield the pieces of the lines where words of other languages stand as near to each other as in a short piece."""
+    weights = {token: _weight_in(token, language) for token in set(tokens)}
+    if TWO_WORDS.search(_as_bytes(tokens, weights)) is None:
+        return
+    start = 0
+    for line in text.split("\n"):
+        if TWO_WORDS.search(_as_bytes(line.split(), weights)):
+            yield from PIECE.finditer(text, start, start + len(line))
+        start += len(line) + 1
+
+
+def _as_bytes(tokens: list[str], weights: dict[str, int]) -> bytes:
+    """Return the weights of the tokens that hold a word."""
+    return bytes(filter(NO_WORD.__ne__, map(weights.__getitem__, tokens)))
+
+
+def _weight_in(token: str, language: str) -> int:
+    words = LATIN_WORD.findall(token.lower())
+    return min(2, _weight_of(words, language)) if words else NO_WORD
+
+
+def _weight_of(words: list[str], language: str) -> int:
+    """Return how many of the words only other languages have, in small letters; one with an accent counts as two."""
+    others = _everyday_of_others_only(language)
+    weight = 0
+    for word in words:
+        if word in others:
+            weight += 1 if word.isascii() and word.isalpha() else 2
+        elif not word.isascii() and VIETNAMESE.search(word):
+            weight += 1
+    return weight
 
 
 def _language_of_piece(words: list[str], small: list[str], language: str) -> str | None:
@@ -522,6 +561,13 @@ def _language_of_piece(words: list[str], small: list[str], language: str) -> str
 def _everyday(language: str) -> frozenset[str]:
     words = FUNCTION_WORDS.get(language, frozenset()) | COMMON_WORDS.get(language, frozenset())
     return words | ALSO_ENGLISH if language == "en" else words
+
+
+@lru_cache(maxsize=32)
+def _everyday_of_others_only(language: str) -> frozenset[str]:
+    return frozenset(word for other in COMMON_WORDS if other != language for word in _everyday(other)) - _everyday(
+        language
+    )
 
 
 @lru_cache(maxsize=32)
@@ -559,6 +605,8 @@ def _foreign_row(
     if len(tokens) < MIN_NO_FUNCTION_WORDS:
         return None
     words = LATIN_WORD.findall(" ".join(tokens).lower())
+    if language in FUNCTION_WORDS and len(_own_and_other_words(language)[1].intersection(words)) < MIN_ROW_FUNCTION:
+        return None
     own = FUNCTION_WORDS.get(language, frozenset())
     counts = count_function_words(word for word in words if word not in own)
     best = max(counts, key=lambda other: counts[other], default=language)
@@ -711,10 +759,10 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
         return None
-    if sentence.isascii() and language in FUNCTION_WORDS:
+    if language in FUNCTION_WORDS and (sentence.isascii() or TONES.search(" ".join(words)) is None):
         own, others = _own_and_other_words(language)
-        if others.isdisjoint(words) and not own.isdisjoint(words):
-            return language  # as below, where nothing counts for another language
+        if len(own.intersection(words)) >= max(1, len(others.intersection(words))):
+            return language  # as below: what both have counts for both
     counts = count_function_words(words)
     mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)

@@ -45,7 +45,7 @@ ODD_TAG_ENDS: Final = (
 )
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
-FENCE_MARK: Final = re.compile("```|~~~")  # found at once, where the above is tried at every line
+FENCE_MARKS: Final = ("```", "~~~")
 MAX_INDENT: Final = 3
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
@@ -224,12 +224,15 @@ def find_tags(text: str) -> Iterator[Tag]:
 def fence_starts(text: str, start: int = 0) -> list[int]:
     """Return where the lines begin that open or close a fenced block, from ``start`` on."""
     starts = []
-    for mark in FENCE_MARK.finditer(text, start):
-        line = text.rfind("\n", max(0, mark.start() - MAX_INDENT - 1), mark.start()) + 1
-        fence = FENCE.match(text, max(line, start))
-        if fence is not None and fence.end() == mark.end():
-            starts.append(fence.start())
-    return starts
+    for mark in FENCE_MARKS:  # a mark is found at once, where the pattern would be tried at every line
+        place = text.find(mark, start)
+        while place >= 0:
+            line = text.rfind("\n", max(0, place - MAX_INDENT - 1), place) + 1
+            fence = FENCE.match(text, max(line, start))
+            if fence is not None and fence.end() == place + len(mark):
+                starts.append(fence.start())
+            place = text.find(mark, place + len(mark))
+    return sorted(starts)
 
 
 def fenced_spans(text: str) -> list[tuple[int, int]]:
