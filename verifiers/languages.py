@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Final, NamedTuple
@@ -68,6 +68,8 @@ LETTER_MINIMUM: Final = {"greek": 8, "hebrew": 3}  # letters that are symbols to
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 PLACE_REACH: Final = 20_000  # characters within which the next row of words stands
+MAX_TRIES: Final = 8  # places of its first word where that is tried, before a pattern is made for it
+SPACE: Final = re.compile(r"\s*")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
@@ -76,6 +78,10 @@ MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_LETTERS: Final = 12  # of a sentence that is in another language (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
+MAX_TOKENS_KEPT: Final = 50_000  # of a language, with what is known of them ...
+MAX_TOKEN_CHARS: Final = 40  # ... and of no greater length
+MAY_HIDE: Final = re.compile(r"[\\$/@]")  # what stands beside these may be a formula or an address ...
+MAY_HIDE_OR_QUOTE: Final = re.compile(r"[\\$/@\"“”«»„‘「『《*_(（]")  # ... or in quotes
 MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
 MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function word, about which it is asked (guess)
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
@@ -90,14 +96,14 @@ TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
 TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
 TWO_WORDS: Final = re.compile(rb"\x02|\x01\x00{0,4}\x01")  # the same, in weights of tokens
-NO_WORD: Final = 255  # the weight of a token without any
+NO_WORD: Final = b"\x03"  # the weight of a token without any
 MIN_ASKED_WORDS: Final = 3  # of such a piece about which the identifier is asked
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
 MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
-TONES: Final = re.compile(VIETNAMESE.pattern.removesuffix("]") + PINYIN_TONES.pattern.removeprefix("["))
+TONES: Final = re.compile(f"{VIETNAMESE.pattern}|{PINYIN_TONES.pattern}")
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
@@ -438,24 +444,30 @@ def _latin_in_latin(
     A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
     another one, and where one of another language stands among them, or the row is long.
     """
-    code = Cover(code_spans(plain))
-    cursor = done = 0
     seen: list[Stretch] = []
     is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
+    code = Cover(code_spans(plain))
+    cursor = done = 0
+    has_tones = has_accents and _tones_of_others(language).search(plain.lower()) is not None
+    may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
     for first, last, is_odd in _suspicious_rows(tokens, language, has_accents=has_accents, is_clean=is_clean):
         words = tokens[first:last]
         place = _place_of(words, plain, cursor)
-        start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
+        stop = place + sum(map(len, words)) + len(words) - 1
+        start = done if done > place else max(_sentence_start(plain, place), done)
         cursor = stop
         num_before = len(seen)
-        for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
+        for match in SENTENCE.finditer(plain, start, stop + MAX_LINE_CHARS) if start < stop else ():
             if match.start() >= stop:
                 break
             done = match.end()
-            if code.holds(match.start(), match.start()):
+            sentence = match[0]
+            if not has_tones and _is_mostly_own(sentence.split(), language) and may_hide.search(sentence) is None:
                 continue
-            found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
-            if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
+            found = _foreign_sentence(sentence, match.start(), language, allowed, domain)
+            if found is None or code.holds(found.start, found.start):
+                continue
+            if domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end):
                 seen.append(found)
                 yield found
         is_open = is_odd and len(seen) == num_before
@@ -472,6 +484,24 @@ def _latin_in_latin(
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
         yield from _telling_words(plain, tokens, language, allowed)
+
+
+@lru_cache(maxsize=32)
+def _tones_of_others(language: str) -> re.Pattern[str]:
+    """Return the pattern of letters that say more than function words, in small letters."""
+    return PINYIN_TONES if language == "vi" else TONES
+
+
+def _is_mostly_own(tokens: list[str], language: str) -> bool:
+    """Return whether words that only this language has stand there, and of those that only others have no more.
+
+    Such a sentence is in this language (``_latin_language``), if it has no letters with tones.
+    """
+    own = _own_as_written(language).intersection(tokens)
+    if not own:
+        return False
+    num_foreign = sum(map(_foreign_words(language).__getitem__, tokens))
+    return num_foreign <= 1 or num_foreign <= len({word.rstrip(",").lower() for word in own})
 
 
 def _short_pieces(
@@ -505,7 +535,7 @@ def _short_pieces(
 
 def _pieces_with_others(text: str, tokens: list[str], language: str) -> Iterator[re.Match[str]]:
     """Yield the pieces of the lines where words of other languages stand as near to each other as in a short piece."""
-    weights = {token: _weight_in(token, language) for token in set(tokens)}
+    weights = _weights(language)
     if TWO_WORDS.search(_as_bytes(tokens, weights)) is None:
         return
     start = 0
@@ -515,14 +545,9 @@ def _pieces_with_others(text: str, tokens: list[str], language: str) -> Iterator
         start += len(line) + 1
 
 
-def _as_bytes(tokens: list[str], weights: dict[str, int]) -> bytes:
+def _as_bytes(tokens: list[str], weights: TokenTable) -> bytes:
     """Return the weights of the tokens that hold a word."""
-    return bytes(filter(NO_WORD.__ne__, map(weights.__getitem__, tokens)))
-
-
-def _weight_in(token: str, language: str) -> int:
-    words = LATIN_WORD.findall(token.lower())
-    return min(2, _weight_of(words, language)) if words else NO_WORD
+    return bytes(map(weights.__getitem__, tokens)).replace(NO_WORD, b"")
 
 
 def _weight_of(words: list[str], language: str) -> int:
@@ -535,6 +560,38 @@ def _weight_of(words: list[str], language: str) -> int:
         elif not word.isascii() and VIETNAMESE.search(word):
             weight += 1
     return weight
+
+
+class TokenTable(dict[str, int]):
+    """What a rule says of a token, kept from one text to the next: most tokens come again."""
+
+    def __init__(self, rule: Callable[[str], int]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, token: str) -> int:
+        value = self._rule(token)
+        if len(self) >= MAX_TOKENS_KEPT:
+            self.clear()
+        if len(token) <= MAX_TOKEN_CHARS:
+            self[token] = value
+        return value
+
+
+@lru_cache(maxsize=32)
+def _weights(language: str) -> TokenTable:
+    def weight_in(token: str) -> int:
+        words = LATIN_WORD.findall(token.lower())
+        return min(2, _weight_of(words, language)) if words else NO_WORD[0]
+
+    return TokenTable(weight_in)
+
+
+@lru_cache(maxsize=32)
+def _foreign_words(language: str) -> TokenTable:
+    """Return how many function words that only other languages have a token holds."""
+    others = frozenset().union(*FUNCTION_WORDS.values()) - FUNCTION_WORDS.get(language, frozenset())
+    return TokenTable(lambda token: sum(word in others for word in LATIN_WORD.findall(token.lower())))
 
 
 def _language_of_piece(words: list[str], small: list[str], language: str) -> str | None:
@@ -604,9 +661,9 @@ def _foreign_row(
     """Return the row itself where it is a clause of another language inside a sentence of the own one."""
     if len(tokens) < MIN_NO_FUNCTION_WORDS:
         return None
-    words = LATIN_WORD.findall(" ".join(tokens).lower())
-    if language in FUNCTION_WORDS and len(_own_and_other_words(language)[1].intersection(words)) < MIN_ROW_FUNCTION:
+    if language in FUNCTION_WORDS and sum(map(_foreign_words(language).__getitem__, tokens)) < MIN_ROW_FUNCTION:
         return None
+    words = LATIN_WORD.findall(" ".join(tokens).lower())
     own = FUNCTION_WORDS.get(language, frozenset())
     counts = count_function_words(word for word in words if word not in own)
     best = max(counts, key=lambda other: counts[other], default=language)
@@ -626,19 +683,38 @@ def _is_long(words: list[str]) -> bool:
 
 def _place_of(words: list[str], text: str, start: int) -> int:
     """Return where these words stand, from ``start`` on."""
-    place = text.find(" ".join(words[:3]), start, start + PLACE_REACH)
-    if place < 0:
-        pattern = r"\s+".join(map(re.escape, words[:3]))
-        found = re.compile(pattern).search(text, start, start + PLACE_REACH)
-        place = found.start() if found else start
-    return place
+    end = start + PLACE_REACH
+    place = text.find(" ".join(words[:3]), start, end)
+    if place >= 0:
+        return place
+    place = text.find(words[0], start, end)
+    for _ in range(MAX_TRIES):  # most stand at the first of these places, with a line break among them
+        if place < 0:
+            return start
+        if _stand_at(words[:3], text, place, end):
+            return place
+        place = text.find(words[0], place + 1, end)
+    found = re.compile(r"\s+".join(map(re.escape, words[:3]))).search(text, start, end)
+    return found.start() if found else start
+
+
+def _stand_at(words: list[str], text: str, place: int, end: int) -> bool:
+    """Return whether words stand at a place and before an end, with any space between them."""
+    for word in words:
+        if not text.startswith(word, place, end):
+            return False
+        place += len(word)
+        space = SPACE.match(text, place, end)
+        assert space is not None, "no space is one, too"
+        if space.end() == place and word is not words[-1]:
+            return False
+        place = space.end()
+    return True
 
 
 def _sentence_start(text: str, place: int) -> int:
-    start = max(0, place - MAX_LINE_CHARS)
-    for mark in SENTENCE_ENDS:  # what one mark has found, the next need not look through
-        start = max(start, text.rfind(mark, start, place + 1) + 1)
-    return start
+    low = max(0, place - MAX_LINE_CHARS)
+    return low + max(map(text[low : place + 1].rfind, SENTENCE_ENDS)) + 1
 
 
 @lru_cache(maxsize=32)
@@ -663,6 +739,11 @@ def _with_capitals(language: str) -> frozenset[str]:
     words = words - SHARED_WORDS
     words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
     return frozenset(words | {f"{word}," for word in words})
+
+
+@lru_cache(maxsize=32)
+def _own_as_written(language: str) -> frozenset[str]:
+    return _with_capitals(language) - {"I"}  # which is no function word
 
 
 def _has_quote_of(sentence: str, allowed: Allowed) -> bool:
@@ -759,7 +840,8 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
         return None
-    if language in FUNCTION_WORDS and (sentence.isascii() or TONES.search(" ".join(words)) is None):
+    has_tones = not sentence.isascii() and _tones_of_others(language).search(" ".join(words)) is not None
+    if language in FUNCTION_WORDS and not has_tones:
         own, others = _own_and_other_words(language)
         if len(own.intersection(words)) >= max(1, len(others.intersection(words))):
             return language  # as below: what both have counts for both
