@@ -667,7 +667,9 @@ def _foreign_row(
     own = FUNCTION_WORDS.get(language, frozenset())
     counts = count_function_words(word for word in words if word not in own)
     best = max(counts, key=lambda other: counts[other], default=language)
-    if best == language or counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words) or best in allowed.languages:
+    if best == language or best in allowed.languages:
+        return None
+    if counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words):
         return None
     num_small = sum(map(str.islower, tokens))  # of titles and names most have a capital
     if counts[best] == MIN_ROW_FUNCTION and (len(words) < MIN_ROW_WORDS or num_small * 5 < len(tokens) * 3):

@@ -55,7 +55,7 @@ ASCII: Final = bytes(range(128))
 
 def _class_of(code: int) -> int:
     character = chr(code)
-    if character == "?":  # also what is beyond Latin-1
+    if character == "?":  # what is beyond Latin-1: the sign itself is taken out before
         return ord("u")
     if character in " \n":
         return code
@@ -144,7 +144,7 @@ class View:
 
         Spaces and line breaks stay; what is beyond Latin-1 is ``u``.
         """
-        return self.text.encode("latin-1", "replace").translate(CLASSES)
+        return self.text.replace("?", "!").encode("latin-1", "replace").translate(CLASSES)
 
     @property
     def is_cut(self) -> bool:
