@@ -99,8 +99,10 @@ TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
 TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
-TWO_WORDS: Final = re.compile(rb"\x02|\x01\x00{0,4}\x01")  # the same, in weights of tokens
+TWO_WORDS: Final = re.compile(rb"\x02|\x01\x00*\x01")  # of other languages in a piece, in weights of tokens
 NO_WORD: Final = b"\x03"  # the weight of a token without any
+BORDER: Final = ";"  # between two pieces, of which none holds it
+BORDER_WEIGHT: Final = b"\x04"
 MIN_ASKED_WORDS: Final = 3  # of such a piece about which the identifier is asked
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
@@ -499,15 +501,19 @@ def _tones_of_others(language: str) -> re.Pattern[str]:
 
 
 def _is_mostly_own(tokens: list[str], language: str) -> bool:
-    """Return whether words that only this language has stand there, and of those that only others have no more.
+    """Return whether function words of this language stand there, and of others only those that it has itself.
 
-    Such a sentence is in this language (``_latin_language``), if it has no letters with tones.
+    Or no more that only others have than there are that only it has. Such a sentence is in this language
+    (``_latin_language``), if it has no letters with tones.
     """
-    own = _own_as_written(language).intersection(tokens)
-    if not own:
+    known = _known_as_written(language)
+    found = known.keys() & tokens
+    if not found:
         return False
     num_foreign = sum(map(_foreign_words(language).__getitem__, tokens))
-    return num_foreign <= 1 or num_foreign <= len({word.rstrip(",").lower() for word in own})
+    if num_foreign == 0:
+        return True
+    return num_foreign <= len({known[token] for token in found} & _own_and_other_words(language)[0])
 
 
 def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed, letters: str) -> Iterator[Stretch]:
@@ -522,7 +528,7 @@ def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed
     if not is_telling and TWO_NEAR.search(bytes(map(found.__contains__, tokens))) is None:
         return  # one word is no piece
     text = masked(plain)
-    for match in _pieces_with_others(text, tokens if text == plain else text.split(), language):
+    for match in _pieces_with_others(text, language):
         words = LATIN_WORD.findall(match[0])
         if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS:
             continue
@@ -537,23 +543,14 @@ def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed
         yield Stretch(match.start(), match.end(), len(words), other)
 
 
-def _pieces_with_others(text: str, tokens: list[str], language: str) -> Iterator[re.Match[str]]:
-    """Yield the pieces with two words of other languages, from the lines where two are as near as in a short piece."""
-    weights = _weights(language)
-    if TWO_WORDS.search(_as_bytes(tokens, weights)) is None:
-        return
-    start = 0
-    for line in text.split("\n"):
-        if TWO_WORDS.search(_as_bytes(line.split(), weights)):
-            for match in PIECE.finditer(text, start, start + len(line)):
-                if sum(_as_bytes(match[0].split(), weights)) >= MIN_SHORT_FOREIGN:
-                    yield match
-        start += len(line) + 1
-
-
-def _as_bytes(tokens: list[str], weights: TokenTable) -> bytes:
-    """Return the weights of the tokens that hold a word."""
-    return bytes(map(weights.__getitem__, tokens)).replace(NO_WORD, b"")
+def _pieces_with_others(text: str, language: str) -> list[re.Match[str]]:
+    """Return the pieces with two words of other languages, counted over the tokens of all pieces at once."""
+    tokens = f" {BORDER} ".join(PIECE.findall(text)).split()
+    weights = bytes(map(_weights(language).__getitem__, tokens)).replace(NO_WORD, b"")
+    if TWO_WORDS.search(weights) is None:
+        return []
+    by_piece = weights.split(BORDER_WEIGHT)
+    return [match for match, words in zip(PIECE.finditer(text), by_piece, strict=True) if TWO_WORDS.search(words)]
 
 
 def _weight_of(words: list[str], language: str) -> int:
@@ -587,6 +584,8 @@ class TokenTable(dict[str, int]):
 @lru_cache(maxsize=32)
 def _weights(language: str) -> TokenTable:
     def weight_in(token: str) -> int:
+        if token == BORDER:
+            return BORDER_WEIGHT[0]
         words = LATIN_WORD.findall(token.lower())
         return min(2, _weight_of(words, language)) if words else NO_WORD[0]
 
@@ -750,8 +749,10 @@ def _with_capitals(language: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=32)
-def _own_as_written(language: str) -> frozenset[str]:
-    return _with_capitals(language) - {"I"}  # which is no function word
+def _known_as_written(language: str) -> dict[str, str]:
+    """Return the function words of a language by how they stand in a text: with a capital, and before a comma."""
+    words = FUNCTION_WORDS.get(language, frozenset())
+    return {token: word for word in words for form in (word, word.capitalize()) for token in (form, f"{form},")}
 
 
 def _has_quote_of(sentence: str, allowed: Allowed) -> bool:
@@ -854,8 +855,11 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     has_tones = not sentence.isascii() and _tones_of_others(language).search(" ".join(words)) is not None
     if language in FUNCTION_WORDS and not has_tones:
         own, others = _own_and_other_words(language)
-        if len(own.intersection(words)) >= max(1, len(others.intersection(words))):
+        num_foreign = len(others.intersection(words))
+        if num_foreign == 0 and not FUNCTION_WORDS[language].isdisjoint(words):
             return language  # as below: what both have counts for both
+        if 0 < num_foreign <= len(own.intersection(words)):
+            return language
     counts = count_function_words(words)
     mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)
