@@ -161,6 +161,7 @@ TIES: Final = frozenset(
     ]
 )
 CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
+CYRILLIC_LINE: Final = re.compile(r"[\u0400-\u04ff][^\n]*")  # from its first letter on
 LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for pattern in SCRIPTS)
 COUNTED: Final = (  # what must occur, the pattern, how many are one too many
     (re.compile(r"[ĠĊ▁]"), RAW_TOKENS, 5),
@@ -230,7 +231,8 @@ def _too_many(text: str, pattern: re.Pattern[str], least: float) -> Finding | No
 
 def _mixed_words(view: View) -> Finding | None:
     """Words that mix Latin and Cyrillic letters, which look alike; two of them, or one word that mixes twice."""
-    found = [match for match in MIXED_WORD.finditer(view.text)]
+    lines = ((max(0, line.start() - 1), line.end()) for line in CYRILLIC_LINE.finditer(view.text))
+    found = [match for start, end in lines for match in MIXED_WORD.finditer(view.text, start, end)]
     if len(found) < 2 or MIXED_WORD.search(view.problem):
         return None
     odd = [match for match in found if not MIXED_EXCEPT.match(view.text, max(match.start() - 6, 0))]

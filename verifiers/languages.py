@@ -549,8 +549,8 @@ def _pieces_with_others(text: str, language: str) -> list[re.Match[str]]:
     weights = bytes(map(_weights(language).__getitem__, tokens)).replace(NO_WORD, b"")
     if TWO_WORDS.search(weights) is None:
         return []
-    by_piece = weights.split(BORDER_WEIGHT)
-    return [match for match, words in zip(PIECE.finditer(text), by_piece, strict=True) if TWO_WORDS.search(words)]
+    by_piece = weights.replace(b"\x00", b"").split(BORDER_WEIGHT)
+    return [match for match, words in zip(PIECE.finditer(text), by_piece, strict=True) if words and sum(words) >= 2]
 
 
 def _weight_of(words: list[str], language: str) -> int:

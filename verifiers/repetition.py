@@ -182,7 +182,7 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
     bare = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789").decode("utf-8", "surrogatepass")
     if len(bare) == len(text):
         return None
-    starts: list[int] | None = None
+    starts: list[int] | None = None  # of the digits, in the bare text
     for stretch in _stretches_inside(bare, ((LONG_STRIDE, LONG_REACH),)):
         if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
             continue
@@ -190,7 +190,7 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
         if sum(map(str.isalpha, unit)) < PROSE_SHARE * len(unit):
             continue
         if starts is None:
-            starts = [place - before for place, before in _digits_before(text)]
+            starts = [match.start() - count for count, match in enumerate(DIGIT.finditer(text))]
         first = stretch.start + bisect_right(starts, stretch.start)
         last = min(stretch.end + bisect_right(starts, stretch.end - 1), first + MAX_COMPARED)
         lines = LINE_END.split(text[first:last])
@@ -208,11 +208,6 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
 
 def _share_same(pairs: Sequence[tuple[str, str]]) -> float:
     return sum(one == other for one, other in pairs) / len(pairs)
-
-
-def _digits_before(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the place of every digit, and how many stand before it."""
-    return ((match.start(), count) for count, match in enumerate(DIGIT.finditer(text)))
 
 
 def _unit(text: str, stretch: Stretch) -> str:
