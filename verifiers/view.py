@@ -44,9 +44,8 @@ ODD_TAG_ENDS: Final = (
     "answer&gt;",
 )
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
-FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
-FENCE_MARKS: Final = ("```", "~~~")
-MAX_INDENT: Final = 3
+FENCE: Final = re.compile(r"[ \t]{0,3}(?:```|~~~)")  # at the beginning of a line
+NEXT_FENCE: Final = re.compile(rf"\n{FENCE.pattern}")  # goes from line break to line break, as ^ would not
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
 
@@ -223,16 +222,8 @@ def find_tags(text: str) -> Iterator[Tag]:
 
 def fence_starts(text: str, start: int = 0) -> list[int]:
     """Return where the lines begin that open or close a fenced block, from ``start`` on."""
-    starts = []
-    for mark in FENCE_MARKS:  # a mark is found at once, where the pattern would be tried at every line
-        place = text.find(mark, start)
-        while place >= 0:
-            line = text.rfind("\n", max(0, place - MAX_INDENT - 1), place) + 1
-            fence = FENCE.match(text, max(line, start))
-            if fence is not None and fence.end() == place + len(mark):
-                starts.append(fence.start())
-            place = text.find(mark, place + len(mark))
-    return sorted(starts)
+    first = [0] if start == 0 and FENCE.match(text) else []
+    return first + [match.start() + 1 for match in NEXT_FENCE.finditer(text, max(0, start - 1))]
 
 
 def fenced_spans(text: str) -> list[tuple[int, int]]:

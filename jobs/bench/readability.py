@@ -170,8 +170,9 @@ def to_look_at(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict
 def costs(cases: Sequence[Case], verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
     """Return microseconds per KB (1,024 bytes of UTF-8) by language and length.
 
-    Measured over texts put together from different accepted cases of a language. Beside it the time that zlib takes for the same text at level 1: a yardstick for the machine (6 us per KB on
-    the one where the target of 150 was set). Lengths for which the cases do not suffice are left out.
+    Measured over texts put together from different accepted cases of a language. Beside it the time that zlib takes for
+    the same text at level 1: a yardstick for the machine (6 us per KB on the one where the target of 150 was set).
+    Lengths for which the cases do not suffice are left out.
     """
     identify("The model of the language identifier is loaded before any time is taken.")
     good = [case for case in cases if word(verdicts[case.name]) == ACCEPT and case.domain not in OTHER_LANGUAGES_IN]
