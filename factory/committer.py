@@ -146,7 +146,8 @@ class Committer:
     ) -> Counts:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
-        Traces and endings that the run already holds are dropped. The segments are deleted afterwards.
+        Traces and endings that the run already holds are dropped. The segments are deleted afterwards; those that are
+        gone before were committed by a committer that died before it could say so.
 
         Raises:
             StoreError: If an earlier commit failed: what this object knows may then not be on disk.
@@ -155,14 +156,15 @@ class Committer:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
+        paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
         nothing = TRACES.empty_table()
-        traces = pa.concat_tables([nothing, *(segment_table(self.folder.journal / name) for name in segments)])
+        traces = pa.concat_tables([nothing, *map(segment_table, paths)])
         changes = self._trace_changes(number, traces) | self._untraced_changes(number, list(untraced))
         changes |= self._verdict_changes(number, list(judged), traces)
         if changes:
             self._write(note="committed", **changes)
-        for name in segments:
-            (self.folder.journal / name).unlink()
+        for path in paths:
+            path.unlink()
         self._is_broken = False
         return self.manifest.counts
 
