@@ -148,7 +148,8 @@ class Committer:
     ) -> Counts:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
-        Traces and endings that the run already holds are dropped. The segments are deleted afterwards.
+        Traces and endings that the run already holds are dropped. The segments are deleted afterwards; those that are
+        gone before were committed by a committer that died before it could say so.
 
         Raises:
             StoreError: If an earlier commit failed: what this object knows may then not be on disk.
@@ -157,9 +158,10 @@ class Committer:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
+        paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
         known: dict[str, int] = {}  # number of the attempt by trace id
         shards: list[Shard] = []
-        for group in self._groups(segments):
+        for group in _groups(paths):
             traces = pa.concat_tables([segment_table(path) for path in group])
             known |= zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True)
             shards += self._trace_shards(number, traces)
@@ -168,24 +170,10 @@ class Committer:
         changes |= self._verdict_changes(number, judged, known)
         if changes:
             self._write(note="committed", **changes)
-        for name in segments:
-            (self.folder.journal / name).unlink()
+        for path in paths:
+            path.unlink()
         self._is_broken = False
         return self.manifest.counts
-
-    def _groups(self, segments: Sequence[str]) -> Iterator[list[Path]]:
-        """Yield the segments in groups, each of which becomes one shard: one at a time is held in memory."""
-        group: list[Path] = []
-        size = 0
-        for name in segments:
-            path = self.folder.journal / name
-            if group and size + path.stat().st_size > SHARD_BYTES:
-                yield group
-                group, size = [], 0
-            group.append(path)
-            size += path.stat().st_size
-        if group:
-            yield group
 
     def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:
         fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
@@ -281,3 +269,17 @@ class Committer:
         finally:
             temporary.unlink()
         sync_folder(path.parent)
+
+
+def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the segments in groups, each of which becomes one shard: one at a time is held in memory."""
+    group: list[Path] = []
+    size = 0
+    for path in segments:
+        if group and size + path.stat().st_size > SHARD_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += path.stat().st_size
+    if group:
+        yield group

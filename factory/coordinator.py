@@ -117,12 +117,13 @@ class Coordinator:
         self._backlog = (self._judge_item(*place) for place in places)
         self._refill()
 
-    def add_scan(self, name: str, scan: SegmentScan) -> list[Key]:
-        """Take over a segment whose writer is dead; return the keys of the attempts in it.
+    def add_scan(self, name: str, scan: SegmentScan, *, is_closed: bool = True) -> list[Key]:
+        """Take over what a segment holds; return the keys of the attempts in it.
 
-        Traces that a manifest already holds are left out: the segment outlived its own commit.
+        Traces that a manifest already holds are left out: the segment outlived its own commit. A segment whose writer
+        lives is not closed: the rest of it comes with the writer's reports.
         """
-        self._segments.setdefault(name, Segment()).is_closed = True
+        self._segments.setdefault(name, Segment()).is_closed |= is_closed
         keys = scanned_keys(self.state, scan)
         for key, (position, trace) in zip(keys, scan.traces, strict=True):
             self._add_trace(key, position, trace.num_completion_tokens)
@@ -143,7 +144,7 @@ class Coordinator:
             failure = self.dispatch.refuse(report.engine_id, *refused)
             if failure is not None:
                 self._fail(failure)
-        for name in report.closed:
+        for name in set(report.closed) - self._handed_over:  # what a former coordinator knew is reported again
             self._segments.setdefault(name, Segment()).is_closed = True
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)

@@ -190,7 +190,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     from jobs.driver import verify_run
 
     with show.LiveProgress() as live:
-        verify_run(run_path, address=address, watch=live.update)
+        verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         build_tables(run_path)
     _finish(run_path, as_json=as_json)

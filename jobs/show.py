@@ -90,7 +90,7 @@ class LiveProgress:
         while now - self._history[0][0] > RATE_WINDOW_S:
             self._history.popleft()
         then, tokens, ended_then = self._history[0]
-        rate = (progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0
+        rate = max(0, progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0  # a new count may begin
         speed = (ended - ended_then) / (now - then) if now > then else 0.0
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
         correct = progress.outcomes.get(Outcome.CORRECT, 0)
