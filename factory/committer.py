@@ -39,7 +39,7 @@ from schemas.problem import Problem, Prompt, Quarantined
 from schemas.trace import Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
-SHARD_BYTES: Final = 64 << 20  # of segments that become one shard; more only where one segment has more
+SHARD_BYTES: Final = 32 << 20  # of segments that become one shard; more only where one segment has more
 VERDICT_ROWS: Final = 4_096  # that are turned into columns at a time
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
 _ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
@@ -184,6 +184,7 @@ class Committer:
         for path in paths:
             path.unlink()
         self._is_broken = False
+        pa.default_memory_pool().release_unused()
         return self.manifest.counts
 
     def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:

@@ -23,7 +23,7 @@ from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
 BACKLOG_STEP: Final = 1_000  # committed traces without a verdict that are looked up at a time
-MAX_SEGMENTS_PER_COMMIT: Final = 8  # of up to store.segment_mb each: what the committer holds in memory
+MAX_TRACES_PER_COMMIT: Final = 20_000  # unless one segment has more: their verdicts are in memory (guess)
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
 
@@ -219,14 +219,21 @@ class Coordinator:
 
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
-        ready = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
-        is_last = len(ready) <= MAX_SEGMENTS_PER_COMMIT
-        ready = ready[:MAX_SEGMENTS_PER_COMMIT]
+        closed = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
+        ready: list[str] = []
+        num_traces = 0
+        for name in closed:
+            num_traces += len(self._segments[name].judged)
+            if ready and num_traces > MAX_TRACES_PER_COMMIT:
+                break
+            ready.append(name)
         self._handed_over.update(ready)
         judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
         older, self._older = self._older, []
         untraced, self._untraced = self._untraced, []
-        return CommitBatch(segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced), is_last=is_last)
+        return CommitBatch(
+            segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced), is_last=len(ready) == len(closed)
+        )
 
     def engine_tokens(self) -> dict[str, tuple[int, bool]]:
         """Return by engine the tokens generated so far, and whether anything is in flight."""

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -193,6 +194,11 @@ def scan_segment(path: Path) -> SegmentScan:
     return SegmentScan(header, traces, len(data) - good)
 
 
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a frame's fields; texts that many frames have are held once."""
+    return {name: sys.intern(value) if isinstance(value, str) else value for name, value in pairs}
+
+
 def _check_header(path: Path, frame: tuple[int, bytes] | None) -> SegmentHeader | None:
     """Return what a segment's first frame says; None where it was torn before that was written."""
     if frame is None:
@@ -222,7 +228,7 @@ def segment_table(path: Path) -> pa.Table:
     for _, payload in frames:
         header_size, text_size, _ = PARTS.unpack_from(payload)
         text_at = PARTS.size + header_size
-        headers.append(json.loads(payload[PARTS.size : text_at]))
+        headers.append(json.loads(payload[PARTS.size : text_at], object_pairs_hook=_shared))
         texts.append(payload[text_at : text_at + text_size])
         tokens.append(payload[text_at + text_size :])
     return trace_table(headers, texts, tokens)
