@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from factory.journal import segment_table, sync_folder
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
-from factory.store import RunFolder, ShardKind, write_atomically
+from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
     problems_to_table,
     quarantine_to_table,
@@ -236,7 +236,7 @@ class Committer:
         """Write a table under its final name, which holds manifest number and content digest."""
         folder = {"quarantine": "problems", "verdicts": f"verdicts/{self.verifiers}"}.get(kind, kind)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
         data = sink.getvalue().to_pybytes()
         sha256 = hashlib.sha256(data).hexdigest()
         prefix = "quarantine-" if kind == "quarantine" else ""
@@ -283,6 +283,7 @@ class Committer:
         finally:
             temporary.unlink()
         sync_folder(path.parent)
+        write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
 
 
 def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:

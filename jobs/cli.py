@@ -314,12 +314,18 @@ def diff(
     show.json_line(found) if as_json else show.difference(found)
 
 
-@app.command(epilog="Example: factory doctor")
-def doctor(as_json: AsJson = False) -> None:
-    """Check this environment: versions, vLLM, verifiers with their canaries, disk. Exit 1 if something is broken."""
-    from jobs.doctor import examine
+@app.command(epilog="Example: factory doctor runs/demo")
+def doctor(
+    run: Annotated[Path | None, typer.Argument(help="A run whose files are checked, every byte of them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this environment, or a run's files against its manifest. Exit 1 if something is broken.
 
-    findings = examine()
+    The environment: versions, vLLM, verifiers with their canaries, what the sandbox can do, disk.
+    """
+    from jobs.doctor import examine, examine_run
+
+    findings = examine() if run is None else examine_run(run)
     show.json_line([asdict(finding) for finding in findings]) if as_json else show.findings(findings)
     if not all(finding.is_fine for finding in findings):
         raise typer.Exit(1)
