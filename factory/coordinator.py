@@ -59,6 +59,7 @@ class CommitBatch:
     segments: tuple[str, ...] = ()
     judged: tuple[JudgedTrace, ...] = ()
     untraced: tuple[Untraced, ...] = ()
+    is_last: bool = True  # nothing more could be committed now: the next may wait its time
 
     @property
     def is_empty(self) -> bool:
@@ -219,12 +220,13 @@ class Coordinator:
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
         ready = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
+        is_last = len(ready) <= MAX_SEGMENTS_PER_COMMIT
         ready = ready[:MAX_SEGMENTS_PER_COMMIT]
         self._handed_over.update(ready)
         judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
         older, self._older = self._older, []
         untraced, self._untraced = self._untraced, []
-        return CommitBatch(segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced))
+        return CommitBatch(segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced), is_last=is_last)
 
     def engine_tokens(self) -> dict[str, tuple[int, bool]]:
         """Return by engine the tokens generated so far, and whether anything is in flight."""

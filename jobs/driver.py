@@ -7,6 +7,7 @@ to restart and when to give up; how attempts are leased and judged is the coordi
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -97,7 +98,7 @@ def _supervise(spec: RunSpec, plan: Plan | None, address: str | None, watch: Wat
     """Start the roles, unless nothing is left to do: the committer has just counted."""
     folder = RunFolder(spec.path)
     if folder.manifest().counts.pending or folder.leftover_segments():
-        with _ray(address):
+        with local_ray(address):
             _Supervisor(spec, plan, watch, warn).supervise()
 
 
@@ -136,13 +137,20 @@ def freeze(plan: Plan, path: Path, warn: Warn) -> None:
                     warn(line)
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
-    Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
+    if manifest is None or pairs or quarantined or not _is_of(manifest, job, plan.job):
+        Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
     _write_run_yaml(_run_yaml(plan), path)
 
 
 def _digest(job: JobConfig) -> str:
     """Return the name of the verdicts that the verifiers of today give with the job's settings."""
     return verifiers.versions_digest(job.verify.readability.settings())
+
+
+def _is_of(manifest: Manifest, job: FrozenJob, config: JobConfig) -> bool:
+    """Return whether the manifest says all that the job says, so that none has to be written first."""
+    wanted = (job.config, job.sources_state, job.num_samples, _digest(config))
+    return wanted == (manifest.config, manifest.sources_state, manifest.num_samples, manifest.verifiers)
 
 
 def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:
@@ -198,7 +206,7 @@ def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def local_ray(address: str | None = None) -> Iterator[None]:
     """Connect to a cluster, or start a local one that ends with this process."""
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -572,6 +580,8 @@ class _Supervisor:
             return False
         self._batch = batch
         self._commit = self._committer.commit.remote(batch)
+        if not batch.is_last:
+            self._committed_at = -math.inf  # the next follows at once
         return True
 
     def _reap_commit(self, *, timeout_s: float | None) -> None:

@@ -411,6 +411,13 @@ def hostile(tier: str, num_rows: int, found: Mapping[str, Sequence[str]], left: 
         out.print(_table("after the endurance run", [left]))
 
 
+def figures(title: str, columns: Sequence[Mapping[str, Any]]) -> None:
+    """Print measurements side by side, a figure in each row."""
+    out.print(
+        _table(title, [{"": name, **{f"#{n}": one[name] for n, one in enumerate(columns, 1)}} for name in columns[0]])
+    )
+
+
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     names = list(rows[0])
