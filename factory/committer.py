@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.faults import Point, reach
 from factory.journal import segment_table, sync_folder
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, FrozenProblems, Places, RunState
 from factory.store import RunFolder, ShardKind, write_atomically
@@ -157,6 +158,7 @@ class Committer:
         if self._is_broken:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
+        reach(Point.COMMIT_BEGUN)
         number = self.manifest.number + 1
         paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
         known: dict[str, int] = {}  # number of the attempt by trace id
@@ -172,6 +174,7 @@ class Committer:
             self._write(note="committed", **changes)
         for path in paths:
             path.unlink()
+            reach(Point.SEGMENT_DELETED)
         self._is_broken = False
         return self.manifest.counts
 
@@ -260,6 +263,7 @@ class Committer:
             file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
+        reach(Point.MANIFEST_WRITTEN)
         try:
             os.link(temporary, path)  # fails if the name is there: create-only-if-absent
         except FileExistsError:
@@ -268,7 +272,9 @@ class Committer:
             ) from None
         finally:
             temporary.unlink()
+        reach(Point.MANIFEST_LINKED)
         sync_folder(path.parent)
+        reach(Point.MANIFEST_FOLDER_SYNCED)
 
 
 def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:

@@ -23,6 +23,7 @@ import yaml
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 import verifiers
+from factory import faults
 from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
 from factory.committer import Committer, FrozenJob
 from factory.coordinator import CommitBatch, Progress
@@ -70,6 +71,7 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
         FactoryError: If the run cannot go on; what was journaled is safe.
         InterruptedRun: If the user pressed Ctrl-C.
     """
+    faults.begin(faults.Role.DRIVER)
     path = path.resolve()  # actors have other working directories
     if isinstance(plan.teacher, VllmTeacher):
         check_backend(plan.teacher.engine)
@@ -84,6 +86,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
     Raises:
         FactoryError: As ``run_job``.
     """
+    faults.begin(faults.Role.DRIVER)
     path = path.resolve()
     manifest = RunFolder(path).manifest()
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
