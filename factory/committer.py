@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.faults import Point, reach
 from factory.journal import segment_table, sync_folder
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
 from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
@@ -168,6 +169,7 @@ class Committer:
         if self._is_broken:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
+        reach(Point.COMMIT_BEGUN)
         number = self.manifest.number + 1
         paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
         known: dict[str, int] = {}  # number of the attempt by trace id
@@ -183,6 +185,7 @@ class Committer:
             self._write(note="committed", **changes)
         for path in paths:
             path.unlink()
+            reach(Point.SEGMENT_DELETED)
         self._is_broken = False
         pa.default_memory_pool().release_unused()
         return self.manifest.counts
@@ -274,6 +277,7 @@ class Committer:
             file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
+        reach(Point.MANIFEST_WRITTEN)
         try:
             os.link(temporary, path)  # fails if the name is there: create-only-if-absent
         except FileExistsError:
@@ -282,7 +286,9 @@ class Committer:
             ) from None
         finally:
             temporary.unlink()
+        reach(Point.MANIFEST_LINKED)
         sync_folder(path.parent)
+        reach(Point.MANIFEST_FOLDER_SYNCED)
         write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from factory.faults import Point, reach
 from schemas.arrow import trace_table
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
 from schemas.trace import FinishReason, Trace, TraceFormat
@@ -101,6 +102,7 @@ class SegmentWriter:
         self.num_traces = 0
         self.sync()
         sync_folder(folder)
+        reach(Point.SEGMENT_CREATED)
 
     def append(self, trace: Trace) -> Position:
         """Queue a trace; it is safe once a ``sync`` that began afterwards has returned."""
@@ -109,6 +111,7 @@ class SegmentWriter:
         self.size += len(frame)
         self.num_traces += 1
         self._pending += frame
+        reach(Point.TRACE_APPENDED)
         return position
 
     def sync(self) -> None:
@@ -122,7 +125,9 @@ class SegmentWriter:
             while chunk:
                 written = self._file.write(chunk)
                 del chunk[:written]
+            reach(Point.FRAMES_WRITTEN)
             os.fsync(self._file.fileno())
+            reach(Point.FRAMES_SYNCED)
         finally:
             self._pending[:0] = chunk
 
@@ -131,6 +136,7 @@ class SegmentWriter:
         if not self._file.closed:
             self.sync()
             self._file.close()
+            reach(Point.SEGMENT_CLOSED)
 
 
 class SegmentName(NamedTuple):

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from factory.faults import Point, reach
 from factory.journal import (
     SEGMENT_SUFFIX,
     Position,
@@ -63,9 +64,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     with temporary.open("xb") as file:
         file.write(data)
         file.flush()
+        reach(Point.FILE_WRITTEN)
         os.fsync(file.fileno())
+        reach(Point.FILE_SYNCED)
     temporary.rename(path)
+    reach(Point.FILE_RENAMED)
     sync_folder(path.parent)
+    reach(Point.FILE_FOLDER_SYNCED)
 
 
 class RunFolder:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -478,6 +480,36 @@ def bench_resume(
         show.json_line({"traces": traces, "committed per second": rate, "starts": starts})
     else:
         show.figures(f"seconds until the first lease, {traces:,} committed traces ({rate:,.0f}/s)", starts)
+
+
+@bench.command("chaos", epilog="Example: factory bench chaos --rounds 180 --vllm-rounds 20 --seed 1")
+def bench_chaos(
+    rounds: Annotated[int, typer.Option(min=0, metavar="N", help="Kills in runs of the scripted teacher.")] = 20,
+    vllm_rounds: Annotated[
+        int, typer.Option(min=0, metavar="M", help="Kills in runs of the demo's teacher on vLLM.")
+    ] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of what is killed when.  [default: a new one]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill processes of real runs with -9 at random moments and at each step of a commit, and look for what is lost."""
+    from jobs.bench import chaos as measured
+
+    if not rounds + vllm_rounds:
+        raise typer.BadParameter("give kills to do: --rounds N, --vllm-rounds M, or both")
+    seed = secrets.randbits(32) if seed is None else seed
+    folder = Path(tempfile.mkdtemp(prefix="factory-chaos-"))
+    found = []
+    with show.counting("kills", rounds + vllm_rounds) as done:
+        found += measured.scripted_rounds(rounds, folder / "scripted", seed, done)
+        found += measured.vllm_rounds(vllm_rounds, folder / "vllm", seed, lambda number: done(rounds + number))
+    if as_json:
+        show.json_line({"seed": seed, "targets": measured.summary(found), "others": measured.others(found)})
+    else:
+        show.kills(f"seed {seed}", measured.summary(found), measured.others(found))
+    if not measured.is_fine(found):
+        show.message(f"what was found is in {folder}")
+        raise typer.Exit(1)
+    shutil.rmtree(folder)
 
 
 def _selection_of(path: Path) -> str:
