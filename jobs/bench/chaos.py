@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -107,7 +108,7 @@ class Round:
     target: str
     is_hit: bool = False
     num_ends: int = 0  # of the command, though it was not the target
-    seconds: float | None = None  # from the kill until more was made than the engines held, if that was waited for
+    seconds: float | None = None  # from the kill until the work went on, see ``Chaos.round``; if that was waited for
     findings: Findings = field(default_factory=Findings)
 
 
@@ -220,7 +221,10 @@ class Chaos:
         self._next_run()
 
     def round(self, target: str) -> Round:
-        """Kill the target in the middle of the work, and wait until the work goes on, as a rule."""
+        """Kill the target in the middle of the work, and wait until the work goes on, as a rule.
+
+        It does once engines have made more than they held at the kill, and more is committed than there was.
+        """
         found = Round(target=target)
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
@@ -238,7 +242,7 @@ class Chaos:
         self._go_on(found)
         self._disk.look()
         while is_patient and self._num_runs == run and found.seconds is None:
-            if self._disk.look() > seen + self._work.held:
+            if self._disk.look() > seen + self._work.held and self._disk.num_committed > seen:
                 found.seconds = time.monotonic() - began
             self._check_time(began, f"no new work after {target} was killed")
             self._go_on(found)
@@ -366,7 +370,8 @@ def _row(name: str, rounds: Sequence[Round]) -> dict[str, Any]:
         "wrong digests": sum(len(one.findings.digests) for one in rounds),
         "others": sum(len(one.findings.others) for one in rounds),
         "command ended": sum(one.num_ends for one in rounds),
-        "seconds": round(sum(waits) / len(waits), 1) if waits else None,
+        "seconds, median": round(statistics.median(waits), 1) if waits else None,
+        "seconds, most": round(max(waits), 1) if waits else None,
     }
 
 
