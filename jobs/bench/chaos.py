@@ -95,7 +95,7 @@ def scripted_work(folder: Path) -> Work:
 def vllm_work() -> Work:
     """Return the demo, with fewer problems and one engine that holds few attempts."""
     root = Path(jobs.__file__).parents[1]
-    overrides = ["schedule.max_problems=60", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
+    overrides = ["schedule.max_problems=40", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
     overrides += [f"schedule.{name}=1000" for name in ("max_deaths_per_attempt", "max_engine_restarts")]
     overrides += ["verify.max_tries=1000", *(f"store.{name}={value}" for name, value in STORE.items())]
     return Work(job=root / "jobs" / "configs" / "demo.yaml", overrides=tuple(overrides), held=24, folder=root)
@@ -212,7 +212,7 @@ class Chaos:
         self._raylets: Raylets
         self._child: FactoryProcess
         self._disk: Disk
-        self._num_runs = self._num_starts = 0
+        self._num_runs = self._num_starts = self._seen_at_start = 0
         self._ends = Round(target=END)
 
     def begin(self, raylets: Raylets) -> None:
@@ -274,6 +274,7 @@ class Chaos:
 
     def _start(self, overrides: Sequence[str] = ()) -> None:
         self._num_starts += 1
+        self._seen_at_start = len(self._disk.seen)
         settings = [part for text in (*self._work.overrides, *overrides) for part in ("--set", text)]
         arguments: list[str | Path] = [
             "run",
@@ -321,9 +322,14 @@ class Chaos:
         return {pid: command for pid, command in processes_of(self.mark).items() if title in command}
 
     def _kill(self, target: str, found: Round) -> None:
-        """Kill a process of the role, or the raylet of an engine, as soon as there is one."""
+        """Kill a process of the role, or the raylet of an engine, as soon as there is one.
+
+        An engine core that dies before one ever worked ends the command, as a model that cannot be loaded would.
+        """
         began = time.monotonic()
-        while not (pids := self._processes("engine" if target == "raylet" else target)):
+        while not (pids := self._processes("engine" if target == "raylet" else target)) or (
+            target == ENGINE_CORE and self._disk.look() == self._seen_at_start
+        ):
             self._check_time(began, f"no {target} to kill")
             self._go_on(found)
         if target == "raylet":
