@@ -229,7 +229,7 @@ class Chaos:
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
         self._disk.findings = found.findings
-        seen, began = self._disk.look(), time.monotonic()
+        seen = self._disk.look()
         if target in faults.NAMES:
             self._reach(target, found)
         elif target == "driver":
@@ -237,6 +237,7 @@ class Chaos:
             found.is_hit = True
         else:
             self._kill(target, found)
+        began = time.monotonic()
         is_patient = self._chance.random() >= HURRY
         run = self._num_runs
         self._go_on(found)

@@ -27,21 +27,12 @@ from factory.store import (
     read_traces,
     write_atomically,
 )
+from jobs.bench.drill import Key, committed_traces
 from schemas.errors import ConfigError, CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
 from schemas.manifest import Counts
 from schemas.trace import Trace, Untraced
 from schemas.verdict import Outcome
-from tests.runs import (
-    Key,
-    committed_traces,
-    freeze,
-    make_problem,
-    make_trace,
-    make_verdict,
-    start_run,
-    traces_on_disk,
-    write_segment,
-)
+from tests.runs import freeze, make_problem, make_trace, make_verdict, start_run, traces_on_disk, write_segment
 
 PROBLEMS = [make_problem(number) for number in range(3)]
 NUM_SAMPLES = 2
