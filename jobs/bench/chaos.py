@@ -52,7 +52,7 @@ END: Final = "the end"  # of complete runs, which are looked at whole
 
 RECOVERY_S: Final = 120.0  # from a kill until new work is done; an engine on vLLM loads in less
 PAUSE_S: Final = 1.5  # at most, between the recovery from one kill and the next
-HURRY: Final = 0.2  # share of the rounds that do not wait for the recovery from the one before
+HURRY: Final = 0.3  # share of the rounds that do not wait for the recovery from the one before
 LEFT_S: Final = 30.0  # that actors get to end after their command
 NUM_RAYLETS: Final = 2  # beside the head's, which the command itself is connected to
 STORE: Final = {"segment_s": 1, "commit_interval_s": 0.5, "fsync_interval_s": 0.2}

@@ -67,7 +67,7 @@ def test_a_point_that_there_is_not_is_refused_with_those_there_are(
 def test_without_the_variable_nothing_is_armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(faults.VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    faults.arm(tmp_path, "driver.file_written")
+    faults.arm(tmp_path, "driver.file_renamed")
     faults.begin(faults.Role.DRIVER)
     write_atomically(tmp_path / "file", b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
