@@ -18,14 +18,15 @@ import ray
 
 import verifiers
 from factory.committer import Committer
-from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, keys_to_make
+from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
 from factory.feeder import Feeder, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, wait_for_writer
-from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, RunState, read_traces, unjudged_places
+from factory.state import RunState, unjudged_places
+from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
-from schemas.manifest import Counts, Manifest
+from schemas.manifest import Counts
 from schemas.problem import Tests
 from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
@@ -52,26 +53,24 @@ def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
     """Return the coordinator of a run as its manifest and its journal have it; waits for writers of a killed start."""
     folder = RunFolder(spec.path)
     manifest = folder.manifest()
-    state = RunState.load(folder, manifest)
-    prompts = [prompt for _, prompt in folder.problems(manifest)]
+    state = RunState.load(folder, manifest, with_prompts=True)
+    base = state.counts()
     scans = recover_segments(folder)
-    done = _ended_masks(state, scans)
-    keys = keys_to_make(prompts, manifest.num_samples, done) if generate else []
+    journaled = [key for scan in scans.values() for key in scanned_keys(state, scan)]
+    keys = state.pending(journaled) if generate else []
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
-        prompts=prompts,
-        references=state.references,
+        state=state,
         dispatch=Dispatch(keys, max_deaths=spec.job.schedule.max_deaths_per_attempt),
-        base=state.counts(manifest.num_samples),
+        base=base,
         base_outcomes=state.outcomes,
         base_reasons=state.reasons,
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
     )
-    committed = _committed_ids(folder, manifest)
+    coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for name, scan in scans.items():
-        coordinator.add_scan(name, scan, committed)
-    coordinator.add_backlog(unjudged_places(folder, manifest, state.judged))
+        coordinator.add_scan(name, scan)
     return coordinator
 
 
@@ -85,20 +84,6 @@ def recover_segments(folder: RunFolder) -> dict[str, SegmentScan]:
         except FileNotFoundError:  # the former committer, not yet dead, finished with it
             continue
     return scans
-
-
-def _ended_masks(state: RunState, scans: dict[str, SegmentScan]) -> dict[str, int]:
-    masks = {key: mask | state.untraced.masks.get(key, 0) for key, mask in state.traced.masks.items()}
-    masks |= {key: mask for key, mask in state.untraced.masks.items() if key not in masks}
-    for scan in scans.values():
-        for _, trace in scan.traces:
-            masks[trace.problem_id] = masks.get(trace.problem_id, 0) | 1 << trace.sample_index
-    return masks
-
-
-def _committed_ids(folder: RunFolder, manifest: Manifest) -> set[str]:
-    tables = folder.tables_of("traces", manifest.traces, ["trace_id"])
-    return {trace_id for table in tables for trace_id in table["trace_id"].to_pylist()}
 
 
 def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
@@ -129,8 +114,8 @@ class CoordinatorActor:
         return self._coordinator.dispatch.num_queued
 
     async def context_known(self, max_model_len: int) -> None:
-        """Take note of the teacher's context, in tokens: prompts that fill it fail before they are leased."""
-        self._coordinator.fail_too_long(max_model_len)
+        """Take note of the teacher's context, in tokens: prompts that fill it fail when their turn comes."""
+        self._coordinator.max_model_len = max_model_len
 
     async def pull(self, report: Report) -> Orders:
         """An engine reports and gets leases."""

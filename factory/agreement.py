@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factory.state import FrozenProblems, current_verdicts
 from factory.store import RunFolder
 from factory.tables import reference_text
 from schemas.errors import ConfigError
@@ -72,7 +73,7 @@ def read_agreement(path: Path) -> Agreement:
         )
     counts = {(label, word): 0 for label in (True, False) for word in (True, False)}
     found: list[Mapping[str, Any]] = []
-    for table in folder.verdicts(manifest, folder.references(manifest)):
+    for table in current_verdicts(folder, manifest, FrozenProblems.load(folder, manifest)):
         for verdict in table.to_pylist():
             trace = traces.get(verdict["trace_id"])
             if trace is None or verdict["is_correct"] is None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory.state import FrozenProblems, current_verdicts
 from factory.store import RunFolder
 from factory.tables import PROBLEM_COLUMNS, TRACE_COLUMNS, RunContent, WrittenTables, write_tables
 from schemas.config import SelectConfig
@@ -34,7 +35,7 @@ def build_tables(path: Path, config: SelectConfig | None = None) -> WrittenTable
     content = RunContent(
         problems=folder.tables_of("problems", manifest.problems, PROBLEM_COLUMNS),
         traces=folder.tables_of("traces", manifest.traces, TRACE_COLUMNS),
-        verdicts=folder.verdicts(manifest, folder.references(manifest)),
+        verdicts=current_verdicts(folder, manifest, FrozenProblems.load(folder, manifest)),
         runs=[_run_row(folder, manifest)],
         fingerprint=manifest.fingerprint,
         verdict_digest=manifest.verifiers,

@@ -18,15 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from factory.journal import SegmentScan, scan_segment, sync_folder
-from factory.store import RunFolder, RunState, ShardKind, write_atomically
+from factory.journal import segment_table, sync_folder
+from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, FrozenProblems, Places, RunState
+from factory.store import RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
+    PROBLEMS,
+    TRACES,
     problems_to_table,
     quarantine_to_table,
-    traces_to_table,
     untraced_to_table,
     verdicts_to_table,
 )
@@ -37,6 +41,7 @@ from schemas.trace import Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
+_ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
 MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 
 
@@ -60,7 +65,7 @@ class Committer:
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
         self._is_broken = False
-        self.state = RunState()
+        self.state = RunState(FrozenProblems(PROBLEMS.empty_table()), num_samples=1)
         self._manifest = self.folder.find_manifest()
         for left in reversed(range(MAX_CLAIMS)):
             if self._manifest is None:
@@ -110,13 +115,17 @@ class Committer:
                 f"sampling.num_samples={job.num_samples} is below the {self._manifest.num_samples} attempts per "
                 f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
             )
-        known = self.state.references
+        problems = self.state.problems
+        known = dict(zip(problems.ids.to_pylist(), problems.reference_hashes.to_pylist(), strict=True)) if pairs else {}
         fresh = [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
         changes = self._problem_changes(fresh, quarantined)
         wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
         is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
         if self._manifest.number == 0 or changes or is_changed:
             note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
+            shards = changes.get("problems", self._manifest.problems)
+            extended = replace(self._manifest, problems=shards, num_samples=job.num_samples)
+            self.state = RunState.load(self.folder, extended)
             self._write(note=note, **changes, **wanted)
         return len(fresh)
 
@@ -128,10 +137,6 @@ class Committer:
         if fresh:
             shard = self._write_shard("problems", number, problems_to_table(fresh))
             changes["problems"] = (*self.manifest.problems, shard)
-            is_repair = any(problem.problem_id in self.state.references for problem, _ in fresh)
-            self.state.references |= {problem.problem_id: problem.reference_hash for problem, _ in fresh}
-            if is_repair:
-                self.state.load_verdicts(self.folder, self.manifest)
         if quarantined:  # of the newest reading of the sources
             changes["quarantine"] = (self._write_shard("quarantine", number, quarantine_to_table(quarantined)),)
         return changes
@@ -150,9 +155,10 @@ class Committer:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
-        scans = [scan_segment(self.folder.journal / name) for name in segments]
-        changes = self._trace_changes(number, scans) | self._untraced_changes(number, untraced)
-        changes |= self._verdict_changes(number, judged)
+        nothing = TRACES.empty_table()
+        traces = pa.concat_tables([nothing, *(segment_table(self.folder.journal / name) for name in segments)])
+        changes = self._trace_changes(number, traces) | self._untraced_changes(number, list(untraced))
+        changes |= self._verdict_changes(number, list(judged), traces)
         if changes:
             self._write(note="committed", **changes)
         for name in segments:
@@ -160,39 +166,47 @@ class Committer:
         self._is_broken = False
         return self.manifest.counts
 
-    def _trace_changes(self, number: int, scans: Sequence[SegmentScan]) -> dict[str, Any]:
-        fresh = [
-            trace
-            for scan in scans
-            for _, trace in scan.traces
-            if not self.state.untraced.has(trace.problem_id, trace.sample_index)
-            and self.state.traced.add(trace.problem_id, trace.sample_index)
-        ]
-        if not fresh:
+    def _trace_changes(self, number: int, traces: pa.Table) -> dict[str, Any]:
+        fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
+        if not fresh.num_rows:
             return {}
-        assert all(trace.fingerprint == self.manifest.fingerprint for trace in fresh), "a segment of another run"
-        shard = self._write_shard("traces", number, traces_to_table(fresh).sort_by("trace_id"))
+        assert pc.all(pc.equal(fresh["fingerprint"], self.manifest.fingerprint)).as_py(), "a segment of another run"
+        shard = self._write_shard("traces", number, fresh.sort_by("trace_id"))
         return {"traces": (*self.manifest.traces, shard)}
 
-    def _untraced_changes(self, number: int, untraced: Iterable[Untraced]) -> dict[str, Any]:
-        fresh = [
-            item
-            for item in untraced
-            if not self.state.traced.has(item.problem_id, item.sample_index)
-            and self.state.untraced.add(item.problem_id, item.sample_index)
-        ]
-        if not fresh:
+    def _untraced_changes(self, number: int, untraced: Sequence[Untraced]) -> dict[str, Any]:
+        flags = np.array([_ENDINGS[item.ending] for item in untraced], np.uint8)
+        fresh = self._unended(untraced_to_table(untraced), flags)
+        if not fresh.num_rows:
             return {}
-        self.state.num_cancelled += sum(item.ending == "cancelled" for item in fresh)
-        shard = self._write_shard("untraced", number, untraced_to_table(fresh).sort_by("trace_id"))
+        shard = self._write_shard("untraced", number, fresh.sort_by("trace_id"))
         return {"untraced": (*self.manifest.untraced, shard)}
 
-    def _verdict_changes(self, number: int, judged: Iterable[JudgedTrace]) -> dict[str, Any]:
-        fresh = {item.trace_id: item for item in judged if item.trace_id not in self.state.judged}
+    def _unended(self, rows: pa.Table, flags: Flags) -> pa.Table:
+        """Mark the attempts of the rows, unless they have ended before; return the rows of those, each attempt once."""
+        numbers = self._numbers(rows)
+        _, first = np.unique(numbers, return_index=True)
+        fresh = np.sort(first[self.state.flags[numbers[first]] & ENDED == 0])
+        self.state.flags[numbers[fresh]] |= flags[fresh]
+        return rows.take(fresh)
+
+    def _numbers(self, rows: pa.Table) -> Places:
+        return self.state.numbers(rows["problem_id"], rows["sample_index"].to_numpy())
+
+    def _verdict_changes(self, number: int, judged: Sequence[JudgedTrace], traces: pa.Table) -> dict[str, Any]:
+        if not judged:
+            return {}
+        known = dict(zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True))
+        fresh: dict[str, JudgedTrace] = {}
+        for item in judged:
+            attempt = known.get(item.trace_id)
+            if attempt is None:  # a trace of an earlier commit
+                attempt = self.state.find(self.manifest.fingerprint, item.trace_id, item.problem_id)
+            if not self.state.flags[attempt] & JUDGED:
+                self.state.flags[attempt] |= JUDGED | UNJUDGED * (item.verdict.outcome is Outcome.UNJUDGED)
+                fresh[item.trace_id] = item
         if not fresh:
             return {}
-        self.state.judged |= fresh.keys()
-        self.state.unjudged |= {key for key, item in fresh.items() if item.verdict.outcome is Outcome.UNJUDGED}
         (self.folder.path / "verdicts" / self.verifiers).mkdir(exist_ok=True)
         shard = self._write_shard("verdicts", number, verdicts_to_table(fresh.values()).sort_by("trace_id"))
         shards = (*self.manifest.verdicts.get(self.verifiers, ()), shard)
@@ -226,7 +240,7 @@ class Committer:
             verifiers=self.verifiers,
             **changes,
         )
-        manifest = replace(manifest, counts=self.state.counts(manifest.num_samples))
+        manifest = replace(manifest, counts=self.state.counts())
         manifest.counts.check()
         self._create(manifest)
         self._manifest = manifest

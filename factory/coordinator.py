@@ -8,18 +8,21 @@ is closed and every trace in it has a final verdict, so a committed manifest nev
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Orders, Report
 from factory.journal import Position, SegmentScan
+from factory.state import TRACED, RunState
 from schemas.manifest import Counts
-from schemas.problem import Prompt, digest
+from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
+BACKLOG_STEP: Final = 1_000  # committed traces without a verdict that are looked up at a time
 MAX_SEGMENTS_PER_COMMIT: Final = 8  # of up to store.segment_mb each: what the committer holds in memory
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
@@ -82,8 +85,7 @@ class Coordinator:
     """All leases of a run. Not thread-safe."""
 
     fingerprint: str
-    prompts: Sequence[Prompt]
-    references: Mapping[str, str | None]  # reference hash by problem id
+    state: RunState  # with prompts; gets a flag for every trace that is made
     dispatch: Dispatch
     base: Counts  # what the manifest said when this start began
     base_outcomes: Counter[str]
@@ -91,11 +93,12 @@ class Coordinator:
     base_seed: int | None = None
     max_tries: int = 3
     is_draining: bool = False
+    max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: deque[JudgeItem] = field(default_factory=deque)
+    _backlog: Iterator[JudgeItem] | None = None  # committed traces that today's verifiers have not judged
     _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> its batch
     _tries: Counter[str] = field(default_factory=Counter)
-    _known: set[str] = field(default_factory=set)  # trace ids made, by engines of this start or found in the journal
     _older: list[JudgedTrace] = field(default_factory=list)  # verdicts of traces that were committed before
     _untraced: list[Untraced] = field(default_factory=list)
     _outcomes: Counter[str] = field(default_factory=Counter)
@@ -108,35 +111,21 @@ class Coordinator:
     _dying: set[str] = field(default_factory=set)
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
 
-    def add_backlog(self, places: Iterable[tuple[str, str, Position]]) -> None:
-        """Queue committed traces (trace id, problem id, place) that today's verifiers have not judged."""
-        self._to_judge.extend(self._judge_item(*place) for place in places)
+    def add_backlog(self, places: Iterator[tuple[int, str, Position]]) -> None:
+        """Queue committed traces (number, trace id, place) that today's verifiers have not judged."""
+        self._backlog = (self._judge_item(*place) for place in places)
+        self._refill()
 
-    def add_scan(self, name: str, scan: SegmentScan, committed: set[str]) -> list[Key]:
+    def add_scan(self, name: str, scan: SegmentScan) -> list[Key]:
         """Take over a segment whose writer is dead; return the keys of the attempts in it.
 
-        ``committed`` are trace ids that a manifest already holds: the segment outlived its own commit.
+        Traces that a manifest already holds are left out: the segment outlived its own commit.
         """
-        segment = self._segments.setdefault(name, Segment())
-        segment.is_closed = True
-        places = {prompt.problem_id: place for place, prompt in enumerate(self.prompts)}
-        keys = []
-        for position, trace in scan.traces:
-            if trace.trace_id not in committed:
-                self._add_trace(trace.trace_id, trace.problem_id, position, trace.num_completion_tokens)
-            keys.append(Key(places[trace.problem_id], trace.sample_index))
+        self._segments.setdefault(name, Segment()).is_closed = True
+        keys = scanned_keys(self.state, scan)
+        for key, (position, trace) in zip(keys, scan.traces, strict=True):
+            self._add_trace(key, position, trace.num_completion_tokens)
         return keys
-
-    def fail_too_long(self, max_model_len: int) -> None:
-        """Fail the attempts whose prompt leaves no room for a token in the teacher's context."""
-
-        def is_too_long(key: Key) -> bool:
-            return len(self.prompts[key.problem].token_ids) >= max_model_len
-
-        for key in self.dispatch.take_out(is_too_long):
-            length = len(self.prompts[key.problem].token_ids)
-            detail = f"the prompt has {length} tokens, the teacher's context is {max_model_len}"
-            self._fail(Failure(key, FailReason.PROMPT_TOO_LONG, detail))
 
     def engine_report(self, report: Report) -> Orders:
         """Take an engine's report; answer with leases, or the order to stop.
@@ -157,7 +146,19 @@ class Coordinator:
             self._segments.setdefault(name, Segment()).is_closed = True
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
-        return Orders(leases=tuple(map(self._lease, self.dispatch.lease(report.engine_id, report.capacity))))
+        keys = self.dispatch.lease(report.engine_id, report.capacity)
+        return Orders(leases=tuple(self._lease(key) for key in keys if self._has_room(report.engine_id, key)))
+
+    def _has_room(self, engine_id: str, key: Key) -> bool:
+        """Return whether the attempt's prompt leaves room for a token; if not, the attempt has failed by that."""
+        length = self.state.problems.prompt_length(key.problem)
+        if self.max_model_len is None or length < self.max_model_len:
+            return True
+        detail = f"the prompt has {length} tokens, the teacher's context is {self.max_model_len}"
+        failure = self.dispatch.refuse(engine_id, key, FailReason.PROMPT_TOO_LONG, detail)
+        assert failure is not None, "such a refusal is final"
+        self._fail(failure)
+        return False
 
     def lacks(self, name: str) -> bool:
         """True if a segment on disk has to be read, since its writer did not live to report it closed."""
@@ -171,7 +172,7 @@ class Coordinator:
     def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan]) -> None:
         """Take back a dead engine's leases; what its journal holds counts as made."""
         for name, scan in scans.items():
-            keys = self.add_scan(name, scan, committed=set())
+            keys = self.add_scan(name, scan)
             self.dispatch.finish(engine_id, keys)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
@@ -179,6 +180,8 @@ class Coordinator:
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
         """Give a verifier up to ``size`` traces to judge."""
         batch: list[JudgeItem] = []
+        if len(self._to_judge) < size:
+            self._refill()
         while self._to_judge and len(batch) < size:
             # A trace that was tried before may have killed its verifier: it goes alone.
             if self._tries[self._to_judge[0].trace_id] and batch:
@@ -234,7 +237,7 @@ class Coordinator:
     @property
     def is_judged(self) -> bool:
         """True when no trace waits for a verdict."""
-        return not self._to_judge and not any(self._judging.values())
+        return self._backlog is None and not self._to_judge and not any(self._judging.values())
 
     def progress(self, num_engines_running: int) -> Progress:
         """Return where the run stands."""
@@ -252,7 +255,7 @@ class Coordinator:
                 cancelled=self.base.cancelled,
                 pending=requested - judged - unjudged - failed - self.base.cancelled,
             ),
-            num_problems=len(self.prompts),
+            num_problems=len(self.state.problems),
             outcomes=dict(self.base_outcomes + self._outcomes),
             reasons=dict(self.base_reasons + self._reasons),
             num_tokens=self._num_tokens,
@@ -262,30 +265,41 @@ class Coordinator:
         )
 
     def _lease(self, key: Key) -> Lease:
-        prompt = self.prompts[key.problem]
+        prompt = self.state.problems.prompt(key.problem)
         seed = None
         if self.base_seed is not None:
             seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
         return Lease(key=key, prompt=prompt, seed=seed)
 
     def _trace_id(self, key: Key) -> str:
-        return make_trace_id(self.fingerprint, self.prompts[key.problem].problem_id, key.sample_index)
+        return make_trace_id(self.fingerprint, self.state.problems.problem_id(key.problem), key.sample_index)
 
     def _finish(self, item: Finished) -> None:
-        problem_id = self.prompts[item.key.problem].problem_id
-        self._add_trace(self._trace_id(item.key), problem_id, item.position, item.num_tokens)
+        self._add_trace(item.key, item.position, item.num_tokens)
 
-    def _judge_item(self, trace_id: str, problem_id: str, position: Position) -> JudgeItem:
-        return JudgeItem(trace_id, problem_id, self.references[problem_id], position)
+    def _judge_item(self, number: int, trace_id: str, position: Position) -> JudgeItem:
+        place = number // self.state.num_samples
+        problems = self.state.problems
+        return JudgeItem(trace_id, problems.problem_id(place), problems.reference_hash(place), position)
 
-    def _add_trace(self, trace_id: str, problem_id: str, position: Position, num_tokens: int) -> None:
-        if trace_id in self._known:
+    def _refill(self) -> None:
+        """Take some of the backlog; at its end there is none."""
+        if self._backlog is not None:
+            items = list(islice(self._backlog, BACKLOG_STEP))
+            self._to_judge.extend(items)
+            if len(items) < BACKLOG_STEP:
+                self._backlog = None
+
+    def _add_trace(self, key: Key, position: Position, num_tokens: int) -> None:
+        number = self.state.number(key)
+        if self.state.flags[number] & TRACED:
             return
-        self._known.add(trace_id)
+        self.state.flags[number] |= TRACED
+        trace_id = self._trace_id(key)
         self._num_made += 1
         self._num_tokens += num_tokens
         self._segments.setdefault(position.file, Segment()).waiting.add(trace_id)
-        self._to_judge.append(self._judge_item(trace_id, problem_id, position))
+        self._to_judge.append(self._judge_item(number, trace_id, position))
 
     def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
         self._num_judged += 1
@@ -305,7 +319,7 @@ class Coordinator:
         self._untraced.append(
             Untraced(
                 trace_id=self._trace_id(failure.key),
-                problem_id=self.prompts[failure.key.problem].problem_id,
+                problem_id=self.state.problems.problem_id(failure.key.problem),
                 sample_index=failure.key.sample_index,
                 ending="failed",
                 reason=failure.reason,
@@ -314,14 +328,8 @@ class Coordinator:
         )
 
 
-def keys_to_make(prompts: Sequence[Prompt], num_samples: int, done: Mapping[str, int]) -> list[Key]:
-    """Return the attempts that a run still lacks, all attempts at one problem together (they share its cached prompt).
-
-    ``done`` has a bit mask of ended sample indices by problem id.
-    """
-    return [
-        Key(place, index)
-        for place, prompt in enumerate(prompts)
-        for index in range(num_samples)
-        if not done.get(prompt.problem_id, 0) >> index & 1
-    ]
+def scanned_keys(state: RunState, scan: SegmentScan) -> list[Key]:
+    """Return the attempts whose traces a segment holds, in its order."""
+    traces = [trace for _, trace in scan.traces]
+    numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
+    return [Key(*divmod(number, state.num_samples)) for number in numbers.tolist()]

@@ -11,7 +11,7 @@ innocent attempt with it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -56,13 +56,16 @@ class EngineState:
 class Dispatch:
     """The queue of attempts and the leases of every engine. Not thread-safe."""
 
-    def __init__(self, keys: Iterable[Key], *, max_deaths: int, max_errors: int = 2) -> None:
-        """Queue the attempts in their order.
+    def __init__(self, keys: Sequence[Key], *, max_deaths: int, max_errors: int = 2) -> None:
+        """Queue the attempts in their order; the sequence is read as they are leased.
 
         An attempt fails when ``max_deaths`` engines (3 or more) died under it, the last with nothing else in flight, or
         when engines refused it ``max_errors`` times.
         """
-        self._queue: deque[Key] = deque(keys)
+        self._fresh = keys
+        self._next = 0  # place in it of the next one to lease
+        self._back: deque[Key] = deque()  # was in flight at a death: goes first
+        self._refused: deque[Key] = deque()  # an engine in trouble should not see it at once again: goes last
         self._suspects: deque[Key] = deque()
         self._suspects_at_once = MAX_SUSPECTS
         self._alone: deque[Key] = deque()  # to be leased with nothing beside
@@ -71,14 +74,15 @@ class Dispatch:
         self._deaths: dict[Key, int] = {}
         self._errors: dict[Key, int] = {}
         self._num_ended = 0
-        self.num_total = len(self._queue)
+        self.num_total = len(keys)
         self._max_deaths = max_deaths
         self._max_errors = max_errors
 
     @property
     def num_queued(self) -> int:
         """Attempts that no engine holds."""
-        return len(self._queue) + len(self._suspects) + len(self._alone)
+        fresh = len(self._fresh) - self._next
+        return fresh + len(self._back) + len(self._refused) + len(self._suspects) + len(self._alone)
 
     @property
     def num_leased(self) -> int:
@@ -116,22 +120,23 @@ class Dispatch:
         room = self._suspects_at_once - len(self._suspects_of(engine)) if self._suspects else 0
         while self._suspects and len(keys) < min(capacity, room):
             keys.append(self._suspects.popleft())
-        while self._queue and len(keys) < capacity:
-            keys.append(self._queue.popleft())
+        while len(keys) < capacity and (key := self._pop()) is not None:
+            keys.append(key)
         engine.leased.update(keys)
         return keys
+
+    def _pop(self) -> Key | None:
+        """Return the next attempt that is no suspect."""
+        if self._back:
+            return self._back.popleft()
+        if self._next < len(self._fresh):
+            self._next += 1
+            return self._fresh[self._next - 1]
+        return self._refused.popleft() if self._refused else None
 
     def is_dead(self, engine_id: str) -> bool:
         """True for an engine that ``engine_died`` was told of."""
         return engine_id in self._dead
-
-    def take_out(self, is_out: Callable[[Key], bool]) -> list[Key]:
-        """End those queued attempts for which ``is_out`` is true, and return them."""
-        out = [key for key in self._queue if is_out(key)]
-        if out:
-            self._queue = deque(key for key in self._queue if not is_out(key))
-            self._num_ended += len(out)
-        return out
 
     def finish(self, engine_id: str, keys: Sequence[Key]) -> list[Key]:
         """End attempts that an engine has safely journaled; return those that it had leased, the rest is ignored."""
@@ -156,8 +161,7 @@ class Dispatch:
         engine.is_alone &= bool(engine.leased)
         self._errors[key] = self._errors.get(key, 0) + 1
         if reason is FailReason.ENGINE_ERROR and self._errors[key] < self._max_errors:
-            # To the back: an engine in trouble should not see it at once again.
-            (self._suspects if self._is_suspect(key) else self._queue).append(key)
+            (self._suspects if self._is_suspect(key) else self._refused).append(key)
             return None
         self._num_ended += 1
         return Failure(key, reason, detail)
@@ -172,7 +176,7 @@ class Dispatch:
         for key in sorted(engine.leased, reverse=True):
             if key not in suspects:
                 self._deaths[key] = self._deaths.get(key, 0) + 1
-                (self._suspects.append if self._is_suspect(key) else self._queue.appendleft)(key)
+                (self._suspects.append if self._is_suspect(key) else self._back.appendleft)(key)
             elif len(suspects) > 1:
                 self._suspects.append(key)
             elif failure := self._blame(key, is_sure=len(engine.leased) == 1):

@@ -21,6 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
+
+from schemas.arrow import trace_table
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 
@@ -230,13 +233,7 @@ def scan_segment(path: Path) -> SegmentScan:
     good = 0
     for offset, payload in _frames(data):
         if header is None:
-            fields = json.loads(payload)
-            if fields.get("schema") not in READABLE_SCHEMAS:
-                raise SchemaVersionError(
-                    f"{path}: has frames {fields.get('schema')}, this version reads {' and '.join(READABLE_SCHEMAS)}; "
-                    "use the version of the factory that wrote the run (run.yaml names it)"
-                )
-            header = SegmentHeader(**fields)
+            header = _check_header(path, (offset, payload))
         elif _is_partial(payload):
             pieces.append(_piece(Position(path.name, offset), payload))
         else:
@@ -249,6 +246,43 @@ def _piece(position: Position, payload: bytes) -> Piece:
     fields = _fields(payload)
     num_tokens = PARTS.unpack_from(payload)[2] // 4
     return Piece(fields["problem_id"], fields["sample_index"], position, fields["offset"], num_tokens)
+
+
+def _check_header(path: Path, frame: tuple[int, bytes] | None) -> SegmentHeader | None:
+    """Return what a segment's first frame says; None where it was torn before that was written."""
+    if frame is None:
+        return None
+    fields = json.loads(frame[1])
+    if fields.get("schema") not in READABLE_SCHEMAS:
+        raise SchemaVersionError(
+            f"{path}: has frames {fields.get('schema')}, this version reads {' and '.join(READABLE_SCHEMAS)}; "
+            "use the version of the factory that wrote the run (run.yaml names it)"
+        )
+    return SegmentHeader(**fields)
+
+
+def segment_table(path: Path) -> pa.Table:
+    """Return the traces of a segment as a ``TRACES`` table, in its order, up to its last good frame.
+
+    No object is made of a trace: a segment takes about as much memory as on disk, however many tokens it holds.
+
+    Raises:
+        SchemaVersionError: As ``scan_segment``.
+    """
+    headers: list[dict[str, Any]] = []
+    texts: list[bytes] = []
+    tokens: list[bytes] = []
+    frames = _frames(path.read_bytes())
+    _check_header(path, next(frames, None))
+    for _, payload in frames:
+        if _is_partial(payload):
+            continue
+        header_size, text_size, _ = PARTS.unpack_from(payload)
+        text_at = PARTS.size + header_size
+        headers.append(json.loads(payload[PARTS.size : text_at]))
+        texts.append(payload[text_at : text_at + text_size])
+        tokens.append(payload[text_at + text_size :])
+    return trace_table(headers, texts, tokens)
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 
 from factory.journal import scan_segment
 from factory.selection import diff_selections
-from factory.store import RunFolder, RunState
+from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
+from factory.store import RunFolder
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
 from schemas.errors import ConfigError, StoreError
@@ -60,11 +62,11 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     folder = RunFolder(path)
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
-    counts = state.counts(manifest.num_samples)
+    counts = state.counts()
     failed_reasons, failed_details = _failed_reasons(folder, manifest)
     in_journal = _in_journal(folder, state)
     counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
-    words = _words(folder, manifest)
+    words = _words(folder, manifest, state.problems)
     num_tokens, busy_s = _tokens(folder, manifest)
     selection = selection or str(manifest.config["select"]["name"])
     tables = _tables_manifest(folder, selection)
@@ -72,7 +74,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     return Status(
         name=manifest.config["name"],
         path=str(path),
-        num_problems=len(state.references),
+        num_problems=len(state.problems),
         counts=counts,
         outcomes=dict(state.outcomes.most_common()),
         reasons=dict(state.reasons.most_common()),
@@ -97,13 +99,15 @@ def _in_journal(folder: RunFolder, state: RunState) -> int:
             scan = scan_segment(path)
         except FileNotFoundError:  # committed and removed since the listing
             continue
-        count += sum(not state.traced.has(trace.problem_id, trace.sample_index) for _, trace in scan.traces)
+        traces = [trace for _, trace in scan.traces]
+        numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
+        count += len(numbers) - int(np.count_nonzero(state.flags[numbers] & TRACED))
     return count
 
 
-def _words(folder: RunFolder, manifest: Manifest) -> Counter[bool | None]:
+def _words(folder: RunFolder, manifest: Manifest, problems: FrozenProblems) -> Counter[bool | None]:
     words: Counter[bool | None] = Counter()
-    for table in folder.verdicts(manifest, folder.references(manifest)):
+    for table in current_verdicts(folder, manifest, problems, ["problem_id", "reference_hash", "is_correct"]):
         words.update(table["is_correct"].to_pylist())
     return words
 
@@ -184,7 +188,8 @@ def explain_item(path: Path, item_id: str) -> dict[str, Any]:
     if len(item_id) < MIN_ID_CHARACTERS:
         raise ConfigError(f"id {item_id!r} is too short; give at least {MIN_ID_CHARACTERS} characters")
     traces = list(_matching(folder, manifest, item_id))
-    problem_ids = {key for key in folder.references(manifest) if key.startswith(item_id)}
+    known = FrozenProblems.load(folder, manifest).ids
+    problem_ids = set(known.filter(pc.starts_with(known, item_id)).to_pylist())
     found = {row["trace_id"] for row in traces if row["trace_id"].startswith(item_id)} | problem_ids
     if len(found) != 1:
         many = f"{len(found)} ids begin so: {', '.join(sorted(found)[:5])}" if found else "no trace or problem has it"

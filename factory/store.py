@@ -12,9 +12,8 @@ import os
 import re
 import secrets
 import socket
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -41,10 +40,9 @@ from schemas.arrow import (
     upgraded,
 )
 from schemas.errors import ConfigError, CorruptRunError, FingerprintError, RunLockedError
-from schemas.manifest import Counts, Manifest, Shard, manifest_from_json
+from schemas.manifest import Manifest, Shard, manifest_from_json
 from schemas.problem import Problem, Prompt
 from schemas.trace import Trace
-from schemas.verdict import Outcome
 
 MANIFEST_NAME: Final = re.compile(r"\d{6,}")
 OLD_WRITER_TIMEOUT_S: Final = 30.0  # engines of a killed driver end within a few seconds; guess with a margin
@@ -138,22 +136,40 @@ class RunFolder:
             CorruptRunError: If a shard is missing, unreadable, or has another number of rows than its manifest says.
         """
         for shard in shards:
-            path = self.path / shard.name
-            try:
-                with pq.ParquetFile(path) as file:
-                    check_schema(file.schema_arrow, _SCHEMAS[kind], where=str(path))
-                    if file.metadata.num_rows != shard.rows:
-                        raise CorruptRunError(
-                            f"shard {shard.name} has {file.metadata.num_rows} rows, the manifest says {shard.rows}; "
-                            "restore it from a copy"
-                        )
-                    for group in range(file.num_row_groups):
-                        yield upgraded(file.read_row_group(group, columns=columns), _SCHEMAS[kind])
-            except (OSError, pa.ArrowInvalid) as error:
-                raise CorruptRunError(
-                    f"shard {shard.name} cannot be read: {error}; restore it from a copy ({shard.rows} rows, "
-                    f"sha256 {shard.sha256})"
-                ) from error
+            with self._opened(kind, shard) as file:
+                for group in range(file.num_row_groups):
+                    yield upgraded(file.read_row_group(group, columns=columns), _SCHEMAS[kind])
+
+    @contextmanager
+    def _opened(self, kind: ShardKind, shard: Shard) -> Iterator[pq.ParquetFile]:
+        path = self.path / shard.name
+        try:
+            with pq.ParquetFile(path) as file:
+                check_schema(file.schema_arrow, _SCHEMAS[kind], where=str(path))
+                if file.metadata.num_rows != shard.rows:
+                    raise CorruptRunError(
+                        f"shard {shard.name} has {file.metadata.num_rows} rows, the manifest says {shard.rows}; "
+                        "restore it from a copy"
+                    )
+                yield file
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptRunError(
+                f"shard {shard.name} cannot be read: {error}; restore it from a copy ({shard.rows} rows, "
+                f"sha256 {shard.sha256})"
+            ) from error
+
+    def columns_of(self, kind: ShardKind, shards: Sequence[Shard], columns: list[str]) -> pa.Table:
+        """Return a few columns of all shards as one table.
+
+        Raises:
+            CorruptRunError: As ``tables_of``.
+        """
+        tables = [pa.schema([_SCHEMAS[kind].field(name) for name in columns]).empty_table()]
+        for shard in shards:
+            with self._opened(kind, shard) as file:
+                table = upgraded(file.read(columns=columns), _SCHEMAS[kind])
+            tables.append(table.select(columns).replace_schema_metadata())
+        return pa.concat_tables(tables)
 
     def problems(self, manifest: Manifest) -> Iterator[tuple[Problem, Prompt]]:
         """Yield the frozen problems with their prompts, in frozen order, each with its newest reference."""
@@ -163,19 +179,6 @@ class RunFolder:
                 rows[row["problem_id"]] = row  # a repaired reference keeps the place of the first
         for row in rows.values():
             yield problem_from_row(row), prompt_from_row(row)
-
-    def verdicts(self, manifest: Manifest, references: Mapping[str, str | None]) -> Iterator[pa.Table]:
-        """Yield the verdicts of the manifest's verifiers that were given against today's references."""
-        for table in self.tables_of("verdicts", manifest.verdicts.get(manifest.verifiers, ())):
-            pairs = zip(table["problem_id"].to_pylist(), table["reference_hash"].to_pylist(), strict=True)
-            yield table.filter(pa.array([references[key] == value for key, value in pairs], pa.bool_()))
-
-    def references(self, manifest: Manifest) -> dict[str, str | None]:
-        """Return today's reference hash of every problem."""
-        found: dict[str, str | None] = {}
-        for table in self.tables_of("problems", manifest.problems, ["problem_id", "reference_hash"]):
-            found |= dict(zip(table["problem_id"].to_pylist(), table["reference_hash"].to_pylist(), strict=True))
-        return found
 
     def leftover_segments(self) -> list[Path]:
         """Return the journal segments on disk, by name."""
@@ -221,103 +224,6 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-@dataclass(slots=True)
-class Keys:
-    """Which attempts a run already holds, as bit masks of sample indices by problem id."""
-
-    masks: dict[str, int] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, problem_id: str, sample_index: int) -> bool:
-        """Add one attempt; False if it was there."""
-        bit = 1 << sample_index
-        mask = self.masks.get(problem_id, 0)
-        if mask & bit:
-            return False
-        self.masks[problem_id] = mask | bit
-        self.count += 1
-        return True
-
-    def has(self, problem_id: str, sample_index: int) -> bool:
-        """True if the attempt is there."""
-        return bool(self.masks.get(problem_id, 0) >> sample_index & 1)
-
-
-@dataclass(slots=True)
-class RunState:
-    """Which attempts a run holds and which of them today's verifiers have judged, by its shards."""
-
-    references: dict[str, str | None] = field(default_factory=dict)  # reference hash of every problem
-    traced: Keys = field(default_factory=Keys)
-    untraced: Keys = field(default_factory=Keys)
-    num_cancelled: int = 0
-    judged: set[str] = field(default_factory=set)  # trace ids
-    unjudged: set[str] = field(default_factory=set)  # those of them that stayed unjudged
-    outcomes: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def load(cls, folder: RunFolder, manifest: Manifest) -> RunState:
-        """Read the key columns of every shard that the manifest names.
-
-        Raises:
-            CorruptRunError: If an attempt is there twice.
-        """
-        state = cls(references=folder.references(manifest))
-        columns = ["problem_id", "sample_index"]
-        for table in folder.tables_of("traces", manifest.traces, columns):
-            _add_all(state.traced, table, f"{folder.path}: traces")
-        for table in folder.tables_of("untraced", manifest.untraced, [*columns, "ending"]):
-            _add_all(state.untraced, table, f"{folder.path}: untraced")
-            state.num_cancelled += table["ending"].to_pylist().count("cancelled")
-        state.load_verdicts(folder, manifest)
-        return state
-
-    def load_verdicts(self, folder: RunFolder, manifest: Manifest) -> None:
-        """Read anew which traces have a verdict of the manifest's verifiers against today's references."""
-        for known in (self.judged, self.unjudged, self.outcomes, self.reasons):
-            known.clear()
-        for table in folder.verdicts(manifest, self.references):
-            ids = table["trace_id"].to_pylist()
-            self.judged.update(ids)
-            outcomes = table["outcome"].to_pylist()
-            self.outcomes.update(outcomes)
-            self.reasons.update(reason for reason in table["reason"].to_pylist() if reason is not None)
-            self.unjudged.update(i for i, o in zip(ids, outcomes, strict=True) if o == Outcome.UNJUDGED)
-
-    def counts(self, num_samples: int) -> Counts:
-        """Return where every requested attempt stands."""
-        requested = len(self.references) * num_samples
-        return Counts(
-            requested=requested,
-            generated=self.traced.count,
-            judged=len(self.judged) - len(self.unjudged),
-            unjudged=len(self.unjudged),
-            failed=self.untraced.count - self.num_cancelled,
-            cancelled=self.num_cancelled,
-            pending=requested - len(self.judged) - self.untraced.count,
-        )
-
-
-def _add_all(keys: Keys, table: pa.Table, where: str) -> None:
-    for problem_id, index in zip(table["problem_id"].to_pylist(), table["sample_index"].to_pylist(), strict=True):
-        if not keys.add(problem_id, index):
-            raise CorruptRunError(f"{where} hold attempt {index} at problem {problem_id} twice")
-
-
-def unjudged_places(folder: RunFolder, manifest: Manifest, judged: set[str]) -> Iterator[tuple[str, str, Position]]:
-    """Yield trace id, problem id and place of every committed trace that is not among ``judged``."""
-    for shard in manifest.traces:
-        row = 0
-        for table in folder.tables_of("traces", [shard], ["trace_id", "problem_id"]):
-            for trace_id, problem_id in zip(
-                table["trace_id"].to_pylist(), table["problem_id"].to_pylist(), strict=True
-            ):
-                if trace_id not in judged:
-                    yield trace_id, problem_id, Position(shard.name, row)
-                row += 1
 
 
 def read_traces(folder: RunFolder, positions: Sequence[Position]) -> list[Trace]:

@@ -8,9 +8,10 @@ microseconds, UTC. The public tables have schemas of their own in ``schemas/tabl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 from schemas.errors import SchemaVersionError
@@ -24,7 +25,7 @@ from schemas.problem import (
     reference_from_json,
     reference_to_json,
 )
-from schemas.trace import FinishReason, Trace, TraceFormat, Untraced
+from schemas.trace import FinishReason, Trace, TraceFormat, Untraced, make_trace_id
 from schemas.verdict import Check, CodeDetail, Detail, JudgedTrace, MathDetail, Outcome, Reason, TextDetail, Verdict
 
 VERSION_KEY: Final = b"factory_schema"
@@ -305,6 +306,24 @@ def traces_to_table(traces: Iterable[Trace]) -> pa.Table:
             values = [str(value) for value in values]
         columns.append(pa.array(values, type=column.type))
     return pa.Table.from_arrays(columns, schema=TRACES)
+
+
+def trace_table(headers: Sequence[Mapping[str, Any]], texts: Sequence[bytes], tokens: Sequence[bytes]) -> pa.Table:
+    """Return a ``TRACES`` table of traces in parts: their small fields, UTF-8 texts, little-endian int32 token ids."""
+    ends = np.cumsum([0, *map(len, tokens)]) // 4
+    columns: dict[str, pa.Array] = {
+        "trace_id": [make_trace_id(h["fingerprint"], h["problem_id"], h["sample_index"]) for h in headers],
+        "text": texts,
+        "token_ids": pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()), pa.array(np.frombuffer(b"".join(tokens), "<i4"), pa.int32())
+        ),
+    }
+    for column in TRACES:
+        if column.name not in columns:
+            source = f"{column.name}_us" if column.name in _TIMES else column.name
+            columns[column.name] = [header[source] for header in headers]
+    arrays = [pa.array(columns[column.name], type=column.type) for column in TRACES]
+    return pa.Table.from_arrays(arrays, schema=TRACES)
 
 
 def traces_from_table(table: pa.Table) -> Iterator[Trace]:

@@ -18,7 +18,9 @@ from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
 from factory.feeder import Finished, Lease, Refused, Report
 from factory.journal import Position, SegmentHeader, SegmentWriter, scan_segment
-from factory.store import RunFolder, RunState, read_traces
+from factory.state import JUDGED, TRACED, FrozenProblems, RunState
+from factory.store import RunFolder, read_traces
+from schemas.arrow import problems_to_table
 from schemas.config import parse_config
 from schemas.errors import FencedError
 from schemas.manifest import Counts
@@ -193,7 +195,7 @@ class Simulation:
         batch = self.coordinator.take_commit()
         self.committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
         state = RunState.load(self.folder, self.folder.manifest())
-        assert state.traced.count == len(state.judged), "a trace was committed that nobody judged"
+        assert state.num_with(TRACED) == state.num_with(JUDGED), "a trace was committed that nobody judged"
 
     def is_done(self) -> bool:
         return self.coordinator.progress(sum(not engine.is_stopped for engine in self.engines)).is_done
@@ -208,7 +210,8 @@ def _check_end(path: Path, progress: Counts) -> None:
     assert counts.pending == 0
     assert counts.judged + counts.unjudged + counts.failed == counts.requested
     state = RunState.load(folder, manifest)  # raises if an attempt is there twice
-    assert state.traced.count + state.untraced.count == counts.requested
+    assert state.counts() == counts
+    assert not state.pending()
     assert len(committed_traces(path)) == counts.generated
     assert not folder.leftover_segments()
 
@@ -268,8 +271,7 @@ def _coordinator(num_problems: int = 1, max_tries: int = 3) -> Coordinator:
     keys = [Key(place, 0) for place in range(num_problems)]
     return Coordinator(
         fingerprint=FINGERPRINT,
-        prompts=[make_prompt(problem) for problem in problems],
-        references={problem.problem_id: problem.reference_hash for problem in problems},
+        state=RunState(FrozenProblems(problems_to_table((one, make_prompt(one)) for one in problems)), num_samples=1),
         dispatch=Dispatch(keys, max_deaths=3),
         base=Counts(requested=num_problems, pending=num_problems),
         base_outcomes=Counter(),
@@ -371,10 +373,12 @@ def test_a_verdict_of_a_worker_that_was_declared_dead_is_ignored() -> None:
     assert coordinator.progress(1).outcomes == {Outcome.WRONG_ANSWER: 1}
 
 
-def test_a_prompt_that_fills_the_context_fails_with_the_numbers_and_costs_no_lease() -> None:
+def test_a_prompt_that_fills_the_context_fails_with_the_numbers_and_takes_no_slot() -> None:
     coordinator = _coordinator(num_problems=2)
-    length = len(coordinator.prompts[0].token_ids)
-    coordinator.fail_too_long(length)
+    length = coordinator.state.problems.prompt_length(0)
+    coordinator.max_model_len = length
+    orders = coordinator.engine_report(_report())
+    assert (orders.leases, orders.stop) == ((), False)
     assert coordinator.engine_report(_report()).stop
     batch = coordinator.take_commit()
     assert [item.reason for item in batch.untraced] == ["prompt_too_long"] * 2

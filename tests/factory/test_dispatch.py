@@ -183,14 +183,14 @@ def test_attempts_of_a_dead_engine_come_back_first_and_in_their_order() -> None:
     assert dispatch.lease("b", 6) == keys
 
 
-def test_what_is_taken_out_has_ended_and_is_never_leased() -> None:
-    keys = [Key(place, index) for place in range(4) for index in range(2)]
-    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS)
-    assert dispatch.take_out(lambda key: key.problem == 2) == [Key(2, 0), Key(2, 1)]
-    leased = dispatch.lease("a", 100)
-    assert leased == [key for key in keys if key.problem != 2]
-    dispatch.finish("a", leased)
-    assert dispatch.is_done
+def test_what_was_in_flight_at_a_death_goes_first_and_what_was_refused_last() -> None:
+    keys = [Key(place, 0) for place in range(6)]
+    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
+    assert dispatch.lease("a", 2) == keys[:2]
+    assert dispatch.refuse("a", keys[0], FailReason.ENGINE_ERROR, "no") is None
+    assert dispatch.engine_died("a") == []
+    assert dispatch.num_queued == 6
+    assert dispatch.lease("b", 9) == [keys[1], *keys[2:], keys[0]]
 
 
 @pytest.mark.parametrize("max_deaths", [3, 4, 6])

@@ -12,19 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.committer import Committer
+from factory.state import JUDGED, RunState, unjudged_places
 from factory.store import (
     RunFolder,
     RunLock,
-    RunState,
     check_fingerprint,
     read_traces,
-    unjudged_places,
     write_atomically,
 )
 from schemas.errors import ConfigError, CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
@@ -100,7 +100,7 @@ def test_commits_in_any_order_with_doubles_hold_every_attempt_once(
         assert len(found) == len(first)
         assert {_key(trace): trace.text for trace in found} == first
         folder = RunFolder(path)
-        assert RunState.load(folder, folder.manifest()).counts(NUM_SAMPLES) == folder.manifest().counts
+        assert RunState.load(folder, folder.manifest()).counts() == folder.manifest().counts
 
 
 # Two committers
@@ -207,9 +207,9 @@ def _recover(path: Path, late: Trace, failure: Untraced) -> None:
     """Do what a new start does: claim the run, commit the leftover segments, judge what has no verdict, go on."""
     committer = Committer(path, verifiers="v1")
     folder = RunFolder(path)
-    state = RunState.load(folder, folder.manifest())
     committer.commit(segments=[segment.name for segment in folder.leftover_segments()])
-    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state.judged)]
+    state = RunState.load(folder, folder.manifest())
+    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state)]
     committer.commit(judged=_judged(read_traces(folder, places)))
     segment = write_segment(path / "journal", [late], engine_id="engine-0-e2-1", sequence=1)
     counts = committer.commit(segments=[segment], judged=_judged([late]), untraced=[failure])
@@ -289,7 +289,7 @@ def test_a_repaired_reference_voids_the_verdicts_of_its_problem_and_costs_no_tra
     folder = RunFolder(tmp_path)
     assert [problem for problem, _ in folder.problems(folder.manifest())] == [PROBLEMS[0], repaired, PROBLEMS[2]]
     state = RunState.load(folder, folder.manifest())
-    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state.judged)]
+    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state)]
     again = read_traces(folder, places)
     assert {trace.problem_id for trace in again} == {repaired.problem_id}
     counts = committer.commit(judged=[make_verdict(trace, repaired, Outcome.WRONG_ANSWER) for trace in again])
@@ -357,7 +357,9 @@ def test_a_damaged_shard_is_named(tmp_path: Path, kind: str, damage: str) -> Non
 def test_a_trace_that_is_wanted_from_a_missing_shard_names_it(tmp_path: Path) -> None:
     manifest = _finished(tmp_path).manifest
     folder = RunFolder(tmp_path)
-    places = [place for _, _, place in unjudged_places(folder, manifest, set())]
+    state = RunState.load(folder, manifest)
+    state.flags &= ~np.uint8(JUDGED)
+    places = [place for _, _, place in unjudged_places(folder, manifest, state)]
     (tmp_path / manifest.traces[0].name).unlink()
     with pytest.raises(CorruptRunError, match=manifest.traces[0].name):
         read_traces(folder, places)
@@ -390,6 +392,7 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
+from factory.state import JUDGED, RunState, unjudged_places
 from factory.store import RunLock
 with RunLock(Path(sys.argv[1])):
     print("ready", flush=True)
