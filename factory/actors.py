@@ -71,6 +71,8 @@ def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for name, scan in scans.items():
         coordinator.add_scan(name, scan)
+    for scan in scans.values():  # once all traces are known
+        coordinator.add_saved(scan)
     return coordinator
 
 
@@ -99,7 +101,9 @@ class CommitterActor:
 
     def commit(self, batch: CommitBatch) -> Counts:
         """Write one manifest; see ``Committer.commit``."""
-        return self._committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
+        return self._committer.commit(
+            segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced
+        )
 
 
 class CoordinatorActor:

@@ -142,11 +142,17 @@ class Committer:
         return changes
 
     def commit(
-        self, *, segments: Sequence[str] = (), judged: Iterable[JudgedTrace] = (), untraced: Iterable[Untraced] = ()
+        self,
+        *,
+        segments: Sequence[str] = (),
+        kept: Sequence[str] = (),
+        judged: Iterable[JudgedTrace] = (),
+        untraced: Iterable[Untraced] = (),
     ) -> Counts:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
-        Traces and endings that the run already holds are dropped. The segments are deleted afterwards.
+        Traces and endings that the run already holds are dropped. The segments are deleted afterwards, but for those
+        to be kept, which a later commit takes again.
 
         Raises:
             StoreError: If an earlier commit failed: what this object knows may then not be on disk.
@@ -161,7 +167,7 @@ class Committer:
         changes |= self._verdict_changes(number, list(judged), traces)
         if changes:
             self._write(note="committed", **changes)
-        for name in segments:
+        for name in set(segments) - set(kept):
             (self.folder.journal / name).unlink()
         self._is_broken = False
         return self.manifest.counts

@@ -396,6 +396,9 @@ class StoreConfig(Part):
     segment_s: float = Field(default=60, gt=0)  # a journal segment is closed after this time ...
     segment_mb: int = Field(default=64, ge=1)  # ... or this size, and compacted once it is judged
     commit_interval_s: float = Field(default=120, gt=0)  # between two manifests at least, while work goes on
+    # Longer attempts are journaled on the way, by as many tokens: the most that a dead engine costs each, beside those
+    # of fsync_interval_s. Null: not at all. For teachers that can go on from them: vllm, scripted.
+    partial_tokens: int | None = Field(default=4096, ge=1)
 
 
 class JobConfig(Part):
