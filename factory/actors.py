@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import ray
+from ray.exceptions import RayActorError
 
 import verifiers
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
-from factory.feeder import Feeder, Orders, Report, TraceStamp
-from factory.journal import SegmentScan, scan_segment, wait_for_writer
+from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
+from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.state import RunState, unjudged_places
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
+from schemas.errors import EngineDeadError
 from schemas.manifest import Counts
 from schemas.problem import Tests
 from schemas.trace import Trace
@@ -33,6 +36,7 @@ from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +53,23 @@ def engine_log(path: Path, engine_id: str) -> Path:
     return path / "logs" / f"{engine_id}.log"
 
 
-def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
-    """Return the coordinator of a run as its manifest and its journal have it; waits for writers of a killed start."""
+def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Holding] = {}) -> Coordinator:
+    """Return the coordinator of a run as its manifest and its journal have it; waits for writers of a killed start.
+
+    ``living`` are engines that outlived the coordinator before, and take no leases until this one is there: what they
+    hold is leased to them, and segments that they may still write stay open.
+    """
     folder = RunFolder(spec.path)
     manifest = folder.manifest()
     state = RunState.load(folder, manifest, with_prompts=True)
     base = state.counts()
-    scans = recover_segments(folder)
-    journaled = [key for scan in scans.values() for key in scanned_keys(state, scan)]
-    keys = state.pending(journaled) if generate else []
+    scans = recover_segments(folder, living)
+    journaled = {key for scan in scans.values() for key in scanned_keys(state, scan)}
+    held = {
+        engine_id: [key for key in holding.keys if key not in journaled and not state.has_ended(key)]
+        for engine_id, holding in living.items()
+    }
+    keys = state.pending(journaled.union(*held.values())) if generate else []
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
         state=state,
@@ -69,23 +81,35 @@ def load_coordinator(spec: RunSpec, *, generate: bool) -> Coordinator:
         max_tries=spec.job.verify.max_tries,
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
+    for engine_id, held_keys in held.items():
+        coordinator.dispatch.adopt(engine_id, held_keys)
     for name, scan in scans.items():
-        coordinator.add_scan(name, scan)
+        coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
     for scan in scans.values():  # once all traces are known
         coordinator.add_saved(scan)
     return coordinator
 
 
-def recover_segments(folder: RunFolder) -> dict[str, SegmentScan]:
-    """Return what a killed start left in the journal, by segment; a torn tail is what was never synced."""
+def recover_segments(folder: RunFolder, living: Mapping[str, Holding] = {}) -> dict[str, SegmentScan]:
+    """Return what a killed start left in the journal, by segment; a torn tail is what was never synced.
+
+    Engines that live are not waited for: of what they still write, there is what has been written by now.
+    """
     scans = {}
     for path in folder.leftover_segments():
         try:
-            wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
+            if split_name(path.name).engine_id not in living:
+                wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
             scans[path.name] = scan_segment(path)
         except FileNotFoundError:  # the former committer, not yet dead, finished with it
             continue
     return scans
+
+
+def _may_grow(name: str, living: Mapping[str, Holding]) -> bool:
+    """True if a living engine may add to a segment; its lock would not tell: a fresh one has it a moment late."""
+    engine_id, sequence = split_name(name)
+    return engine_id in living and sequence > living[engine_id].num_closed
 
 
 def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
@@ -94,13 +118,17 @@ def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
 
 
 class CommitterActor:
-    """The one writer of manifests."""
+    """The one writer of manifests. Claims the run at its first commit, so that a failure is that commit's."""
 
     def __init__(self, path: Path, verifiers_digest: str) -> None:
-        self._committer = Committer(path, verifiers=verifiers_digest)
+        self._path = path
+        self._verifiers = verifiers_digest
+        self._committer: Committer | None = None
 
     def commit(self, batch: CommitBatch) -> Counts:
         """Write one manifest; see ``Committer.commit``."""
+        if self._committer is None:
+            self._committer = Committer(self._path, verifiers=self._verifiers)
         return self._committer.commit(
             segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced
         )
@@ -109,9 +137,14 @@ class CommitterActor:
 class CoordinatorActor:
     """Carries messages between engines, verifiers, committer and the plain coordinator."""
 
-    def __init__(self, spec: RunSpec, generate: bool) -> None:
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
         self._folder = RunFolder(spec.path)
-        self._coordinator = load_coordinator(spec, generate=generate)
+        self._coordinator: Coordinator
+
+    async def load(self, generate: bool, living: Mapping[str, Holding]) -> None:
+        """Read the run; comes before anything else, and apart from the start so that its errors keep their names."""
+        self._coordinator = load_coordinator(self._spec, generate=generate, living=living)
 
     async def num_to_make(self) -> int:
         """Return how many attempts no engine has taken yet."""
@@ -175,6 +208,9 @@ class EngineActor:
             teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
         )
         self._info: EngineInfo | None = None
+        self._feeder: Feeder | None = None
+        self._coordinator: Any = None  # none while the last has died and the next is not known
+        self._lost_at = 0.0
 
     async def start(self) -> EngineInfo:
         """Load the teacher."""
@@ -184,17 +220,49 @@ class EngineActor:
     async def run(self, coordinator: Any) -> None:
         """Feed the engine until the coordinator says stop."""
         assert self._info is not None, "start() comes first"
-        feeder = Feeder(
+        self._coordinator = coordinator
+        self._feeder = Feeder(
             engine=self._engine,
             info=self._info,
             stamp=self._stamp,
             store=self._spec.job.store,
             journal=self._spec.path / "journal",
             oversubscribe=self._spec.job.schedule.oversubscribe,
-            pull=coordinator.pull.remote,
+            pull=self._pull,
         )
-        await feeder.run()
+        await self._feeder.run()
         await self._engine.close()
+
+    async def detach(self) -> Holding:
+        """Take no more leases of the coordinator that there was; return what the next one has to know."""
+        self._lose_coordinator()
+        return Holding((), 0) if self._feeder is None else self._feeder.holding()
+
+    async def attach(self, coordinator: Any) -> None:
+        """Report to this coordinator from now on."""
+        self._coordinator = coordinator
+
+    async def _pull(self, report: Report) -> Orders | None:
+        """Report to the coordinator there is; None if there is none, or another by the time that it answers.
+
+        Raises:
+            EngineDeadError: If the driver names no other within ``ORPHAN_S``.
+        """
+        coordinator = self._coordinator
+        if coordinator is None:
+            if time.monotonic() - self._lost_at > ORPHAN_S:
+                raise EngineDeadError(f"its coordinator died, and no other came in {ORPHAN_S:g} s")
+            return None
+        try:
+            orders: Orders = await coordinator.pull.remote(report)
+        except RayActorError:
+            if self._coordinator is coordinator:
+                self._lose_coordinator()
+            return None
+        return orders if self._coordinator is coordinator else None
+
+    def _lose_coordinator(self) -> None:
+        self._coordinator, self._lost_at = None, time.monotonic()
 
     def _redirect_output(self, log: Path) -> None:
         """Send this process's output, and that of all it starts, to the engine's own log."""
@@ -218,6 +286,7 @@ class VerifierActor:
         self._has_programs = any(isinstance(one.reference, Tests) for one in self._problems.values())
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
+        self._coordinator: Any = None
 
     async def run(self, coordinator: Any) -> None:
         """Judge until the actor is ended.
@@ -227,12 +296,37 @@ class VerifierActor:
         """
         watched = tuple(verifiers.canaries(programs=self._has_programs))
         await asyncio.to_thread(verifiers.check_canaries, subset=watched)
+        self._coordinator = self._coordinator or coordinator
         judged: list[JudgedTrace] = []
         while True:
-            batch = await coordinator.judge.remote(self._worker_id, judged, self._spec.job.verify.batch_size)
+            batch = await self._exchange(judged)
             judged = await asyncio.to_thread(self._judge, batch)
             if not batch:
                 await asyncio.sleep(IDLE_S)
+
+    async def attach(self, coordinator: Any) -> None:
+        """Report to this coordinator from now on."""
+        self._coordinator = coordinator
+
+    async def _exchange(self, judged: Sequence[JudgedTrace]) -> Sequence[JudgeItem]:
+        """Report, and return the next batch; where the coordinator has died, its successor has the traces judged again.
+
+        Raises:
+            RayActorError: If the driver names no successor within ``ORPHAN_S``.
+        """
+        coordinator = self._coordinator
+        try:
+            batch: Sequence[JudgeItem] = await coordinator.judge.remote(
+                self._worker_id, judged, self._spec.job.verify.batch_size
+            )
+            return batch
+        except RayActorError:
+            deadline = time.monotonic() + ORPHAN_S
+            while self._coordinator is coordinator:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(IDLE_S)
+            return []
 
     def _judge(self, batch: Sequence[JudgeItem]) -> list[JudgedTrace]:
         if not batch:

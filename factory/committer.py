@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,6 @@ from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Fl
 from factory.store import RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
     PROBLEMS,
-    TRACES,
     problems_to_table,
     quarantine_to_table,
     untraced_to_table,
@@ -40,6 +40,8 @@ from schemas.problem import Problem, Prompt, Quarantined
 from schemas.trace import Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
+SHARD_BYTES: Final = 64 << 20  # of segments that become one shard; more only where one segment has more
+VERDICT_ROWS: Final = 4_096  # that are turned into columns at a time
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
 _ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
 MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
@@ -152,7 +154,8 @@ class Committer:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
         Traces and endings that the run already holds are dropped. The segments are deleted afterwards, but for those
-        to be kept, which a later commit takes again.
+        to be kept, which a later commit takes again; those that are gone before were committed by a committer that
+        died before it could say so.
 
         Raises:
             StoreError: If an earlier commit failed: what this object knows may then not be on disk.
@@ -161,24 +164,30 @@ class Committer:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
         number = self.manifest.number + 1
-        nothing = TRACES.empty_table()
-        traces = pa.concat_tables([nothing, *(segment_table(self.folder.journal / name) for name in segments)])
-        changes = self._trace_changes(number, traces) | self._untraced_changes(number, list(untraced))
-        changes |= self._verdict_changes(number, list(judged), traces)
+        paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
+        known: dict[str, int] = {}  # number of the attempt by trace id
+        shards: list[Shard] = []
+        for group in _groups(paths):
+            traces = pa.concat_tables([segment_table(path) for path in group])
+            known |= zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True)
+            shards += self._trace_shards(number, traces)
+        changes: dict[str, Any] = {"traces": (*self.manifest.traces, *shards)} if shards else {}
+        changes |= self._untraced_changes(number, list(untraced))
+        changes |= self._verdict_changes(number, judged, known)
         if changes:
             self._write(note="committed", **changes)
-        for name in set(segments) - set(kept):
-            (self.folder.journal / name).unlink()
+        for path in paths:
+            if path.name not in kept:
+                path.unlink()
         self._is_broken = False
         return self.manifest.counts
 
-    def _trace_changes(self, number: int, traces: pa.Table) -> dict[str, Any]:
+    def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:
         fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
         if not fresh.num_rows:
-            return {}
+            return []
         assert pc.all(pc.equal(fresh["fingerprint"], self.manifest.fingerprint)).as_py(), "a segment of another run"
-        shard = self._write_shard("traces", number, fresh.sort_by("trace_id"))
-        return {"traces": (*self.manifest.traces, shard)}
+        return [self._write_shard("traces", number, fresh.sort_by("trace_id"))]
 
     def _untraced_changes(self, number: int, untraced: Sequence[Untraced]) -> dict[str, Any]:
         flags = np.array([_ENDINGS[item.ending] for item in untraced], np.uint8)
@@ -199,10 +208,7 @@ class Committer:
     def _numbers(self, rows: pa.Table) -> Places:
         return self.state.numbers(rows["problem_id"], rows["sample_index"].to_numpy())
 
-    def _verdict_changes(self, number: int, judged: Sequence[JudgedTrace], traces: pa.Table) -> dict[str, Any]:
-        if not judged:
-            return {}
-        known = dict(zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True))
+    def _verdict_changes(self, number: int, judged: Iterable[JudgedTrace], known: Mapping[str, int]) -> dict[str, Any]:
         fresh: dict[str, JudgedTrace] = {}
         for item in judged:
             attempt = known.get(item.trace_id)
@@ -214,7 +220,10 @@ class Committer:
         if not fresh:
             return {}
         (self.folder.path / "verdicts" / self.verifiers).mkdir(exist_ok=True)
-        shard = self._write_shard("verdicts", number, verdicts_to_table(fresh.values()).sort_by("trace_id"))
+        items = iter(fresh.values())
+        chunks = iter(lambda: list(islice(items, VERDICT_ROWS)), [])  # rows of Python values are large
+        table = pa.concat_tables([verdicts_to_table(chunk) for chunk in chunks])
+        shard = self._write_shard("verdicts", number, table.sort_by("trace_id"))
         shards = (*self.manifest.verdicts.get(self.verifiers, ()), shard)
         return {"verdicts": {**self.manifest.verdicts, self.verifiers: shards}}
 
@@ -267,3 +276,17 @@ class Committer:
         finally:
             temporary.unlink()
         sync_folder(path.parent)
+
+
+def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the segments in groups, each of which becomes one shard: one at a time is held in memory."""
+    group: list[Path] = []
+    size = 0
+    for path in segments:
+        if group and size + path.stat().st_size > SHARD_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += path.stat().st_size
+    if group:
+        yield group

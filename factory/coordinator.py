@@ -63,6 +63,7 @@ class CommitBatch:
     kept: tuple[str, ...] = ()  # those of them that are still needed; they come again
     judged: tuple[JudgedTrace, ...] = ()
     untraced: tuple[Untraced, ...] = ()
+    is_last: bool = True  # nothing more could be committed now: the next may wait its time
 
     @property
     def is_empty(self) -> bool:
@@ -121,12 +122,13 @@ class Coordinator:
         self._backlog = (self._judge_item(*place) for place in places)
         self._refill()
 
-    def add_scan(self, name: str, scan: SegmentScan) -> list[Key]:
-        """Take over a segment whose writer is dead; return the keys of the attempts in it.
+    def add_scan(self, name: str, scan: SegmentScan, *, is_closed: bool = True) -> list[Key]:
+        """Take over what a segment holds; return the keys of the attempts in it.
 
-        Traces that a manifest already holds are left out: the segment outlived its own commit.
+        Traces that a manifest already holds are left out: the segment outlived its own commit. A segment whose writer
+        lives is not closed: the rest of it comes with the writer's reports.
         """
-        self._segments.setdefault(name, Segment()).is_closed = True
+        self._segments.setdefault(name, Segment()).is_closed |= is_closed
         keys = scanned_keys(self.state, scan)
         for key, (position, trace) in zip(keys, scan.traces, strict=True):
             self._add_trace(key, position, trace.num_completion_tokens)
@@ -164,7 +166,7 @@ class Coordinator:
             failure = self.dispatch.refuse(report.engine_id, *refused)
             if failure is not None:
                 self._fail(failure)
-        for name in report.closed:
+        for name in set(report.closed) - self._handed_over:  # what a former coordinator knew is reported again
             self._segments.setdefault(name, Segment()).is_closed = True
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
@@ -241,6 +243,7 @@ class Coordinator:
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
         ready = [name for name, segment in self._segments.items() if self._is_ready(name, segment)]
+        is_last = len(ready) <= MAX_SEGMENTS_PER_COMMIT
         ready = ready[:MAX_SEGMENTS_PER_COMMIT]
         self._handed_over.update(ready)
         kept = tuple(name for name in ready if self._saved.needs(name))
@@ -248,7 +251,13 @@ class Coordinator:
         self._segments |= {name: Segment(is_closed=True, is_kept=True) for name in kept}
         older, self._older = self._older, []
         untraced, self._untraced = self._untraced, []
-        return CommitBatch(segments=tuple(ready), kept=kept, judged=(*judged, *older), untraced=tuple(untraced))
+        return CommitBatch(
+            segments=tuple(ready),
+            kept=kept,
+            judged=(*judged, *older),
+            untraced=tuple(untraced),
+            is_last=is_last,
+        )
 
     def _is_ready(self, name: str, segment: Segment) -> bool:
         return segment.is_closed and not segment.waiting and not (segment.is_kept and self._saved.needs(name))

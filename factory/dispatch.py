@@ -130,6 +130,11 @@ class Dispatch:
         engine.leased.update(keys)
         return keys
 
+    def adopt(self, engine_id: str, keys: Sequence[Key]) -> None:
+        """Take note of attempts, beside those that were queued, that an engine holds from an earlier start of this."""
+        self._engines.setdefault(engine_id, EngineState()).leased.update(keys)
+        self.num_total += len(keys)
+
     def _pop(self) -> Key | None:
         """Return the next attempt that is no suspect."""
         if self._back:

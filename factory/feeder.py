@@ -93,6 +93,13 @@ class Orders:
     stop: bool = False
 
 
+class Holding(NamedTuple):
+    """What an engine that outlives its coordinator has to tell the next one."""
+
+    keys: tuple[Key, ...]  # leased, and not yet reported as ended to anybody who took note
+    num_closed: int  # its first segments, which get no more frames; later ones may
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStamp:
     """What all traces of one engine have in common."""
@@ -133,7 +140,8 @@ class Feeder:
     store: StoreConfig
     journal: Path
     oversubscribe: float
-    pull: Callable[[Report], Awaitable[Orders]]
+    pull: Callable[[Report], Awaitable[Orders | None]]  # None: nobody took the report, which is then made again
+    _held: set[Key] = field(default_factory=set)  # leased, not yet reported as ended
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
@@ -146,6 +154,7 @@ class Feeder:
     _writer: SegmentWriter | None = None
     _opened_at: float = 0.0
     _sequence: int = 0
+    _num_closed: int = 0
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -167,15 +176,20 @@ class Feeder:
         """
         flusher = asyncio.create_task(self._flush_regularly())
         try:
-            while not (await self._pull()).stop:
+            while (orders := await self._pull()) is None or not orders.stop:
                 await self._wait(flusher)
             await self._evacuate()
         finally:
             await self._end(flusher)
-        await self._pull()
+        while await self._pull() is None:
+            await asyncio.sleep(TICK_S)
 
-    async def _pull(self) -> Orders:
-        """Report and take new leases."""
+    def holding(self) -> Holding:
+        """Return what the next coordinator has to know of this engine."""
+        return Holding(tuple(self._held), self._num_closed)
+
+    async def _pull(self) -> Orders | None:
+        """Report and take new leases; None if the report reached nobody."""
         finished, self._synced = self._synced, []
         saved, self._saved = self._saved, []
         refused, self._refused = self._refused, []
@@ -192,7 +206,14 @@ class Feeder:
                 closed=tuple(closed),
             )
         )
+        if orders is None:
+            self._synced[:0], self._saved[:0] = finished, saved
+            self._refused[:0], self._closed[:0] = refused, closed
+            return None
+        self._held.difference_update(item.key for item in finished)
+        self._held.difference_update(item.key for item in refused)
         for lease in orders.leases:
+            self._held.add(lease.key)
             self._tasks.add(asyncio.create_task(self._attempt(lease)))
         return orders
 
@@ -358,6 +379,7 @@ class Feeder:
             self._synced += appended
             self._saved += pieces
             self._closed.append(writer.name)
+            self._num_closed += 1
 
     async def _evacuate(self) -> None:
         """Give up what is in flight, with its tokens so far in the journal."""
@@ -379,3 +401,4 @@ class Feeder:
         self._stopping.set()
         await flusher
         await self._close_writer()
+        self._held &= {item.key for item in self._synced} | {item.key for item in self._refused}

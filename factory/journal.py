@@ -190,6 +190,19 @@ class SegmentWriter:
             self._file.close()
 
 
+class SegmentName(NamedTuple):
+    """What a segment's name says: who writes it, and the how-manieth of that writer it is, from 1."""
+
+    engine_id: str
+    sequence: int
+
+
+def split_name(name: str) -> SegmentName:
+    """Return what a segment's name says."""
+    engine_id, _, sequence = name.removesuffix(SEGMENT_SUFFIX).rpartition("-")
+    return SegmentName(engine_id, int(sequence))
+
+
 class SegmentScan(NamedTuple):
     """What a segment holds: positions of its good frames, and the bytes behind the last one (a torn tail)."""
 

@@ -208,6 +208,10 @@ class RunState:
         """Return the number of one attempt."""
         return key.problem * self.num_samples + key.sample_index
 
+    def has_ended(self, key: Key) -> bool:
+        """Return whether an attempt has a trace, or ended without one."""
+        return bool(self.flags[self.number(key)] & ENDED)
+
     def find(self, fingerprint: str, trace_id: str, problem_id: str) -> int:
         """Return the number of the attempt that has this id.
 

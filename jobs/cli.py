@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -189,7 +190,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     from jobs.driver import verify_run
 
     with show.LiveProgress() as live:
-        verify_run(run_path, address=address, watch=live.update)
+        verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         build_tables(run_path)
     _finish(run_path, as_json=as_json)
@@ -431,6 +432,46 @@ def bench_code(
     )
     if hostile is not None:
         show.hostile(body["tier"], body["hostile programs"], body["hostile"], body["left"])
+
+
+@bench.command("scale", epilog="Example: factory bench scale --attempts 10000 --attempts 100000")
+def bench_scale(
+    attempts: Annotated[
+        list[int], typer.Option(min=1_000, metavar="N", help="Attempts of a run; give it again for another run.")
+    ] = [10_000, 100_000, 1_000_000],  # noqa: B006 typer's way to say several
+    engines: Annotated[int, typer.Option(min=4, help="Simulated engines.")] = 1_000,
+    in_flight: Annotated[int, typer.Option(min=1, help="Attempts that each engine has in flight.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Measure coordinator, journal and committer under many simulated engines: rate, CPU, memory, disk."""
+    from jobs.bench import scale as measured
+
+    rows = []
+    for number in attempts:
+        with tempfile.TemporaryDirectory(prefix="factory-scale-") as folder, show.counting("attempts", number) as done:
+            rows.append(measured.measure(Path(folder), number, engines, in_flight, done))
+    if as_json:
+        show.json_line({"runs": rows})
+    else:
+        show.figures("coordinator, journal and committer; engines and verifiers are simulated", rows)
+
+
+@bench.command("resume", epilog="Example: factory bench resume --traces 100000")
+def bench_resume(
+    traces: Annotated[int, typer.Option(min=1_000, metavar="N", help="Committed traces of the run.")] = 1_000_000,
+    repeat: Annotated[int, typer.Option(min=1, help="Starts that are measured.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how long a run with many committed traces needs until it leases again; makes such a run first."""
+    from jobs.bench import resume as measured
+
+    with tempfile.TemporaryDirectory(prefix="factory-resume-") as folder, show.counting("traces", traces) as done:
+        rate = measured.make_run(Path(folder), traces, done)
+        starts = [measured.measure(Path(folder)) for _ in range(repeat)]
+    if as_json:
+        show.json_line({"traces": traces, "committed per second": rate, "starts": starts})
+    else:
+        show.figures(f"seconds until the first lease, {traces:,} committed traces ({rate:,.0f}/s)", starts)
 
 
 def _selection_of(path: Path) -> str:

@@ -7,6 +7,7 @@ to restart and when to give up; how attempts are leased and judged is the coordi
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -19,13 +20,13 @@ from typing import Any, Final
 
 import ray
 import yaml
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 import verifiers
 from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
 from factory.committer import Committer, FrozenJob
-from factory.coordinator import Progress
-from factory.feeder import TraceStamp
+from factory.coordinator import CommitBatch, Progress
+from factory.feeder import Holding, TraceStamp
 from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
@@ -49,13 +50,18 @@ LOG_TAIL_LINES: Final = 12  # of an engine's log, shown when it is given up
 LOG_ERROR_LINES: Final = 6  # distinct lines of it that name an error, from the first
 ERROR_LINE: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .*")
 PROBE_S: Final = 5.0  # to connect to a cluster's address
+DETACH_S: Final = 30.0  # that an engine gets to say what it holds when the coordinator has died; guess
+MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progress of the run between; guess
+FIRST_PAUSE_S: Final = 1.0  # before an engine that died twice in a row is started again; doubled at each further death
+MAX_PAUSE_S: Final = 60.0
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
 
 Watch = Callable[[Progress, str], None]
+Warn = Callable[[str], None]
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Callable[[str], None]) -> None:
+def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Do or resume a run up to its last verdict; a run that has it already starts nothing.
 
     ``watch`` is called a few times a second; ``warn`` with what the user should know, though the run goes on.
@@ -69,10 +75,10 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
         check_backend(plan.teacher.engine)
     with RunLock(path):
         freeze(plan, path, warn)
-        _supervise(RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint), plan, address, watch)
+        _supervise(RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint), plan, address, watch, warn)
 
 
-def verify_run(path: Path, *, address: str | None, watch: Watch) -> None:
+def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Judge the stored traces that the verifiers of today have not judged.
 
     Raises:
@@ -85,18 +91,18 @@ def verify_run(path: Path, *, address: str | None, watch: Watch) -> None:
     with RunLock(path):
         Committer(path, verifiers=_digest(job))
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
-        _supervise(spec, None, address, watch)
+        _supervise(spec, None, address, watch, warn)
 
 
-def _supervise(spec: RunSpec, plan: Plan | None, address: str | None, watch: Watch) -> None:
+def _supervise(spec: RunSpec, plan: Plan | None, address: str | None, watch: Watch, warn: Warn) -> None:
     """Start the roles, unless nothing is left to do: the committer has just counted."""
     folder = RunFolder(spec.path)
     if folder.manifest().counts.pending or folder.leftover_segments():
-        with _ray(address):
-            _Supervisor(spec, plan, watch).supervise()
+        with local_ray(address):
+            _Supervisor(spec, plan, watch, warn).supervise()
 
 
-def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
+def freeze(plan: Plan, path: Path, warn: Warn) -> None:
     """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
@@ -131,13 +137,20 @@ def freeze(plan: Plan, path: Path, warn: Callable[[str], None]) -> None:
                     warn(line)
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
-    Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
+    if manifest is None or pairs or quarantined or not _is_of(manifest, job, plan.job):
+        Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
     _write_run_yaml(_run_yaml(plan), path)
 
 
 def _digest(job: JobConfig) -> str:
     """Return the name of the verdicts that the verifiers of today give with the job's settings."""
     return verifiers.versions_digest(job.verify.readability.settings())
+
+
+def _is_of(manifest: Manifest, job: FrozenJob, config: JobConfig) -> bool:
+    """Return whether the manifest says all that the job says, so that none has to be written first."""
+    wanted = (job.config, job.sources_state, job.num_samples, _digest(config))
+    return wanted == (manifest.config, manifest.sources_state, manifest.num_samples, manifest.verifiers)
 
 
 def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:
@@ -193,7 +206,7 @@ def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def local_ray(address: str | None = None) -> Iterator[None]:
     """Connect to a cluster, or start a local one that ends with this process."""
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -252,35 +265,56 @@ class _Engine:
     progress_at: float = field(default_factory=time.monotonic)
 
 
+@dataclass(slots=True)
+class _Deaths:
+    """How often a role died in a row, without progress of the run between."""
+
+    in_a_row: int = 0
+    progress: int = -1  # at the last of them
+
+    def add(self, progress: int) -> int:
+        """Count a death at this progress, whatever measures it; return how many there were in a row."""
+        self.in_a_row = 1 if progress > self.progress else self.in_a_row + 1
+        self.progress = progress
+        return self.in_a_row
+
+
 class _Supervisor:
     """Starts and watches the actors of one start of a run."""
 
-    def __init__(self, spec: RunSpec, plan: Plan | None, watch: Watch) -> None:
-        """Start the coordinator and the committer; without a plan nothing is generated."""
+    def __init__(self, spec: RunSpec, plan: Plan | None, watch: Watch, warn: Warn) -> None:
+        """Start nothing yet; without a plan nothing is generated."""
         self._spec = spec
         self._plan = plan
         self._job = spec.job
         self._num_gpus = 0 if plan is None else gpus_of_teacher(plan.teacher)
         self._path = path = spec.path
         self._watch = watch
+        self._warn = warn
         self._epoch = RunFolder(path).manifest().epoch
-        self._committer = spawn(CommitterActor, path, _digest(spec.job))
-        self._coordinator = spawn(CoordinatorActor, spec, plan is not None)
+        self._committer: Any = None
+        self._coordinator: Any = None
         self._engines: dict[int, _Engine] = {}
+        self._pausing: dict[int, tuple[float, int]] = {}  # slot -> (when it is started again, deaths in a row)
         self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
         self._num_verifiers = 0
         self._incarnations = 0
-        self._verifier_deaths = 0  # in a row, without a verdict between
-        self._judged_at_death = -1
+        self._verifier_deaths, self._coordinator_deaths, self._committer_deaths = _Deaths(), _Deaths(), _Deaths()
+        self._num_seen = 0  # traces, verdicts and failures, when the coordinator last said
         self._info: EngineInfo | None = None
         self._commit: Any = None
+        self._batch: CommitBatch | None = None  # what is being committed, until it is: the committer may die
+        self._num_commits = 0
+        self._is_draining = False
         self._committed_at = time.monotonic()
         self._note = "starting"
 
     def supervise(self) -> None:
         """Run until every attempt is judged and committed."""
         try:
-            if self._get(self._coordinator.num_to_make.remote()):
+            self._start_committer()
+            self._start_coordinator()
+            if self._ask("num_to_make"):
                 for slot in range(self._job.teacher.num_engines):
                     self._start_engine(slot, restarts=0)
             for _ in range(self._job.verify.num_workers):
@@ -300,7 +334,9 @@ class _Supervisor:
             raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
 
     def _progress(self) -> Progress:
-        progress: Progress = self._get(self._coordinator.progress.remote(len(self._engines)))
+        progress: Progress = self._ask("progress", len(self._engines))
+        counts = progress.counts
+        self._num_seen = counts.generated + counts.judged + counts.unjudged + counts.failed
         self._watch(progress, self._note)
         return progress
 
@@ -315,10 +351,71 @@ class _Supervisor:
                 engine = next(engine for engine in self._engines.values() if engine.ref == ref)
                 self._engine_moved(engine)
         self._kill_stalled()
+        self._end_pauses()
         interval_s = self._job.store.commit_interval_s
         if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
             self._start_commit()
-        self._reap_commit()
+        self._reap_commit(timeout_s=0)
+
+    # The coordinator
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Return what the coordinator answers; where it has died, start another one and ask that."""
+        while True:
+            try:
+                return ray.get(getattr(self._coordinator, method).remote(*arguments))
+            except RayActorError as error:
+                self._count_coordinator_death(self._coordinator, error)
+                self._warn("the coordinator died, another takes over")
+                self._start_coordinator()
+
+    def _start_coordinator(self) -> None:
+        """Have a new coordinator read the run; engines that live go on meanwhile with what they hold."""
+        while True:
+            self._finish_commit()  # what it writes and deletes is read below
+            coordinator = spawn(CoordinatorActor, self._spec)
+            try:
+                ray.get(coordinator.load.remote(self._plan is not None, self._detach_engines()))
+                if self._info is not None and self._info.max_model_len is not None:
+                    ray.get(coordinator.context_known.remote(self._info.max_model_len))
+                if self._is_draining:
+                    ray.get(coordinator.drain.remote())
+                break
+            except RayActorError as error:
+                self._count_coordinator_death(coordinator, error)
+        self._coordinator = coordinator
+        verifier_actors = [actor for _, actor in self._verifiers.values()]
+        for actor in [*(engine.actor for engine in self._engines.values()), *verifier_actors]:
+            actor.attach.remote(self._coordinator)
+
+    def _count_coordinator_death(self, coordinator: Any, error: RayActorError) -> None:
+        """Make sure that it is dead; it may only be out of reach.
+
+        Raises:
+            FactoryError: If it was one death too many.
+        """
+        ray.kill(coordinator)
+        deaths = self._coordinator_deaths.add(self._num_seen)
+        if deaths > MAX_DEATHS:
+            raise FactoryError(
+                f"the coordinator died {deaths} times without progress between: {_first_line(error)}\n"
+                f"all finished attempts are safe in {self._path}"
+            ) from error
+
+    def _detach_engines(self) -> dict[str, Holding]:
+        """Return what each running engine holds; one that does not answer is killed, and its death seen to later."""
+        refs = {
+            engine.engine_id: engine.actor.detach.remote() for engine in self._engines.values() if engine.is_running
+        }
+        ray.wait(list(refs.values()), num_returns=len(refs), timeout=DETACH_S) if refs else None
+        holdings = {}
+        for engine in self._engines.values():
+            try:
+                if engine.is_running:
+                    holdings[engine.engine_id] = ray.get(refs[engine.engine_id], timeout=0)
+            except (RayActorError, GetTimeoutError):
+                ray.kill(engine.actor)
+        return holdings
 
     # Engines
 
@@ -361,7 +458,7 @@ class _Supervisor:
                 return
             self._info = result
             if result.max_model_len is not None:
-                self._get(self._coordinator.context_known.remote(result.max_model_len))
+                self._ask("context_known", result.max_model_len)
             engine.is_running = True
             engine.progress_at = time.monotonic()
             engine.ref = engine.actor.run.remote(self._coordinator)
@@ -370,12 +467,14 @@ class _Supervisor:
     def _engine_died(self, engine: _Engine, why: str) -> None:
         """Take back its leases, read its journal, start the next incarnation; give up after too many in a row.
 
+        Where it was not the first death in a row, the next incarnation waits, longer each time.
+
         Raises:
             TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
         """
         ray.kill(engine.actor)
-        finished = self._get(self._coordinator.engine_died.remote(engine.engine_id))
-        if not self._get(self._coordinator.num_to_make.remote()):
+        finished = self._ask("engine_died", engine.engine_id)
+        if not self._ask("num_to_make"):
             del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
             return
         restarts = 1 if finished else engine.restarts + 1
@@ -385,8 +484,23 @@ class _Supervisor:
                 f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}\n"
                 f"{self._log_tail(engine)}"
             )
-        self._start_engine(engine.slot, restarts=restarts)
-        self._note = f"engine {engine.slot} died ({why[:80]}), restarted"
+        if restarts == 1:
+            self._start_engine(engine.slot, restarts=restarts)
+            self._warn(f"engine {engine.slot} died ({why[:80]}), restarted")
+            return
+        del self._engines[engine.slot]
+        pause_s = min(FIRST_PAUSE_S * 2 ** (restarts - 2), MAX_PAUSE_S)
+        self._pausing[engine.slot] = (time.monotonic() + pause_s, restarts)
+        self._note = f"engine {engine.slot} died {restarts} times in a row ({why[:80]}), next try in {pause_s:g} s"
+        self._warn(self._note)
+
+    def _end_pauses(self) -> None:
+        """Start the engines whose pause is over, if anything is left for them."""
+        for slot, (at, restarts) in list(self._pausing.items()):
+            if time.monotonic() >= at:
+                del self._pausing[slot]
+                if self._ask("num_to_make"):
+                    self._start_engine(slot, restarts=restarts)
 
     def _log_tail(self, engine: _Engine) -> str:
         """Return the errors in an engine's log, and its last lines: the root cause often lies far above the end."""
@@ -403,7 +517,7 @@ class _Supervisor:
 
     def _kill_stalled(self) -> None:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
-        tokens = self._get(self._coordinator.engine_tokens.remote())
+        tokens = self._ask("engine_tokens")
         now = time.monotonic()
         for engine in list(self._engines.values()):
             seen, has_leases = tokens.get(engine.engine_id, (-1, False))
@@ -432,68 +546,88 @@ class _Supervisor:
         number, _ = self._verifiers.pop(ref)
         try:
             ray.get(ref)
-        except RayTaskError as error:
+        except RayTaskError as error:  # also one that waited in vain for another coordinator
             raise VerifierError(f"verifier {number} failed: {_cause(error)}") from error
         except RayActorError as error:
-            self._get(self._coordinator.verifier_died.remote(f"verifier-{number}"))
+            self._ask("verifier_died", f"verifier-{number}")
             counts = self._progress().counts
-            judged = counts.judged + counts.unjudged
-            self._verifier_deaths = 1 if judged > self._judged_at_death else self._verifier_deaths + 1
-            self._judged_at_death = judged
-            if self._verifier_deaths > self._job.verify.max_tries:
+            deaths = self._verifier_deaths.add(counts.judged + counts.unjudged)
+            if deaths > self._job.verify.max_tries:
                 raise VerifierError(
-                    f"verifiers died {self._verifier_deaths} times without a verdict between: {_first_line(error)}"
+                    f"verifiers died {deaths} times without a verdict between: {_first_line(error)}"
                 ) from error
             self._start_verifier()
 
     # Commits
 
+    def _start_committer(self) -> None:
+        self._committer = spawn(CommitterActor, self._path, _digest(self._job))
+
     def _start_commit(self) -> bool:
         """Hand what may be committed to the committer; False if there is nothing."""
         self._committed_at = time.monotonic()
-        batch = self._get(self._coordinator.take_commit.remote())
+        batch: CommitBatch = self._ask("take_commit")
         if batch.is_empty:
             return False
+        self._batch = batch
         self._commit = self._committer.commit.remote(batch)
+        if not batch.is_last:
+            self._committed_at = -math.inf  # the next follows at once
         return True
 
-    def _reap_commit(self) -> None:
-        """Take note of a commit that has ended.
+    def _reap_commit(self, *, timeout_s: float | None) -> None:
+        """Take note of a commit that has ended; where the committer died at it, have another one do it again.
 
         Raises:
-            StoreError: If it failed.
+            StoreError: If it failed, or committers die again and again.
         """
-        if self._commit is not None and ray.wait([self._commit], timeout=0)[0]:
-            self._wait_commit()
-
-    def _wait_commit(self) -> None:
-        commit, self._commit = self._commit, None
+        if self._commit is None or not ray.wait([self._commit], timeout=timeout_s)[0]:
+            return
         try:
-            ray.get(commit)
+            ray.get(self._commit)
         except RayTaskError as error:
+            self._commit = self._batch = None
             raise StoreError(
                 f"{self._path}: the commit failed: {_cause(error)}; nothing is lost, run again once this is mended"
             ) from error
+        except RayActorError as error:
+            ray.kill(self._committer)
+            deaths = self._committer_deaths.add(self._num_commits)
+            if deaths > MAX_DEATHS:
+                raise StoreError(
+                    f"{self._path}: committers died {deaths} times at one commit: {_first_line(error)}; "
+                    "nothing is lost, run the same command again"
+                ) from error
+            self._warn("the committer died, another takes over")
+            self._start_committer()
+            self._commit = self._committer.commit.remote(self._batch)
+        else:
+            self._commit = self._batch = None
+            self._num_commits += 1
+
+    def _finish_commit(self) -> None:
+        """Wait for the commit that goes on, if one does."""
+        while self._commit is not None:
+            self._reap_commit(timeout_s=None)
 
     def _commit_all(self) -> bool:
         """Commit until nothing is left."""
         while True:
-            if self._commit is not None:
-                self._wait_commit()
+            self._finish_commit()
             if not self._start_commit():
                 return True
 
     def _drain(self) -> None:
         """Let the engines flush, commit what is judged; what is not is judged by the next start."""
         self._note = "stopping"
-        self._get(self._coordinator.drain.remote())
+        self._is_draining = True
+        if self._coordinator is None:  # not even loaded
+            return
+        self._ask("drain")
         refs = [engine.ref for engine in self._engines.values() if engine.is_running]
         if refs:
             ray.wait(refs, timeout=DRAIN_S, num_returns=len(refs))
         self._commit_all()
-
-    def _get(self, ref: Any) -> Any:
-        return ray.get(ref)
 
 
 def _cause(error: BaseException) -> BaseException:

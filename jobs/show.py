@@ -90,7 +90,7 @@ class LiveProgress:
         while now - self._history[0][0] > RATE_WINDOW_S:
             self._history.popleft()
         then, tokens, ended_then = self._history[0]
-        rate = (progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0
+        rate = max(0, progress.num_tokens_out - tokens) / (now - then) if now > then else 0.0  # a new count may begin
         speed = (ended - ended_then) / (now - then) if now > then else 0.0
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
         correct = progress.outcomes.get(Outcome.CORRECT, 0)
@@ -409,6 +409,13 @@ def hostile(tier: str, num_rows: int, found: Mapping[str, Sequence[str]], left: 
         _line(f"  {name}: {'; '.join(said)}")
     if left:
         out.print(_table("after the endurance run", [left]))
+
+
+def figures(title: str, columns: Sequence[Mapping[str, Any]]) -> None:
+    """Print measurements side by side, a figure in each row."""
+    out.print(
+        _table(title, [{"": name, **{f"#{n}": one[name] for n, one in enumerate(columns, 1)}} for name in columns[0]])
+    )
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

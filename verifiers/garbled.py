@@ -23,6 +23,8 @@ MOJIBAKE: Final = re.compile(
     r"[ÂÃ][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc]|â€[\u0080-\u00bf\u2013-\u203a\u0153\u2122œž™¦¢]?|"
     r"[Ðà-ïåæçèé][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|[ÐÑ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
 )
+# The first two letters of each of the above, as one pattern that goes from letter to letter.
+MOJIBAKE_PAIR: Final = re.compile(r"[ÂÃÐÑà-ï][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc\u2122]")
 RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
 READ_AS_GBK: Final = re.compile(r"锟斤拷|烫烫|屯屯|[銆锛鐨鍦杩涓]{2}")  # UTF-8 or nothing, read as GBK
@@ -32,6 +34,7 @@ MIN_DECODED: Final = 4  # letters that a run of Han letters, as GBK, is as UTF-8
 READ_AS_1251: Final = re.compile(
     r"(?:[РСЃЌвЏ][\u00a0-\u00bf\u0402-\u040f\u0451-\u045f\u0490\u0491\u2013-\u203a\u20ac\u2116\u2122]\s?){3,}"
 )
+READ_AS_1251_PAIR: Final = re.compile(READ_AS_1251.pattern.removeprefix("(?:").removesuffix(r"\s?){3,}"))
 ESCAPES: Final = re.compile(r"(?:\\u[0-9a-fA-F]{4}\s?){6,}")
 # Words that nobody can say: five consonants in a row, or four letters without a vowel.
 UNSAYABLE: Final = re.compile(rb"c{5,}|(?<![cvx])c{4}(?![cvx])")  # in sounds: c consonant, v vowel, x other
@@ -94,6 +97,7 @@ MAX_TIES: Final = 0.16  # share of the words that tie: half of what prose has at
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
+MIXED_PAIRS: Final = (b"au", b"Au", b"ua", b"uA")  # in classes, where a word may mix
 MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
 SYMBOLS: Final = re.compile(r"[^\w\s](?: ?[^\w\s]){20,}")
 SIGNS: Final = b"s" * 21
@@ -115,6 +119,7 @@ SCRIPTS: Final = tuple(
         r"[\u0530-\u058f]{2}",
     )
 )
+LATIN_SCRIPT: Final = SCRIPTS[0]
 SALAD_LINE: Final = re.compile(r"[^\n]+(?:\n[^\n]{1,80}(?![^\n]))?")  # with a short one below it
 MIN_SALAD_SCRIPTS: Final = 4  # in one window: no text of one problem has so many (guess)
 ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
@@ -156,9 +161,9 @@ TIES: Final = frozenset(
     ]
 )
 CYRILLIC: Final = re.compile(r"[\u0400-\u04ff]")
+CYRILLIC_LINE: Final = re.compile(r"[\u0400-\u04ff][^\n]*")  # from its first letter on
 LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for pattern in SCRIPTS)
 COUNTED: Final = (  # what must occur, the pattern, how many are one too many
-    (re.compile(r"[ÂÃâÐÑàïåæçèé]"), MOJIBAKE, 4),
     (re.compile(r"[ĠĊ▁]"), RAW_TOKENS, 5),
     (re.compile(r"[锟烫屯銆锛鐨鍦杩涓]"), READ_AS_GBK, 2),
     (re.compile(STACKED.pattern.removesuffix("{3,}")), STACKED, 2),
@@ -167,6 +172,7 @@ COUNTED: Final = (  # what must occur, the pattern, how many are one too many
 )
 
 
+MOJIBAKE_FIRST: Final = re.compile(r"[ÂÃâÐÑàïåæçèé]")
 READ_AS_GBK_MARKS: Final = re.compile(r"[銆锛鐨鍦杩涓鎶姹鏁鍙鏄鎴绗鍏璁鏈]")
 
 
@@ -195,16 +201,21 @@ def _candidates(view: View) -> Iterator[Finding | None]:
         return
     yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
     odd = "".join(view.letters)
+    if MOJIBAKE_FIRST.search(odd) and MOJIBAKE_PAIR.search(text):
+        yield _too_many(text, MOJIBAKE, 4)
     for needed, pattern, least in COUNTED:
         if needed.search(odd):
             yield _too_many(text, pattern, least)
     if READ_AS_GBK_MARKS.search(odd):
         yield _read_as_gbk(view)
     if max(view.letters) >= "\u0400" and CYRILLIC.search(odd):
-        yield _mixed_words(view)
-        yield _too_many(text, READ_AS_1251, 1)
-    if sum(pattern.search(odd) is not None for pattern in LETTERS) + 1 >= MIN_SALAD_SCRIPTS:
-        yield _salad(view)
+        if any(map(view.classes.__contains__, MIXED_PAIRS)):
+            yield _mixed_words(view)
+        if READ_AS_1251_PAIR.search(text):
+            yield _too_many(text, READ_AS_1251, 1)
+    found = [script for script, letter in zip(SCRIPTS, LETTERS, strict=True) if letter.search(odd)]
+    if len(found) + 1 >= MIN_SALAD_SCRIPTS:
+        yield _salad(view, {LATIN_SCRIPT, *found})
 
 
 def _too_many(text: str, pattern: re.Pattern[str], least: float) -> Finding | None:
@@ -220,7 +231,8 @@ def _too_many(text: str, pattern: re.Pattern[str], least: float) -> Finding | No
 
 def _mixed_words(view: View) -> Finding | None:
     """Words that mix Latin and Cyrillic letters, which look alike; two of them, or one word that mixes twice."""
-    found = [match for match in MIXED_WORD.finditer(view.text)]
+    lines = ((max(0, line.start() - 1), line.end()) for line in CYRILLIC_LINE.finditer(view.text))
+    found = [match for start, end in lines for match in MIXED_WORD.finditer(view.text, start, end)]
     if len(found) < 2 or MIXED_WORD.search(view.problem):
         return None
     odd = [match for match in found if not MIXED_EXCEPT.match(view.text, max(match.start() - 6, 0))]
@@ -280,15 +292,15 @@ def _bare_words(view: View) -> Finding | None:
     return None
 
 
-def _salad(view: View) -> Finding | None:
-    """Many scripts within a few lines."""
+def _salad(view: View, scripts: set[re.Pattern[str]]) -> Finding | None:
+    """Many of the scripts that occur within a few lines."""
     text = view.text
     allowed = sum(pattern.search(view.problem) is not None for pattern in SCRIPTS)
     for match in SALAD_LINE.finditer(text):
         start, window = match.start(), match[0]
         if window.isascii():
             continue
-        num_scripts = sum(pattern.search(window) is not None for pattern in SCRIPTS)
+        num_scripts = sum(pattern.search(window) is not None for pattern in scripts)
         if num_scripts >= max(MIN_SALAD_SCRIPTS, allowed + 2):
             return Finding(Reason.GARBLED, start, start + len(window), num_scripts, MIN_SALAD_SCRIPTS)
     return None
@@ -315,7 +327,8 @@ def _token_soup(view: View) -> Finding | None:
 
 def _symbol_soup(view: View) -> Finding | None:
     """A run of many different signs without a letter or a digit between them."""
-    if SIGNS not in view.classes.translate(SIGNS_ALONE, b" "):
+    has_wide_signs = not all(letter.isalnum() or letter <= "\u00ff" for letter in view.letters)
+    if SIGNS not in view.classes.translate(SIGNS_ALONE if has_wide_signs else None, b" "):
         return None
     for match in SYMBOLS.finditer(view.text):
         num_distinct = len(set(match[0]) - {" "})

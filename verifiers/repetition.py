@@ -13,6 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -181,7 +182,7 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
     bare = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789").decode("utf-8", "surrogatepass")
     if len(bare) == len(text):
         return None
-    starts: list[int] | None = None
+    starts: list[int] | None = None  # of the digits, in the bare text
     for stretch in _stretches_inside(bare, ((LONG_STRIDE, LONG_REACH),)):
         if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
             continue
@@ -189,7 +190,7 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
         if sum(map(str.isalpha, unit)) < PROSE_SHARE * len(unit):
             continue
         if starts is None:
-            starts = [place - before for place, before in _digits_before(text)]
+            starts = [match.start() - count for count, match in enumerate(DIGIT.finditer(text))]
         first = stretch.start + bisect_right(starts, stretch.start)
         last = min(stretch.end + bisect_right(starts, stretch.end - 1), first + MAX_COMPARED)
         lines = LINE_END.split(text[first:last])
@@ -207,11 +208,6 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
 
 def _share_same(pairs: Sequence[tuple[str, str]]) -> float:
     return sum(one == other for one, other in pairs) / len(pairs)
-
-
-def _digits_before(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the place of every digit, and how many stand before it."""
-    return ((match.start(), count) for count, match in enumerate(DIGIT.finditer(text)))
 
 
 def _unit(text: str, stretch: Stretch) -> str:
@@ -295,15 +291,18 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
             continue
         for place in range(start, min(start + WINDOW, len(text) - MIN_TAIL_CHARS // 2), WINDOW // 2) or (start,):
             window = text[place : place + WINDOW]
-            found = _in_window(part, window, place, limits, is_verse=False)
+            window_ratio = ratio if place == start else ratio_of(window)
+            found = _in_window(part, window, window_ratio, place, limits, is_verse=False)
             if found is not None and _is_verse(view, part):
-                found = _in_window(part, window, place, limits, is_verse=True)
+                found = _in_window(part, window, window_ratio, place, limits, is_verse=True)
             if found is not None:
                 return found
     if (found := _paragraph_again(part, text)) is not None and not _is_verse(view, part):
         return found
     tail = text[-TAIL_CHARS:]
-    if len(tail) < MIN_TAIL_CHARS or ratio_of(tail) >= limits.flag_tail_ratio:
+    if len(tail) < MIN_TAIL_CHARS:
+        return None
+    if (ratios[0] if tail == text else ratio_of(tail)) >= limits.flag_tail_ratio:
         return None
     prose = WORKED_LINE.sub("", tail)
     ratio = ratio_of(prose)
@@ -336,7 +335,9 @@ def ratio_of(text: str) -> float:
     return len(zlib.compress(data, 1)) / len(data) if data else 1.0
 
 
-def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_verse: bool) -> Finding | None:
+def _in_window(
+    part: Part, window: str, ratio: float, start: int, limits: Thresholds, *, is_verse: bool
+) -> Finding | None:
     counts = Counter(map(str.strip, SENTENCE.findall(window)))
     again = {
         sentence: count
@@ -345,12 +346,11 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_ve
     }
     share = sum((count - 1) * len(sentence) for sentence, count in again.items()) / len(window)
     wanted = limits.max_repeated_share if len(window) < WINDOW else max(limits.max_repeated_share, WINDOW_SHARE)
+    if share < min(wanted, DENSE_SHARE):
+        again = {}
     worst = max(again, key=lambda sentence: again[sentence], default="")
     top = again.get(worst, 0)
-    num_new = sum(
-        count == 1 and (NEW.search(sentence) is not None or _is_said(sentence)) for sentence, count in counts.items()
-    )
-    if num_new >= NEW_SHARE * top:  # an enumeration: between two of them stands something that was not said before
+    if again and _num_new(counts) >= NEW_SHARE * top:  # an enumeration: between two of them stands something new
         again = {}
     if is_verse and again and _is_song(counts, top):
         again = {}
@@ -359,7 +359,7 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_ve
         return _finding(part, start + place, start + end, again[worst], limits.max_sentence_repeats)
     if again and share >= DENSE_SHARE and len(window) > MIN_TAIL_CHARS:  # few sentences, in any order
         return _finding(part, start, start + len(window), share, DENSE_SHARE)
-    if ratio_of(window) >= MASKED_RATIO:
+    if ratio >= MASKED_RATIO:
         return None
     masked = Counter(map(str.strip, SENTENCE.findall(NUMBER.sub("0", window))))
     worst, num_masked = next(iter(masked.most_common(1)), ("", 0))
@@ -368,6 +368,13 @@ def _in_window(part: Part, window: str, start: int, limits: Thresholds, *, is_ve
     if is_loop and is_stuck and _is_said(worst) and OPERATOR.search(worst) is None:
         return _finding(part, start, start + len(window), num_masked, limits.max_masked_repeats)
     return None
+
+
+def _num_new(counts: Counter[str]) -> int:
+    """Return how many sentences are there once that say something or bring a number or a sign."""
+    return sum(
+        count == 1 and (NEW.search(sentence) is not None or _is_said(sentence)) for sentence, count in counts.items()
+    )
 
 
 def _is_enumeration(prose: str) -> bool:
@@ -389,7 +396,7 @@ def _is_song(counts: Counter[str], top: int) -> bool:
 
 def _is_said(sentence: str) -> bool:
     """Return whether a sentence says something: a dozen characters with letters in them, or half as many in Chinese."""
-    num_letters = sum(map(str.isalpha, sentence[:200]))
+    num_letters = len(list(islice(filter(str.isalpha, sentence[:200]), 8)))
     return num_letters >= 8 or (num_letters >= 4 and not sentence.isascii())
 
 

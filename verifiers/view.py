@@ -44,7 +44,8 @@ ODD_TAG_ENDS: Final = (
     "answer&gt;",
 )
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
-FENCE: Final = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
+FENCE: Final = re.compile(r"[ \t]{0,3}(?:```|~~~)")  # at the beginning of a line
+NEXT_FENCE: Final = re.compile(rf"\n{FENCE.pattern}")  # goes from line break to line break, as ^ would not
 INLINE_CODE: Final = re.compile(r"``[^`\n]{1,200}``|`[^`\n]{1,200}`")
 
 
@@ -53,7 +54,7 @@ ASCII: Final = bytes(range(128))
 
 def _class_of(code: int) -> int:
     character = chr(code)
-    if character == "?":  # also what is beyond Latin-1
+    if character == "?":  # what is beyond Latin-1: the sign itself is taken out before
         return ord("u")
     if character in " \n":
         return code
@@ -142,7 +143,7 @@ class View:
 
         Spaces and line breaks stay; what is beyond Latin-1 is ``u``.
         """
-        return self.text.encode("latin-1", "replace").translate(CLASSES)
+        return self.text.replace("?", "!").encode("latin-1", "replace").translate(CLASSES)
 
     @property
     def is_cut(self) -> bool:
@@ -219,9 +220,15 @@ def find_tags(text: str) -> Iterator[Tag]:
         )
 
 
+def fence_starts(text: str, start: int = 0) -> list[int]:
+    """Return where the lines begin that open or close a fenced block, from ``start`` on."""
+    first = [0] if start == 0 and FENCE.match(text) else []
+    return first + [match.start() + 1 for match in NEXT_FENCE.finditer(text, max(0, start - 1))]
+
+
 def fenced_spans(text: str) -> list[tuple[int, int]]:
     """Return the fenced blocks, in order, up to the fence that closes each; one that is never closed is none."""
-    fences = [match.start() for match in FENCE.finditer(text)]
+    fences = fence_starts(text)
     return list(zip(fences[::2], fences[1::2], strict=False))
 
 

@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,94 +21,36 @@ from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.feeder import Report
 from factory.journal import SegmentHeader, SegmentWriter
-from factory.plan import Plan, make_plan
 from factory.store import RunFolder
 from jobs import driver
-from schemas.config import parse_config
-from schemas.problem import Problem
-from schemas.trace import FinishReason, Trace, TraceFormat
-from schemas.verdict import Check, JudgedTrace, Outcome, Verdict
+from jobs.bench import made
 
 NUM_SAMPLES: Final = 8
 PENDING: Final = 64  # problems without a trace, so that there is something to lease
 TRACES_PER_COMMIT: Final = 10_000  # a commit each two minutes at 80 traces a second
-TEXT: Final = f"<think>\n{'I add the numbers one after the other and check the sum. ' * 17}\n</think>\n\n\\boxed{{3}}"
-TOKENS: Final = tuple(range(1_000, 1_250))  # a token is four bytes of text or so
 
 
 def make_run(folder: Path, num_traces: int, done: Callable[[int], None]) -> float:
     """Make a run with that many committed traces; return the traces that were committed per second."""
-    plan = _plan(folder, -(-num_traces // NUM_SAMPLES) + PENDING)
-    path = folder / "run"
-    path.mkdir(parents=True)
-    driver.freeze(plan, path, lambda _: None)
-    runs = RunFolder(path)
-    problems = [problem for problem, _ in runs.problems(runs.manifest())]
-    committer = Committer(path, verifiers=runs.manifest().verifiers)
-    keys = [(problem, index) for problem in problems[:-PENDING] for index in range(NUM_SAMPLES)][:num_traces]
+    run = made.freeze_run(folder, -(-num_traces // NUM_SAMPLES) + PENDING, NUM_SAMPLES)
+    pairs = run.folder.problems(run.folder.manifest())
+    keys = [(problem, index) for problem, _ in pairs for index in range(NUM_SAMPLES)][:num_traces]
+    committer = Committer(run.path, verifiers=run.folder.manifest().verifiers)
     seconds = 0.0
     for number, start in enumerate(range(0, num_traces, TRACES_PER_COMMIT), 1):
-        traces = [_trace(plan, *key) for key in keys[start : start + TRACES_PER_COMMIT]]
-        judged = [_verdict(trace, key[0]) for trace, key in zip(traces, keys[start:], strict=False)]
-        segment = _segment(runs, traces, number)
+        header = SegmentHeader(fingerprint=run.plan.fingerprint, engine_id="engine-0-e1-1", sequence=number)
+        writer = SegmentWriter(run.folder.journal, header)
+        judged = []
+        for problem, index in keys[start : start + TRACES_PER_COMMIT]:
+            trace = run.trace(problem.problem_id, index)
+            writer.append(trace)
+            judged.append(made.verdict(trace.trace_id, problem.problem_id, problem.reference_hash))
+        writer.close()
         began = time.perf_counter()
-        committer.commit(segments=[segment], judged=judged)
+        committer.commit(segments=[writer.name], judged=judged)
         seconds += time.perf_counter() - began
-        done(start + len(traces))
+        done(start + len(judged))
     return num_traces / seconds
-
-
-def _plan(folder: Path, num_problems: int) -> Plan:
-    rows = folder / "problems.jsonl"
-    if not rows.exists():
-        lines = (
-            json.dumps({"question": f"What is {n} + {7 * n}? {'Think about it. ' * 15}", "answer": str(8 * n)}) + "\n"
-            for n in range(num_problems)
-        )
-        rows.write_text("".join(lines))
-    job = {
-        "name": "resume",
-        "sources": [{"kind": "jsonl", "path": str(rows), "columns": {"problem": "question", "answer": "answer"}}],
-        "teacher": {"kind": "scripted"},
-        "sampling": {"num_samples": NUM_SAMPLES, "max_tokens": 400},
-    }
-    return make_plan(parse_config(job, origin="the benchmark"), {})
-
-
-def _trace(plan: Plan, problem: Problem, sample_index: int) -> Trace:
-    return Trace(
-        fingerprint=plan.fingerprint,
-        problem_id=problem.problem_id,
-        sample_index=sample_index,
-        format=TraceFormat.R1,
-        text=TEXT,
-        token_ids=TOKENS,
-        finish_reason=FinishReason.STOP,
-        num_prompt_tokens=80,
-        num_completion_tokens=len(TOKENS),
-        teacher=plan.identity.name,
-        teacher_revision=plan.identity.revision,
-        engine="scripted",
-        engine_version="1",
-        engine_id="engine-0-e1-1",
-        submitted_at_us=1_000_000,
-        finished_at_us=2_000_000,
-    )
-
-
-def _verdict(trace: Trace, problem: Problem) -> JudgedTrace:
-    check = Check(name="math", version="1", outcome=Outcome.CORRECT)
-    verdict = Verdict(reference_hash=problem.reference_hash, checks=(check,))
-    return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)
-
-
-def _segment(folder: RunFolder, traces: Sequence[Trace], number: int) -> str:
-    header = SegmentHeader(fingerprint=traces[0].fingerprint, engine_id="engine-0-e1-1", sequence=number)
-    writer = SegmentWriter(folder.journal, header)
-    for trace in traces:
-        writer.append(trace)
-    writer.close()
-    return writer.name
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -127,10 +69,10 @@ def _steps(folder: Path) -> dict[str, float]:
     def mark(name: str) -> None:
         marks[name] = time.perf_counter() - began - sum(marks.values())
 
-    plan = _plan(folder, 0)
+    plan = made.plan_of(folder, NUM_SAMPLES)
     mark("plan of the job")
     driver.freeze(plan, path, lambda _: None)
-    mark("driver: claim, sources unchanged")
+    mark("driver: job and sources unchanged")
     Committer(path, verifiers=RunFolder(path).manifest().verifiers)
     mark("committer: claim")
     coordinator = load_coordinator(RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint), generate=True)

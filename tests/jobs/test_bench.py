@@ -192,6 +192,32 @@ def test_the_readability_bench_counts_decisions_reasons_and_what_to_look_at(tmp_
     assert factory("bench", "readability", "--cases", path).code == 0
 
 
+def test_the_readability_bench_says_what_each_language_costs(tmp_path: Path) -> None:
+    thoughts = {
+        "en": "Then the sum of {0} and {1} is {2}, which we can check by hand.",
+        "ru": "Тогда сумма чисел {0} и {1} равна {2}, это легко проверить.",
+    }
+    rows = [
+        {
+            "id": f"{language} {number}",
+            "trace": "<think>\n"
+            + "\n".join(thought.format(number, n * n, number + n * n) for n in range(1, 9))
+            + f"\n</think>\n\n$\\boxed{{{number}}}$",
+            "style": "r1",
+            "target_language": language,
+            "expected": "accept",
+        }
+        for language, thought in thoughts.items()
+        for number in range(1, 9)
+    ]
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    body = json.loads(factory("bench", "readability", "--cases", path, "--json").out)
+    assert body["figures"]["good rejected"] == 0
+    assert {(row["language"], row["KB"]) for row in body["costs"]} == {("en", 2), ("ru", 2)}
+    assert all(0 < row["us per KB, median"] <= row["us per KB, slowest"] for row in body["costs"])
+
+
 def test_a_readability_case_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text('{"problem": "x"}\n')

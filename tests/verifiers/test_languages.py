@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from schemas.problem import Domain
 from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
+from verifiers import languages
+from verifiers.language_data import COMMON_WORDS, FUNCTION_WORDS
 from verifiers.readability import judge_trace
 
 ENGLISH = (
@@ -183,3 +185,37 @@ pieces = st.text(alphabet="aAtheifesd' -.,;:!?$\\\"«(бїのあ가ñéđ的1\n`
 def test_any_text_in_any_language_gets_a_verdict(text: str, language: str, domain: Domain) -> None:
     verdict = judge_trace(f"<think>\n{text}\n</think>\n\n{text}", problem=text, domain=domain, language=language)
     assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
+
+
+# --- what is asked first, so that the dearer question need not be asked --------------------------------------------
+LATIN = ("en", "de", "fr", "es", "pt", "it", "vi", "nl", "id", "tr", "pl")
+SAID = sorted({word for words in (*FUNCTION_WORDS.values(), *COMMON_WORDS.values()) for word in words})
+said = st.sampled_from(SAID) | st.sampled_from(["x", "Lima", "conversión", "niño", "12", "=", "d'un", "(et", "l'aire,"])
+
+
+@given(st.lists(said.flatmap(lambda word: st.sampled_from([word, word.capitalize(), f"{word},"])), max_size=14))
+def test_a_sentence_that_its_tokens_show_to_be_own_is_found_in_no_other_language(tokens: list[str]) -> None:
+    sentence = " ".join(tokens)
+    for language in LATIN:
+        if languages.TONES.search(sentence.lower()) is None and languages._is_mostly_own(tokens, language):
+            words = languages.LATIN_WORD.findall(sentence.lower())
+            assert languages._latin_language(sentence, words, language) == language
+
+
+@given(st.lists(st.tuples(said, st.sampled_from([" ", ", ", ". ", "\n", "; ", "-", "'"])), max_size=30))
+def test_every_piece_in_another_language_is_among_those_that_are_looked_at(said: list[tuple[str, str]]) -> None:
+    text = "".join(word + mark for word, mark in said)
+    for language in LATIN:
+        looked_at = {match.span() for match in languages._pieces_with_others(text, language)}
+        for match in languages.PIECE.finditer(text):
+            words = languages.LATIN_WORD.findall(match[0])
+            if 2 <= len(words) <= 6 and languages._language_of_piece(words, list(map(str.lower, words)), language):
+                assert match.span() in looked_at
+
+
+def test_what_is_known_of_tokens_does_not_grow_without_end() -> None:
+    table = languages.TokenTable(len)
+    assert [table[f"{number}"] for number in range(2 * languages.MAX_TOKENS_KEPT)][-1] == 5
+    assert len(table) <= languages.MAX_TOKENS_KEPT
+    assert table["x" * 1_000_000] == 1_000_000
+    assert "x" * 1_000_000 not in table

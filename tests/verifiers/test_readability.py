@@ -1,6 +1,7 @@
 """The format check: four layouts, tags in code, empty thoughts, missing and several answers."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from schemas.readability import Thresholds
 from schemas.trace import FinishReason, TraceFormat
 from schemas.verdict import READABILITY_REASONS, Outcome, Reason, Verdict
+from verifiers import garbled
 from verifiers.readability import judge_trace
+from verifiers.view import fence_starts
 
 DATA = Path(__file__).parents[1] / "data"
 ROWS: list[dict[str, Any]] = [
@@ -164,6 +167,11 @@ HOSTILE = {
     "code and Han": "`a` 好" * 200_000,
     "open quotes": "también 12\n" + "‘" * 900_000 + "好好",
     "spread words": "one \n two \n three \n four \n five \n six \n " * 20_000,
+    "fences": "```" * 330_000,
+    "lines of fences": "```\n" * 250_000,
+    "words with accents": "été à la " * 110_000,
+    "different words": " ".join(f"mot{n}é" for n in range(100_000)),
+    "pieces of other languages": "a, en, y no; me la. " * 50_000,
     "numbers": "".join(f"{n} " for n in range(160_000)),
 }
 
@@ -176,6 +184,24 @@ def test_hostile_text_gets_a_verdict_in_time(name: str) -> None:
         verdict = judge(text, layout)
         assert time.perf_counter() - start < 8  # a second on a quiet machine: this is for what grows with the square
         assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
+
+
+@given(
+    st.lists(st.sampled_from(["```", "~~~", "`", "~", "\n", " ", "\t", "a", "  \n"]), max_size=14).map("".join),
+    st.data(),
+)
+def test_a_fence_is_found_at_the_beginning_of_a_line_alone(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text)))
+    fence = re.compile(r"^[ \t]{0,3}(?:```|~~~)", re.MULTILINE)
+    assert fence_starts(text, start) == [match.start() for match in fence.finditer(text, start)]
+
+
+@given(st.text(alphabet="ÂÃâÐÑàéïРСвГђ°©€™\u0080œ x", max_size=12))
+def test_the_quick_patterns_of_broken_encodings_miss_nothing(text: str) -> None:
+    if garbled.MOJIBAKE.search(text):
+        assert garbled.MOJIBAKE_PAIR.search(text)
+    if garbled.READ_AS_1251.search(text):
+        assert garbled.READ_AS_1251_PAIR.search(text)
 
 
 def test_a_profile_turns_findings_into_flags() -> None:
