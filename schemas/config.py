@@ -335,6 +335,17 @@ class ScheduleConfig(Part):
     max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
+    time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
+    stop_before_s: float = Field(default=60, ge=0)  # so long before it the run stops itself (exit code 3), resumable
+
+    @model_validator(mode="after")
+    def _has_time(self) -> ScheduleConfig:
+        if self.time_limit_s is not None and self.stop_before_s >= self.time_limit_s:
+            raise ValueError(
+                f"stop_before_s={self.stop_before_s:g} must be below time_limit_s={self.time_limit_s:g}: "
+                "the run would stop at once"
+            )
+        return self
 
 
 class ReadabilityConfig(Part):

@@ -71,7 +71,7 @@ class Engine:
 
     def work(self) -> None:
         """Finish a few attempts; sync or close the segment now and then."""
-        for _ in range(self.chance.randint(0, min(4, len(self.in_flight)))):
+        for _ in range(self.chance.randint(0, min(2, len(self.in_flight)))):
             lease = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
             if self.chance.random() < 0.03:
                 self.refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, "refused"))
