@@ -25,10 +25,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.journal import segment_table, sync_folder
-from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, FrozenProblems, Places, RunState
+from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
 from factory.store import RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
-    PROBLEMS,
     problems_to_table,
     quarantine_to_table,
     untraced_to_table,
@@ -67,12 +66,12 @@ class Committer:
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
         self._is_broken = False
-        self.state = RunState(FrozenProblems(PROBLEMS.empty_table()), num_samples=1)
+        self._state: RunState | None = None
         self._manifest = self.folder.find_manifest()
         for left in reversed(range(MAX_CLAIMS)):
             if self._manifest is None:
                 break
-            self.state = RunState.load(self.folder, replace(self._manifest, verifiers=verifiers))
+            self._state = None  # of another manifest
             try:
                 self._write(note="claimed")
                 break
@@ -80,6 +79,13 @@ class Committer:
                 if not left:
                     raise
                 self._manifest = self.folder.find_manifest()
+
+    @property
+    def state(self) -> RunState:
+        """What the run holds by that manifest; read when it is first asked for, so that a claim costs no reading."""
+        if self._state is None:
+            self._state = RunState.load(self.folder, replace(self.manifest, verifiers=self.verifiers))
+        return self._state
 
     @property
     def manifest(self) -> Manifest:
@@ -117,9 +123,7 @@ class Committer:
                 f"sampling.num_samples={job.num_samples} is below the {self._manifest.num_samples} attempts per "
                 f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
             )
-        problems = self.state.problems
-        known = dict(zip(problems.ids.to_pylist(), problems.reference_hashes.to_pylist(), strict=True)) if pairs else {}
-        fresh = [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
+        fresh = self._new_or_repaired(pairs) if pairs else []
         changes = self._problem_changes(fresh, quarantined)
         wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
         is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
@@ -127,9 +131,16 @@ class Committer:
             note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
             shards = changes.get("problems", self._manifest.problems)
             extended = replace(self._manifest, problems=shards, num_samples=job.num_samples)
-            self.state = RunState.load(self.folder, extended)
+            self._state = RunState.load(self.folder, extended)
             self._write(note=note, **changes, **wanted)
         return len(fresh)
+
+    def _new_or_repaired(self, pairs: Sequence[tuple[Problem, Prompt]]) -> list[tuple[Problem, Prompt]]:
+        if self.manifest.number == 0:
+            return list(pairs)
+        problems = self.state.problems
+        known = dict(zip(problems.ids.to_pylist(), problems.reference_hashes.to_pylist(), strict=True))
+        return [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
 
     def _problem_changes(
         self, fresh: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
@@ -246,6 +257,8 @@ class Committer:
             FencedError: If its number is taken: another committer claimed the run.
         """
         is_claim = note in ("claimed", "started")
+        is_same = not changes and self.manifest.verifiers == self.verifiers and self.manifest.number > 0
+        counts = self.manifest.counts if is_same else self.state.counts()
         manifest = replace(
             self.manifest,
             number=self.manifest.number + 1,
@@ -253,10 +266,10 @@ class Committer:
             note=note,
             created_at=datetime.now(UTC).isoformat(),
             verifiers=self.verifiers,
+            counts=counts,
             **changes,
         )
-        manifest = replace(manifest, counts=self.state.counts())
-        manifest.counts.check()
+        counts.check()
         self._create(manifest)
         self._manifest = manifest
 

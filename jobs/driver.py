@@ -145,20 +145,13 @@ def freeze(plan: Plan, path: Path, warn: Warn) -> None:
                     warn(line)
     if manifest is None:
         _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
-    if manifest is None or pairs or quarantined or not _is_of(manifest, job, plan.job):
-        Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
+    Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
     _write_run_yaml(_run_yaml(plan), path)
 
 
 def _digest(job: JobConfig) -> str:
     """Return the name of the verdicts that the verifiers of today give with the job's settings."""
     return verifiers.versions_digest(job.verify.readability.settings())
-
-
-def _is_of(manifest: Manifest, job: FrozenJob, config: JobConfig) -> bool:
-    """Return whether the manifest says all that the job says, so that none has to be written first."""
-    wanted = (job.config, job.sources_state, job.num_samples, _digest(config))
-    return wanted == (manifest.config, manifest.sources_state, manifest.num_samples, manifest.verifiers)
 
 
 def _asks_for_others(manifest: Manifest, job: FrozenJob) -> bool:

@@ -71,7 +71,7 @@ MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as th
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 PLACE_REACH: Final = 20_000  # characters within which the next row of words stands
 MAX_TRIES: Final = 8  # places of its first word where that is tried, before a pattern is made for it
-SPACE: Final = re.compile(r"\s*")
+SPACES: Final = re.compile(r"\s+")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
@@ -627,9 +627,8 @@ def _everyday(language: str) -> frozenset[str]:
 
 @lru_cache(maxsize=32)
 def _everyday_of_others_only(language: str) -> frozenset[str]:
-    return frozenset(word for other in COMMON_WORDS if other != language for word in _everyday(other)) - _everyday(
-        language
-    )
+    words = {word for other in COMMON_WORDS if other != language for word in _everyday(other)}
+    return frozenset(words - _everyday(language))
 
 
 @lru_cache(maxsize=32)
@@ -707,15 +706,15 @@ def _place_of(words: list[str], text: str, start: int) -> int:
 
 def _stand_at(words: list[str], text: str, place: int, end: int) -> bool:
     """Return whether words stand at a place and before an end, with any space between them."""
-    for word in words:
-        if not text.startswith(word, place, end):
+    first, *others = words
+    if not text.startswith(first, place, end):
+        return False
+    place += len(first)
+    for word in others:
+        space = SPACES.match(text, place, end)
+        if space is None or not text.startswith(word, space.end(), end):
             return False
-        place += len(word)
-        space = SPACE.match(text, place, end)
-        assert space is not None, "no space is one, too"
-        if space.end() == place and word is not words[-1]:
-            return False
-        place = space.end()
+        place = space.end() + len(word)
     return True
 
 

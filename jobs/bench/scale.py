@@ -207,7 +207,8 @@ def measure(
     spec = RunSpec(path=run.path, job=run.plan.job, fingerprint=run.plan.fingerprint)
     usage = _Usage()
     with driver.local_ray():
-        coordinator = spawn(CoordinatorActor, spec, True)
+        coordinator = spawn(CoordinatorActor, spec)
+        ray.get(coordinator.load.remote(True, {}))
         committer = spawn(CommitterActor, run.path, run.folder.manifest().verifiers)
         ray.get(coordinator.num_to_make.remote())
         hosts = [

@@ -1,5 +1,7 @@
 """Languages: foreign scripts and sentences in thinking and response, what a problem lets in, and the consistency."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,6 +213,14 @@ def test_every_piece_in_another_language_is_among_those_that_are_looked_at(said:
             words = languages.LATIN_WORD.findall(match[0])
             if 2 <= len(words) <= 6 and languages._language_of_piece(words, list(map(str.lower, words)), language):
                 assert match.span() in looked_at
+
+
+@given(st.text(alphabet="xy \n\t", max_size=24), st.lists(st.sampled_from(["x", "y", "xy"]), min_size=1, max_size=4))
+def test_a_row_is_found_where_its_first_words_stand(text: str, words: list[str]) -> None:
+    found = re.search(r"\s+".join(words[:3]), text)
+    exact = text.find(" ".join(words[:3]))
+    place = exact if exact >= 0 else found.start() if found else 0
+    assert languages._place_of(words, text, 0) == place
 
 
 def test_what_is_known_of_tokens_does_not_grow_without_end() -> None:
