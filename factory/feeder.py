@@ -149,6 +149,7 @@ class Feeder:
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
     _in_flight: set[str] = field(default_factory=set)  # requests that the engine has
     _is_evacuating: bool = False
+    _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
     _closed: list[str] = field(default_factory=list)
     _writer: SegmentWriter | None = None
@@ -227,6 +228,8 @@ class Feeder:
                 task.result()  # a dead engine ends the feeder
             if flusher.done():
                 flusher.result()
+            if self._failure is not None:
+                raise self._failure
             if (
                 self._synced
                 or self._saved
@@ -264,7 +267,7 @@ class Feeder:
         watch = None
         if self._can_save:
             assert self.store.partial_tokens is not None, "nothing is to be saved"
-            watch = Watch(num_tokens=self.store.partial_tokens, take=partial(self._save, work))
+            watch = Watch(num_tokens=self.store.partial_tokens, take=partial(self._take, work))
         request = Request(
             request_id=work.request_id,
             problem_id=lease.prompt.problem_id,
@@ -290,6 +293,13 @@ class Feeder:
         except (CorruptRunError, OSError) as error:
             log.warning("attempt %s at %s begins anew: %s", lease.key.sample_index, lease.prompt.problem_id, error)
             return Saved()
+
+    def _take(self, work: Work, offset: int, token_ids: Sequence[int]) -> None:
+        """Save tokens for a watch. A journal that cannot be written ends the feeder, not the engine that calls this."""
+        try:
+            self._save(work, offset, token_ids)
+        except OSError as error:
+            self._failure = error
 
     def _save(self, work: Work, offset: int, token_ids: Sequence[int]) -> None:
         """Append tokens of an attempt in flight to the journal; with the first of them go those that it was given."""

@@ -32,7 +32,7 @@ class Watch:
     """Who wants to know the tokens of a completion before it has ended. Holds for teachers that can resume."""
 
     num_tokens: int  # made since the last call at least, before ``take`` is called again
-    take: Callable[[int, Sequence[int]], None]  # tokens of the completion before these, and these
+    take: Callable[[int, Sequence[int]], None]  # tokens of the completion before these, and these; never raises
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

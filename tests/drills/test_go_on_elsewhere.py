@@ -154,6 +154,7 @@ def _terminate(child: FactoryProcess) -> None:
     assert child.wait(60) == 143, child.said()
     assert "stopped by SIGTERM" in child.said()
     assert "run the same command again" in child.said()
+    wait_for_no_process(child.mark)
 
 
 def _kill(child: FactoryProcess) -> None:
@@ -175,7 +176,6 @@ def test_a_run_that_is_stopped_or_killed_goes_on_inside_its_attempts(
             assert child.process.poll() is None, child.said()
             end(child)
             assert "Traceback" not in child.said()
-            wait_for_no_process(child.mark)
         assert RunFolder(path).manifest().counts.pending
     with factory_process(["run", job, "--run", path], tmp_path / "last") as last:
         assert last.wait() == 0, last.said()

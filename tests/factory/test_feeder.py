@@ -235,6 +235,13 @@ def test_attempts_that_were_given_up_go_on_elsewhere_from_their_last_token(tmp_p
     assert any(len(trace.resumed_at) > 1 for trace in found.values())
 
 
+def test_a_segment_that_cannot_be_opened_for_a_piece_ends_the_feeder(tmp_path: Path) -> None:
+    (tmp_path / "engine-0-e1-1-000001.seg").touch()
+    desk = Desk(tmp_path, num_leases=4)
+    with pytest.raises(FileExistsError, match="engine-0-e1-1-000001"):
+        asyncio.run(_feed(desk, store=SAVING, **LONG | {"tokens_per_s": 2000}))
+
+
 def test_without_partials_nothing_is_saved(tmp_path: Path) -> None:
     desk = ImpatientDesk(tmp_path, num_leases=12, stop_after=2)
     asyncio.run(_feed(desk, store=SAVING.model_copy(update={"partial_tokens": None}), **LONG))
