@@ -116,12 +116,16 @@ class VllmEngine:
         try:
             answer = await asyncio.to_thread(self._go_on, request, saved) if saved else _Answer()
             prompt = TokensPrompt(prompt_token_ids=[*request.prompt_token_ids, *answer.token_ids])
-            params = self._sampling_params(request, max_tokens, answer.num_given)
+            watch = request.watch
+            if watch is not None and max_tokens - answer.num_given <= watch.num_tokens:
+                watch = None  # the end comes first
+            seed = None if request.seed is None else (request.seed + answer.num_given) & MAX_SEED
+            params = self._sampling_params(max_tokens - answer.num_given, seed, watch)
             async for output in self._engine.generate(prompt, params, request.request_id):
                 final = output
                 answer.add(output.outputs[0].token_ids, output.outputs[0].text)
-                if request.watch is not None and not output.finished:
-                    answer.tell(request.watch)
+                if watch is not None and not output.finished:
+                    answer.tell(watch)
         except VllmEngineDead as error:
             raise EngineDeadError(f"the vLLM engine died: {error}") from error
         except (VLLMError, ValueError) as error:
@@ -185,12 +189,11 @@ class VllmEngine:
             texts.append(detokenizer.get_next_output_text(finished=False, delta=True))
         return texts
 
-    def _sampling_params(self, request: Request, max_tokens: int, num_given: int) -> Any:
+    def _sampling_params(self, max_tokens: int, seed: int | None, watch: Watch | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         sampling = self._sampling
-        watch = request.watch
         return SamplingParams(
             n=1,
             temperature=sampling.temperature,
@@ -198,9 +201,9 @@ class VllmEngine:
             top_k=sampling.top_k,
             min_p=sampling.min_p,
             repetition_penalty=sampling.repetition_penalty,
-            max_tokens=max_tokens - num_given,
+            max_tokens=max_tokens,
             stop=list(sampling.stop),
-            seed=None if request.seed is None else (request.seed + num_given) & MAX_SEED,
+            seed=seed,
             # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
             output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
             stream_interval=None if watch is None else watch.num_tokens,
