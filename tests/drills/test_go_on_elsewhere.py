@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NUM_PROBLEMS = 24
 NUM_SLOTS = 8
 TOKENS_PER_S = 16_000  # 2,000 per slot: an attempt takes three seconds
+FAST = 10_000_000  # a speed is no part of a text
 PARTIAL_TOKENS = 500
 FSYNC_INTERVAL_S = 0.1
 
@@ -71,9 +72,9 @@ def _texts(path: Path) -> dict[Key, tuple[str, tuple[int, ...]]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, tuple[str, tuple[int, ...]]]:
-    """Return the texts of a run that nothing happened to, at a speed that is no part of them."""
+    """Return the texts of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    job = _job(folder, tokens_per_s=10_000_000)
+    job = _job(folder, tokens_per_s=FAST)
     with factory_process(["run", job, "--run", folder / "run"], folder / "child") as child:
         assert child.wait() == 0, child.said()
     assert all(trace.resumed_at == () for trace in committed_traces(folder / "run"))
@@ -169,6 +170,7 @@ def test_a_run_that_is_stopped_and_then_killed_goes_on_inside_its_attempts(
             end(child)
             assert "Traceback" not in child.said()
         assert RunFolder(path).manifest().counts.pending
+    job = _job(tmp_path, tokens_per_s=FAST)
     with factory_process(["run", job, "--run", path], tmp_path / "last") as last:
         assert last.wait() == 0, last.said()
     assert _texts(path) == undisturbed
@@ -185,7 +187,7 @@ def test_a_run_stops_before_its_time_limit_and_goes_on(
         wait_for_no_process(child.mark)
     assert "stopped 3565 s before schedule.time_limit_s=3600" in child.said()
     assert _pieces(path)
-    job = _job(tmp_path)
+    job = _job(tmp_path, tokens_per_s=FAST)
     with factory_process(["run", job, "--run", path], tmp_path / "again") as again:
         assert again.wait() == 0, again.said()
     assert _texts(path) == undisturbed
