@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayActorError
 
 import verifiers
+from factory import faults
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
@@ -121,6 +122,7 @@ class CommitterActor:
     """The one writer of manifests. Claims the run at its first commit, so that a failure is that commit's."""
 
     def __init__(self, path: Path, verifiers_digest: str) -> None:
+        faults.begin(faults.Role.COMMITTER)
         self._path = path
         self._verifiers = verifiers_digest
         self._committer: Committer | None = None
@@ -201,6 +203,7 @@ class EngineActor:
     """One engine: loads the teacher, then feeds it until told to stop."""
 
     def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
+        faults.begin(faults.Role.ENGINE)
         self._spec = spec
         self._stamp = stamp
         self._redirect_output(engine_log(spec.path, stamp.engine_id))

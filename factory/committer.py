@@ -24,9 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.faults import Point, reach
 from factory.journal import segment_table, sync_folder
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
-from factory.store import RunFolder, ShardKind, write_atomically
+from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
     problems_to_table,
     quarantine_to_table,
@@ -39,7 +40,7 @@ from schemas.problem import Problem, Prompt, Quarantined
 from schemas.trace import Untraced
 from schemas.verdict import JudgedTrace, Outcome
 
-SHARD_BYTES: Final = 64 << 20  # of segments that become one shard; more only where one segment has more
+SHARD_BYTES: Final = 32 << 20  # of segments that become one shard; more only where one segment has more
 VERDICT_ROWS: Final = 4_096  # that are turned into columns at a time
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
 _ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
@@ -174,6 +175,7 @@ class Committer:
         if self._is_broken:
             raise StoreError(f"{self.folder.path}: an earlier commit failed; run the same command again")
         self._is_broken = True  # until this one is through
+        reach(Point.COMMIT_BEGUN)
         number = self.manifest.number + 1
         paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
         known: dict[str, int] = {}  # number of the attempt by trace id
@@ -190,7 +192,9 @@ class Committer:
         for path in paths:
             if path.name not in kept:
                 path.unlink()
+                reach(Point.SEGMENT_DELETED)
         self._is_broken = False
+        pa.default_memory_pool().release_unused()
         return self.manifest.counts
 
     def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:
@@ -242,7 +246,7 @@ class Committer:
         """Write a table under its final name, which holds manifest number and content digest."""
         folder = {"quarantine": "problems", "verdicts": f"verdicts/{self.verifiers}"}.get(kind, kind)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
         data = sink.getvalue().to_pybytes()
         sha256 = hashlib.sha256(data).hexdigest()
         prefix = "quarantine-" if kind == "quarantine" else ""
@@ -280,6 +284,7 @@ class Committer:
             file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
+        reach(Point.MANIFEST_WRITTEN)
         try:
             os.link(temporary, path)  # fails if the name is there: create-only-if-absent
         except FileExistsError:
@@ -288,7 +293,10 @@ class Committer:
             ) from None
         finally:
             temporary.unlink()
+        reach(Point.MANIFEST_LINKED)
         sync_folder(path.parent)
+        reach(Point.MANIFEST_FOLDER_SYNCED)
+        write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
 
 
 def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:

@@ -25,7 +25,7 @@ from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
 BACKLOG_STEP: Final = 1_000  # committed traces without a verdict that are looked up at a time
-MAX_SEGMENTS_PER_COMMIT: Final = 8  # of up to store.segment_mb each: what the committer holds in memory
+MAX_TRACES_PER_COMMIT: Final = 20_000  # unless one segment has more: their verdicts are in memory (guess)
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
 
@@ -242,9 +242,14 @@ class Coordinator:
 
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
-        ready = [name for name, segment in self._segments.items() if self._is_ready(name, segment)]
-        is_last = len(ready) <= MAX_SEGMENTS_PER_COMMIT
-        ready = ready[:MAX_SEGMENTS_PER_COMMIT]
+        closed = [name for name, segment in self._segments.items() if self._is_ready(name, segment)]
+        ready: list[str] = []
+        num_traces = 0
+        for name in closed:
+            num_traces += len(self._segments[name].judged)
+            if ready and num_traces > MAX_TRACES_PER_COMMIT:
+                break
+            ready.append(name)
         self._handed_over.update(ready)
         kept = tuple(name for name in ready if self._saved.needs(name))
         judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
@@ -256,7 +261,7 @@ class Coordinator:
             kept=kept,
             judged=(*judged, *older),
             untraced=tuple(untraced),
-            is_last=is_last,
+            is_last=len(ready) == len(closed),
         )
 
     def _is_ready(self, name: str, segment: Segment) -> bool:

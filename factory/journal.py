@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from factory.faults import Point, reach
 from schemas.arrow import trace_table
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
@@ -150,6 +152,7 @@ class SegmentWriter:
         self.num_traces = 0
         self.sync()
         sync_folder(folder)
+        reach(Point.SEGMENT_CREATED)
 
     def append(self, trace: Trace) -> Position:
         """Queue a trace; it is safe once a ``sync`` that began afterwards has returned."""
@@ -166,6 +169,7 @@ class SegmentWriter:
         position = Position(self.name, self.size)
         self.size += len(frame)
         self._pending += frame
+        reach(Point.TRACE_APPENDED)
         return position
 
     def sync(self) -> None:
@@ -179,7 +183,9 @@ class SegmentWriter:
             while chunk:
                 written = self._file.write(chunk)
                 del chunk[:written]
+            reach(Point.FRAMES_WRITTEN)
             os.fsync(self._file.fileno())
+            reach(Point.FRAMES_SYNCED)
         finally:
             self._pending[:0] = chunk
 
@@ -188,6 +194,7 @@ class SegmentWriter:
         if not self._file.closed:
             self.sync()
             self._file.close()
+            reach(Point.SEGMENT_CLOSED)
 
 
 class SegmentName(NamedTuple):
@@ -261,6 +268,11 @@ def _piece(position: Position, payload: bytes) -> Piece:
     return Piece(fields["problem_id"], fields["sample_index"], position, fields["offset"], num_tokens)
 
 
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a frame's fields; texts that many frames have are held once."""
+    return {name: sys.intern(value) if isinstance(value, str) else value for name, value in pairs}
+
+
 def _check_header(path: Path, frame: tuple[int, bytes] | None) -> SegmentHeader | None:
     """Return what a segment's first frame says; None where it was torn before that was written."""
     if frame is None:
@@ -292,7 +304,7 @@ def segment_table(path: Path) -> pa.Table:
             continue
         header_size, text_size, _ = PARTS.unpack_from(payload)
         text_at = PARTS.size + header_size
-        headers.append(json.loads(payload[PARTS.size : text_at]))
+        headers.append(json.loads(payload[PARTS.size : text_at], object_pairs_hook=_shared))
         texts.append(payload[text_at : text_at + text_size])
         tokens.append(payload[text_at + text_size :])
     return trace_table(headers, texts, tokens)

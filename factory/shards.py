@@ -123,7 +123,12 @@ class ShardWriter:
             path = self._folder / f"{len(self._finished):05d}.tmp"
             self._finished.append(_Finished(path, 0))
             self._writer = pq.ParquetWriter(
-                path, self._schema, compression="zstd", compression_level=COMPRESSION_LEVEL, write_page_index=True
+                path,
+                self._schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                write_page_index=True,
+                write_page_checksum=True,
             )
         table = pa.Table.from_pylist(self._rows, schema=self._schema)
         if table.num_rows:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from factory.faults import Point, reach
 from factory.journal import (
     SEGMENT_SUFFIX,
     Position,
@@ -45,6 +46,7 @@ from schemas.problem import Problem, Prompt
 from schemas.trace import Trace
 
 MANIFEST_NAME: Final = re.compile(r"\d{6,}")
+NEWEST: Final = "manifest/newest"  # the number of the newest manifest, so that a missing one is missed
 OLD_WRITER_TIMEOUT_S: Final = 30.0  # engines of a killed driver end within a few seconds; guess with a margin
 ShardKind = Literal["problems", "quarantine", "traces", "untraced", "verdicts"]
 _SCHEMAS: Final[dict[ShardKind, pa.Schema]] = {
@@ -62,9 +64,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     with temporary.open("xb") as file:
         file.write(data)
         file.flush()
+        reach(Point.FILE_WRITTEN)
         os.fsync(file.fileno())
+        reach(Point.FILE_SYNCED)
     temporary.rename(path)
+    reach(Point.FILE_RENAMED)
     sync_folder(path.parent)
+    reach(Point.FILE_FOLDER_SYNCED)
 
 
 class RunFolder:
@@ -92,8 +98,22 @@ class RunFolder:
     def find_manifest(self) -> Manifest | None:
         """Return the newest manifest; None where no run has been started."""
         names = (path.stem for path in (self.path / "manifest").glob("*.json"))
-        numbers = [int(name) for name in names if MANIFEST_NAME.fullmatch(name)]
-        return self.read_manifest(max(numbers)) if numbers else None
+        newest = max((int(name) for name in names if MANIFEST_NAME.fullmatch(name)), default=0)
+        if newest < (written := self._newest_written()):
+            raise CorruptRunError(
+                f"{self.manifest_path(written)}: is gone, though it was written; restore it from a copy. Without one, "
+                f"delete {self.path / NEWEST} to go on from manifest {newest}: what came later is made again"
+            )
+        return self.read_manifest(newest) if newest else None
+
+    def _newest_written(self) -> int:
+        """Return the number of the newest manifest that is known to have been written; 0 where nothing is known."""
+        try:
+            return int((self.path / NEWEST).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+        except ValueError as error:
+            raise CorruptRunError(f"{self.path / NEWEST}: holds no number; delete it") from error
 
     def read_manifest(self, number: int) -> Manifest:
         """Return one manifest by its number.
@@ -144,7 +164,7 @@ class RunFolder:
     def _opened(self, kind: ShardKind, shard: Shard) -> Iterator[pq.ParquetFile]:
         path = self.path / shard.name
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 check_schema(file.schema_arrow, _SCHEMAS[kind], where=str(path))
                 if file.metadata.num_rows != shard.rows:
                     raise CorruptRunError(
@@ -152,7 +172,7 @@ class RunFolder:
                         "restore it from a copy"
                     )
                 yield file
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise CorruptRunError(
                 f"shard {shard.name} cannot be read: {error}; restore it from a copy ({shard.rows} rows, "
                 f"sha256 {shard.sha256})"
@@ -237,8 +257,8 @@ def read_traces(folder: RunFolder, positions: Sequence[Position]) -> list[Trace]
             by_shard.setdefault(position.file, []).append(position)
     for name, group in by_shard.items():
         try:
-            table = pq.read_table(folder.path / name, schema=TRACES, memory_map=True)
-        except (OSError, pa.ArrowInvalid) as error:
+            table = pq.read_table(folder.path / name, schema=TRACES, memory_map=True, page_checksum_verification=True)
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise CorruptRunError(f"shard {name} cannot be read: {error}; restore it from a copy") from error
         rows = table.take([position.offset for position in group])
         found |= dict(zip(group, traces_from_table(rows), strict=True))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -316,12 +318,18 @@ def diff(
     show.json_line(found) if as_json else show.difference(found)
 
 
-@app.command(epilog="Example: factory doctor")
-def doctor(as_json: AsJson = False) -> None:
-    """Check this environment: versions, vLLM, verifiers with their canaries, disk. Exit 1 if something is broken."""
-    from jobs.doctor import examine
+@app.command(epilog="Example: factory doctor runs/demo")
+def doctor(
+    run: Annotated[Path | None, typer.Argument(help="A run whose files are checked, every byte of them.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check this environment, or a run's files against its manifest. Exit 1 if something is broken.
 
-    findings = examine()
+    The environment: versions, vLLM, verifiers with their canaries, what the sandbox can do, disk.
+    """
+    from jobs.doctor import examine, examine_run
+
+    findings = examine() if run is None else examine_run(run)
     show.json_line([asdict(finding) for finding in findings]) if as_json else show.findings(findings)
     if not all(finding.is_fine for finding in findings):
         raise typer.Exit(1)
@@ -474,6 +482,36 @@ def bench_resume(
         show.json_line({"traces": traces, "committed per second": rate, "starts": starts})
     else:
         show.figures(f"seconds until the first lease, {traces:,} committed traces ({rate:,.0f}/s)", starts)
+
+
+@bench.command("chaos", epilog="Example: factory bench chaos --rounds 180 --vllm-rounds 20 --seed 1")
+def bench_chaos(
+    rounds: Annotated[int, typer.Option(min=0, metavar="N", help="Kills in runs of the scripted teacher.")] = 20,
+    vllm_rounds: Annotated[
+        int, typer.Option(min=0, metavar="M", help="Kills in runs of the demo's teacher on vLLM.")
+    ] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of what is killed when.  [default: a new one]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill processes of real runs with -9 at random moments and at each step of a commit, and look for what is lost."""
+    from jobs.bench import chaos as measured
+
+    if not rounds + vllm_rounds:
+        raise typer.BadParameter("give kills to do: --rounds N, --vllm-rounds M, or both")
+    seed = secrets.randbits(32) if seed is None else seed
+    folder = Path(tempfile.mkdtemp(prefix="factory-chaos-"))
+    found = []
+    with show.counting("kills", rounds + vllm_rounds) as done:
+        found += measured.scripted_rounds(rounds, folder / "scripted", seed, done)
+        found += measured.vllm_rounds(vllm_rounds, folder / "vllm", seed, lambda number: done(rounds + number))
+    if as_json:
+        show.json_line({"seed": seed, "targets": measured.summary(found), "others": measured.others(found)})
+    else:
+        show.kills(f"seed {seed}", measured.summary(found), measured.others(found))
+    if not measured.is_fine(found):
+        show.message(f"what was found is in {folder}")
+        raise typer.Exit(1)
+    shutil.rmtree(folder)
 
 
 def _selection_of(path: Path) -> str:

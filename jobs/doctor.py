@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
@@ -15,7 +16,10 @@ from typing import Final
 
 import verifiers
 from factory.plan import versions
-from schemas.errors import VerifierError
+from factory.state import RunState
+from factory.store import RunFolder
+from schemas.errors import FactoryError, VerifierError
+from schemas.manifest import Shard
 from verifiers import cpp
 from verifiers.sandbox import Sandbox, SlotError
 
@@ -52,6 +56,43 @@ def examine() -> list[Finding]:
         _fsync,
     )
     return [check() for check in checks]
+
+
+def examine_run(path: Path) -> list[Finding]:
+    """Return what is wrong with a run's files, one entry per kind: every byte that its manifest names is read.
+
+    Raises:
+        ConfigError: If the folder holds no run.
+    """
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    kinds: dict[str, Sequence[Shard]] = {
+        name: getattr(manifest, name) for name in ("problems", "quarantine", "traces", "untraced")
+    }
+    kinds |= {f"verdicts {digest}": shards for digest, shards in manifest.verdicts.items()}
+    findings = [_shards(folder, name, shards) for name, shards in kinds.items() if shards]
+    try:
+        counted = RunState.load(folder, manifest).counts()
+        detail = f"manifest {manifest.number}: {counted.requested:,} attempts, each in one place"
+        findings.append(Finding(name="sums", is_fine=counted == manifest.counts, detail=detail))
+    except FactoryError as error:
+        findings.append(Finding(name="sums", is_fine=False, detail=str(error)))
+    return findings
+
+
+def _shards(folder: RunFolder, name: str, shards: Sequence[Shard]) -> Finding:
+    wrong = []
+    for shard in shards:
+        try:
+            with (folder.path / shard.name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                    wrong.append(f"{shard.name} has another sha256 than the manifest says")
+        except OSError as error:
+            wrong.append(f"{shard.name} cannot be read: {error.strerror}")
+    detail = f"{len(shards):,} files, {sum(shard.num_bytes for shard in shards) / 1e6:,.1f} MB, as the manifest says"
+    if wrong:
+        detail = "; ".join(wrong) + "; restore from a copy"
+    return Finding(name=name, is_fine=not wrong, detail=detail)
 
 
 def _versions() -> Finding:

@@ -23,6 +23,7 @@ import yaml
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 import verifiers
+from factory import faults
 from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
 from factory.committer import Committer, FrozenJob
 from factory.coordinator import CommitBatch, Progress
@@ -74,6 +75,7 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
         InterruptedRun: If the user pressed Ctrl-C, SIGTERM came, or ``schedule.time_limit_s`` is near.
     """
     began_at = time.monotonic()
+    faults.begin(faults.Role.DRIVER)
     path = path.resolve()  # actors have other working directories
     if isinstance(plan.teacher, VllmTeacher):
         check_backend(plan.teacher.engine)
@@ -90,6 +92,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
         FactoryError: As ``run_job``.
     """
     began_at = time.monotonic()
+    faults.begin(faults.Role.DRIVER)
     path = path.resolve()
     manifest = RunFolder(path).manifest()
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
@@ -295,6 +298,8 @@ class _Supervisor:
         self._epoch = RunFolder(path).manifest().epoch
         self._committer: Any = None
         self._coordinator: Any = None
+        self._num_coordinators = 0
+        self._has_gaps = False  # there may be attempts to make, and slots without an engine
         self._engines: dict[int, _Engine] = {}
         self._pausing: dict[int, tuple[float, int]] = {}  # slot -> (when it is started again, deaths in a row)
         self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
@@ -318,17 +323,17 @@ class _Supervisor:
         try:
             self._start_committer()
             self._start_coordinator()
-            if self._ask("num_to_make"):
-                for slot in range(self._job.teacher.num_engines):
-                    self._start_engine(slot, restarts=0)
+            self._fill_slots()
             for _ in range(self._job.verify.num_workers):
                 self._start_verifier()
             while True:
                 self._step()
-                progress = self._progress()
-                if progress.is_done and self._commit_all():
+                asked = self._num_coordinators
+                if self._progress().is_done:
+                    self._commit_all()
                     self._progress()
-                    return
+                    if self._num_coordinators == asked:  # a new one may have found something to do again
+                        return
                 if time.monotonic() >= self._stop_at:
                     self._drain()
                     schedule = self._job.schedule
@@ -363,7 +368,7 @@ class _Supervisor:
                 engine = next(engine for engine in self._engines.values() if engine.ref == ref)
                 self._engine_moved(engine)
         self._kill_stalled()
-        self._end_pauses()
+        self._fill_slots()
         interval_s = self._job.store.commit_interval_s
         if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
             self._start_commit()
@@ -396,6 +401,8 @@ class _Supervisor:
             except RayActorError as error:
                 self._count_coordinator_death(coordinator, error)
         self._coordinator = coordinator
+        self._num_coordinators += 1
+        self._has_gaps = True
         verifier_actors = [actor for _, actor in self._verifiers.values()]
         for actor in [*(engine.actor for engine in self._engines.values()), *verifier_actors]:
             actor.attach.remote(self._coordinator)
@@ -506,13 +513,18 @@ class _Supervisor:
         self._note = f"engine {engine.slot} died {restarts} times in a row ({why[:80]}), next try in {pause_s:g} s"
         self._warn(self._note)
 
-    def _end_pauses(self) -> None:
-        """Start the engines whose pause is over, if anything is left for them."""
-        for slot, (at, restarts) in list(self._pausing.items()):
-            if time.monotonic() >= at:
-                del self._pausing[slot]
-                if self._ask("num_to_make"):
-                    self._start_engine(slot, restarts=restarts)
+    def _fill_slots(self) -> None:
+        """Start the engines whose pause is over, and those that a new coordinator has work for, if any is left."""
+        due = {slot: restarts for slot, (at, restarts) in self._pausing.items() if time.monotonic() >= at}
+        if self._has_gaps and self._plan is not None:
+            slots = set(range(self._job.teacher.num_engines)) - self._engines.keys() - self._pausing.keys()
+            due |= dict.fromkeys(slots, 0)
+        self._has_gaps = False
+        if due and self._ask("num_to_make"):
+            for slot, restarts in due.items():
+                self._start_engine(slot, restarts=restarts)
+        for slot in due:
+            self._pausing.pop(slot, None)
 
     def _log_tail(self, engine: _Engine) -> str:
         """Return the errors in an engine's log, and its last lines: the root cause often lies far above the end."""
@@ -622,12 +634,11 @@ class _Supervisor:
         while self._commit is not None:
             self._reap_commit(timeout_s=None)
 
-    def _commit_all(self) -> bool:
+    def _commit_all(self) -> None:
         """Commit until nothing is left."""
-        while True:
+        self._finish_commit()
+        while self._start_commit():
             self._finish_commit()
-            if not self._start_commit():
-                return True
 
     def _drain(self) -> None:
         """Let the engines save what they have, commit what is judged; what is not is judged by the next start."""

@@ -411,6 +411,13 @@ def hostile(tier: str, num_rows: int, found: Mapping[str, Sequence[str]], left: 
         out.print(_table("after the endurance run", [left]))
 
 
+def kills(title: str, rows: Sequence[Mapping[str, Any]], others: Sequence[str]) -> None:
+    """Print what was killed how often, and what came of it."""
+    out.print(_table(title, rows))
+    for line in others:
+        _line(line)
+
+
 def figures(title: str, columns: Sequence[Mapping[str, Any]]) -> None:
     """Print measurements side by side, a figure in each row."""
     out.print(

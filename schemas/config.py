@@ -113,7 +113,7 @@ class RowSource(SourceBase):
 
     @model_validator(mode="after")
     def _has_programs(self) -> RowSource:
-        if "program_language" in self.model_fields_set and self.columns.ready is None:
+        if self.program_language != "python" and self.columns.ready is None:
             raise ValueError("`program_language` is for known datasets with tests: `columns` must be the name of one")
         return self
 

@@ -94,9 +94,9 @@ PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LO
 # A last line that goes on after a full stop, for four words or more, and stops in a small letter.
 CUT_LINE: Final = re.compile(r"[a-z]\. [A-Z](?:[a-z'-]+,? ){4,60}[a-z]{1,15}$")
 HEDGE: Final = re.compile(
-    r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|not sure|"
-    r"i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|tal vez|"
-    r"o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
+    r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|"
+    r"not sure|i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|"
+    r"tal vez|o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
     r"\b(?:wenn man (?:es )?anders|andernfalls|eine andere (?:Antwort|Lösung)|une autre (?:réponse|solution)|"
     r"otra (?:respuesta|solución|posibilidad)|outra (?:resposta|solução)|другой ответ|"
     r"một (?:đáp số|kết quả|đáp án) khác|alternativ\w*)\b|另一(?:个|個)?答案|別の答え|다른 답|"

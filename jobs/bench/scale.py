@@ -30,6 +30,7 @@ from factory.feeder import Finished, Orders, Report
 from factory.journal import Position, SegmentHeader, SegmentWriter
 from jobs import driver
 from jobs.bench import made
+from jobs.bench.hostile import below
 from schemas.config import StoreConfig
 from schemas.verdict import JudgedTrace
 
@@ -167,7 +168,7 @@ class Verifier:
 
 @dataclass(slots=True)
 class _Usage:
-    """CPU seconds and peak MB by role, read from the system while processes live, without Ray's shared memory."""
+    """CPU seconds and peak MB by role, read from the system while processes live, without what is mapped from files."""
 
     cpu_s: dict[tuple[str, int], float] = field(default_factory=dict)
     peak_mb: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -181,7 +182,7 @@ class _Usage:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 self.cpu_s[role, pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 status = Path(f"/proc/{pid}/status").read_text()
-                own = sum(int(status.split(f"{kind}:")[1].split()[0]) for kind in ("RssAnon", "RssFile")) / 1024
+                own = int(status.split("RssAnon:")[1].split()[0]) / 1024
                 self.peak_mb[role, pid] = max(own, self.peak_mb.get((role, pid), 0.0))
 
     def by_role(self, values: dict[tuple[str, int], float]) -> dict[str, float]:
@@ -192,10 +193,9 @@ class _Usage:
 
 
 def _processes() -> Iterator[tuple[int, str]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+    for pid in below(os.getpid()):  # a local Ray and its workers
+        with suppress(OSError):
+            yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
 
 
 def measure(

@@ -16,7 +16,7 @@ from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
-from factory.feeder import Finished, Lease, Refused, Report, SavedPiece
+from factory.feeder import Finished, Holding, Lease, Refused, Report, SavedPiece
 from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
@@ -140,6 +140,17 @@ class Engine:
             self.lengths.pop(item.key, None)
         return report
 
+    def holding(self) -> Holding:
+        """Say what is held, in flight or not yet reported."""
+        ended = [item.key for item in (*self.appended, *self.synced, *self.refused)]
+        return Holding((*(lease.key for lease in self.in_flight), *ended), self.sequence - (self.writer is not None))
+
+    def lose_report(self, coordinator: Coordinator) -> None:
+        """Report to a coordinator that dies before its answer is out."""
+        before = list(self.synced), list(self.saved), list(self.refused), list(self.closed)
+        coordinator.engine_report(self.report())
+        self.synced, self.saved, self.refused, self.closed = before
+
     def pull(self, coordinator: Coordinator) -> None:
         """Report, and take what is ordered."""
         orders = coordinator.engine_report(self.report())
@@ -172,8 +183,8 @@ class Simulation:
         self.folder = RunFolder(path)
         self.committer = Committer(path, verifiers="v1")
         self.epoch = self.committer.manifest.epoch
-        spec = RunSpec(path=path, job=JOB, fingerprint=FINGERPRINT)
-        self.coordinator = load_coordinator(spec, generate=True)
+        self.spec = RunSpec(path=path, job=JOB, fingerprint=FINGERPRINT)
+        self.coordinator = load_coordinator(self.spec, generate=True)
         self.num_started = 0
         self.engines = [self.start_engine() for _ in range(2)]
         self.batches: dict[str, list[JudgeItem]] = {"verifier-1": [], "verifier-2": []}
@@ -189,9 +200,13 @@ class Simulation:
         what = self.chance.random()
         if what < 0.05:
             self.kill_engine(place)
+        elif what < 0.08:
+            self.kill_coordinator(engine)
         elif what < 0.6 and not engine.is_stopped:
             engine.work()
             engine.pull(self.coordinator)
+            held = [lease.key for engine in self.engines for lease in engine.in_flight]
+            assert len(held) == len(set(held)), "an attempt is made twice"
         elif what < 0.9:
             self.judge(self.chance.choice(sorted(self.batches)))
         elif what < 0.94 and self.late:
@@ -212,6 +227,19 @@ class Simulation:
         scans = {path.name: scan_segment(path) for path in segments if self.coordinator.lacks(path.name)}
         self.coordinator.engine_died(engine.engine_id, scans)
         self.engines[place] = self.start_engine()
+
+    def kill_coordinator(self, engine: Engine) -> None:
+        living = [one for one in self.engines if not one.is_stopped]
+        if engine in living and self.chance.random() < 0.5:
+            engine.lose_report(self.coordinator)
+        if self.chance.random() < 0.5:
+            self.coordinator.take_commit()  # to a driver that did not get it
+        holdings = {one.engine_id: one.holding() for one in living}
+        for one in living:
+            one.work()  # while the next coordinator loads
+        self.coordinator = load_coordinator(self.spec, generate=True, living=holdings)
+        self.late.clear()
+        self.batches = {worker: [] for worker in self.batches}
 
     def judge(self, worker: str) -> None:
         if self.batches[worker] and self.chance.random() < 0.1:

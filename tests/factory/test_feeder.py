@@ -325,6 +325,27 @@ def test_a_full_disk_ends_the_feeder_and_nothing_unsaved_was_reported(tmp_path: 
     assert set(desk.finished) <= set(desk.on_disk())
 
 
+class DeafDesk(Desk):
+    """A coordinator that is away two times of three."""
+
+    turn = 0
+
+    async def pull(self, report: Report) -> Orders | None:
+        """Answer every third report."""
+        self.turn += 1
+        if self.turn % 3:
+            return None
+        return await Desk.pull(self, report)
+
+
+def test_what_nobody_heard_is_reported_again_and_held_until_then(tmp_path: Path) -> None:
+    desk = DeafDesk(tmp_path, num_leases=200)
+    feeder = asyncio.run(_feed(desk, store=StoreConfig(fsync_interval_s=0.02, segment_s=0.1), tokens_per_s=20_000))
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(200)]
+    assert sorted(desk.closed) == sorted(path.name for path in tmp_path.glob("*.seg"))
+    assert feeder.holding() == ((), len(desk.closed))
+
+
 class LostDesk(Desk):
     """A coordinator that goes away in the middle."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,16 @@ from factory.store import (
     read_traces,
     write_atomically,
 )
-from schemas.errors import ConfigError, CorruptRunError, FencedError, FingerprintError, RunLockedError, StoreError
+from jobs.doctor import examine_run
+from schemas.errors import (
+    ConfigError,
+    CorruptRunError,
+    FencedError,
+    FingerprintError,
+    RunLockedError,
+    SchemaVersionError,
+    StoreError,
+)
 from schemas.manifest import Counts
 from schemas.trace import Trace, Untraced
 from schemas.verdict import Outcome
@@ -352,6 +362,38 @@ def test_a_damaged_shard_is_named(tmp_path: Path, kind: str, damage: str) -> Non
         path.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "no parquet": b"x" * len(data)}[damage])
     with pytest.raises(CorruptRunError, match=shard.name):
         RunState.load(RunFolder(tmp_path), manifest)
+
+
+def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path) -> None:
+    manifest = _finished(tmp_path).manifest
+    shard = manifest.traces[0]
+    path, good = tmp_path / shard.name, committed_traces(tmp_path)
+    data = path.read_bytes()
+    assert all(finding.is_fine for finding in examine_run(tmp_path))
+    chance = random.Random(12)
+    missed = 0
+    for _ in range(200):
+        place, bit = chance.randrange(len(data)), chance.randrange(8)
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        assert shard.name in "".join(finding.detail for finding in examine_run(tmp_path) if not finding.is_fine)
+        with suppress(CorruptRunError, SchemaVersionError):
+            missed += committed_traces(tmp_path) != good
+    assert not missed, "traces were read otherwise than they were written"
+
+
+def test_a_manifest_that_is_gone_is_missed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    newest = _finished(tmp_path).manifest
+    body = folder.manifest_path(newest.number).read_bytes()
+    folder.manifest_path(newest.number).unlink()
+    for open_run in (folder.manifest, lambda: Committer(tmp_path, verifiers="v1")):
+        with pytest.raises(CorruptRunError, match=f"{newest.number:06d}.json: is gone"):
+            open_run()
+    folder.manifest_path(newest.number).write_bytes(body)
+    assert folder.manifest() == newest
+    folder.manifest_path(newest.number).unlink()
+    (tmp_path / "manifest" / "newest").unlink()
+    assert folder.manifest().number == newest.number - 1
 
 
 def test_a_trace_that_is_wanted_from_a_missing_shard_names_it(tmp_path: Path) -> None:
