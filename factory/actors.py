@@ -86,6 +86,8 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         coordinator.dispatch.adopt(engine_id, held_keys)
     for name, scan in scans.items():
         coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
+    for scan in scans.values():  # once all traces are known
+        coordinator.add_saved(scan)
     return coordinator
 
 
@@ -133,7 +135,9 @@ class CommitterActor:
         """Write one manifest; see ``Committer.commit``."""
         if self._committer is None:
             self._committer = Committer(self._path, verifiers=self._verifiers)
-        return self._committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
+        return self._committer.commit(
+            segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced
+        )
 
 
 class CoordinatorActor:

@@ -156,12 +156,18 @@ class Committer:
         return changes
 
     def commit(
-        self, *, segments: Sequence[str] = (), judged: Iterable[JudgedTrace] = (), untraced: Iterable[Untraced] = ()
+        self,
+        *,
+        segments: Sequence[str] = (),
+        kept: Sequence[str] = (),
+        judged: Iterable[JudgedTrace] = (),
+        untraced: Iterable[Untraced] = (),
     ) -> Counts:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
 
-        Traces and endings that the run already holds are dropped. The segments are deleted afterwards; those that are
-        gone before were committed by a committer that died before it could say so.
+        Traces and endings that the run already holds are dropped. The segments are deleted afterwards, but for those
+        to be kept, which a later commit takes again; those that are gone before were committed by a committer that
+        died before it could say so.
 
         Raises:
             StoreError: If an earlier commit failed: what this object knows may then not be on disk.
@@ -184,8 +190,9 @@ class Committer:
         if changes:
             self._write(note="committed", **changes)
         for path in paths:
-            path.unlink()
-            reach(Point.SEGMENT_DELETED)
+            if path.name not in kept:
+                path.unlink()
+                reach(Point.SEGMENT_DELETED)
         self._is_broken = False
         pa.default_memory_pool().release_unused()
         return self.manifest.counts

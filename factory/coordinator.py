@@ -1,8 +1,9 @@
 """The coordinator's state: what is leased to engines and verifiers, and what may be committed.
 
 Plain synchronous code; the actor around it only carries messages. Facts in (reports of engines and verifiers, deaths),
-decisions out (leases, batches to judge, segments to commit). Invariant: a segment is offered for commit only when it
-is closed and every trace in it has a final verdict, so a committed manifest never has traces that nobody judged.
+decisions out (leases, batches to judge, segments to commit). Invariants: a segment is offered for commit only when it
+is closed and every trace in it has a final verdict, so a committed manifest never has traces that nobody judged; it
+stays on disk as long as an attempt may go on from tokens that are saved in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Final, NamedTuple
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Orders, Report
 from factory.journal import Position, SegmentScan
-from factory.state import TRACED, RunState
+from factory.saved import SavedAttempts
+from factory.state import ENDED, TRACED, RunState
 from schemas.manifest import Counts
 from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
@@ -50,6 +52,7 @@ class Segment:
     waiting: set[str] = field(default_factory=set)
     judged: list[JudgedTrace] = field(default_factory=list)
     is_closed: bool = False
+    is_kept: bool = False  # its traces are committed, and it is still needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class CommitBatch:
     """What one commit takes: whole segments with their verdicts, verdicts of older traces, endings without a trace."""
 
     segments: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # those of them that are still needed; they come again
     judged: tuple[JudgedTrace, ...] = ()
     untraced: tuple[Untraced, ...] = ()
     is_last: bool = True  # nothing more could be committed now: the next may wait its time
@@ -111,6 +115,7 @@ class Coordinator:
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _dying: set[str] = field(default_factory=set)
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
+    _saved: SavedAttempts = field(default_factory=SavedAttempts)
 
     def add_backlog(self, places: Iterator[tuple[int, str, Position]]) -> None:
         """Queue committed traces (number, trace id, place) that today's verifiers have not judged."""
@@ -129,6 +134,18 @@ class Coordinator:
             self._add_trace(key, position, trace.num_completion_tokens)
         return keys
 
+    def add_saved(self, scan: SegmentScan, engine_id: str | None = None) -> None:
+        """Take note of what a segment holds of attempts that have not ended; only of those that this engine holds."""
+        if scan.header is None or not scan.pieces:
+            return
+        ids, indices = [piece.problem_id for piece in scan.pieces], [piece.sample_index for piece in scan.pieces]
+        numbers = self.state.numbers(ids, indices)
+        for number, piece in zip(numbers.tolist(), scan.pieces, strict=True):
+            key = Key(*divmod(number, self.state.num_samples))
+            is_open = not self.state.flags[number] & ENDED
+            if is_open and (engine_id is None or self.dispatch.holds(engine_id, key)):
+                self._saved.add(key, scan.header.engine_id, piece)
+
     def engine_report(self, report: Report) -> Orders:
         """Take an engine's report; answer with leases, or the order to stop.
 
@@ -137,10 +154,15 @@ class Coordinator:
         if report.engine_id in self._dying or self.dispatch.is_dead(report.engine_id):
             return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
+        for item in report.saved:
+            if self.dispatch.holds(report.engine_id, item.key):
+                self._saved.add(item.key, report.engine_id, item.piece)
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
         for refused in report.refused:
+            if self.dispatch.holds(report.engine_id, refused.key):
+                self._saved.drop(refused.key)  # what was saved may be why
             failure = self.dispatch.refuse(report.engine_id, *refused)
             if failure is not None:
                 self._fail(failure)
@@ -176,6 +198,7 @@ class Coordinator:
         for name, scan in scans.items():
             keys = self.add_scan(name, scan)
             self.dispatch.finish(engine_id, keys)
+            self.add_saved(scan, engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
 
@@ -219,7 +242,7 @@ class Coordinator:
 
     def take_commit(self) -> CommitBatch:
         """Return all that may be committed now, and forget it."""
-        closed = [name for name, segment in self._segments.items() if segment.is_closed and not segment.waiting]
+        closed = [name for name, segment in self._segments.items() if self._is_ready(name, segment)]
         ready: list[str] = []
         num_traces = 0
         for name in closed:
@@ -228,12 +251,21 @@ class Coordinator:
                 break
             ready.append(name)
         self._handed_over.update(ready)
+        kept = tuple(name for name in ready if self._saved.needs(name))
         judged = [verdict for name in ready for verdict in self._segments.pop(name).judged]
+        self._segments |= {name: Segment(is_closed=True, is_kept=True) for name in kept}
         older, self._older = self._older, []
         untraced, self._untraced = self._untraced, []
         return CommitBatch(
-            segments=tuple(ready), judged=(*judged, *older), untraced=tuple(untraced), is_last=len(ready) == len(closed)
+            segments=tuple(ready),
+            kept=kept,
+            judged=(*judged, *older),
+            untraced=tuple(untraced),
+            is_last=len(ready) == len(closed),
         )
+
+    def _is_ready(self, name: str, segment: Segment) -> bool:
+        return segment.is_closed and not segment.waiting and not (segment.is_kept and self._saved.needs(name))
 
     def engine_tokens(self) -> dict[str, tuple[int, bool]]:
         """Return by engine the tokens generated so far, and whether anything is in flight."""
@@ -279,7 +311,7 @@ class Coordinator:
         seed = None
         if self.base_seed is not None:
             seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
-        return Lease(key=key, prompt=prompt, seed=seed)
+        return Lease(key=key, prompt=prompt, seed=seed, saved=self._saved.positions(key))
 
     def _trace_id(self, key: Key) -> str:
         return make_trace_id(self.fingerprint, self.state.problems.problem_id(key.problem), key.sample_index)
@@ -305,6 +337,7 @@ class Coordinator:
         if self.state.flags[number] & TRACED:
             return
         self.state.flags[number] |= TRACED
+        self._saved.drop(key)
         trace_id = self._trace_id(key)
         self._num_made += 1
         self._num_tokens += num_tokens
@@ -326,6 +359,7 @@ class Coordinator:
 
     def _fail(self, failure: Failure) -> None:
         self._num_failed += 1
+        self._saved.drop(failure.key)
         self._untraced.append(
             Untraced(
                 trace_id=self._trace_id(failure.key),

@@ -105,6 +105,11 @@ class Dispatch:
         engine = self._engines.get(engine_id)
         return engine is not None and bool(engine.leased)
 
+    def holds(self, engine_id: str, key: Key) -> bool:
+        """True while the engine has that attempt in flight."""
+        engine = self._engines.get(engine_id)
+        return engine is not None and key in engine.leased
+
     def lease(self, engine_id: str, capacity: int) -> list[Key]:
         """Give an engine up to ``capacity`` attempts; a dead one gets none."""
         if engine_id in self._dead:

@@ -1,9 +1,11 @@
-"""The journal: finished attempts on disk within about a second, before anybody judges them.
+"""The journal: finished attempts on disk within about a second, before anybody judges them, and long ones piecewise.
 
-One writer per segment, append-only, locked while its writer lives. A segment is a header frame and trace frames, each
-``length, crc32, payload``; the first bad frame ends what is read, so a torn tail costs only what was not yet synced. A
-trace counts as made when ``append`` and then ``sync`` have returned. Does not know about manifests: the store decides
-when a segment may go.
+One writer per segment, append-only, locked while its writer lives. A segment is a header frame, and frames of traces
+and of partials (tokens of attempts that go on), each ``length, crc32, payload``; the first bad frame ends what is read,
+so a torn tail costs only what was not yet synced. A trace counts as made when ``append`` and then ``sync`` have
+returned. The partials of one attempt by one engine follow each other without a gap, the first at offset 0: an engine
+that goes on from what another made writes that again with its own first piece, so no two engines' pieces are ever put
+together. Does not know about manifests: the coordinator decides when a segment may go.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,14 +27,17 @@ import pyarrow as pa
 from factory.faults import Point, reach
 from schemas.arrow import trace_table
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
-from schemas.trace import FinishReason, Trace, TraceFormat
+from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 
 MAGIC: Final = b"DFJ1"
 FRAME: Final = struct.Struct("<II")  # payload length in bytes, crc32 of the payload
 PARTS: Final = struct.Struct("<III")  # lengths of: header JSON, text, token ids
 MAX_FRAME_BYTES: Final = 1 << 30  # a length beyond this is a torn or damaged frame, not a trace
 SEGMENT_SUFFIX: Final = ".seg"
-FRAME_SCHEMA: Final = "trace-frame/1"
+FRAME_SCHEMA: Final = "trace-frame/2"
+READABLE_SCHEMAS: Final = ("trace-frame/1", FRAME_SCHEMA)  # 1: traces only
+PARTIAL: Final = "partial"  # `kind` in the header of a partial; a trace's has no such key
+PARTIAL_HEAD: Final = f'{{"kind":"{PARTIAL}",'.encode()  # how the payload of a partial goes on behind its lengths
 
 
 class Position(NamedTuple):
@@ -52,29 +57,74 @@ class SegmentHeader:
     schema: str = FRAME_SCHEMA
 
 
+class Piece(NamedTuple):
+    """Where a partial lies, and how it goes on from those before; its tokens stay on disk."""
+
+    problem_id: str
+    sample_index: int
+    position: Position
+    offset: int
+    num_tokens: int
+
+
+class Saved(NamedTuple):
+    """What an attempt goes on from: its tokens so far, and at which counts of them another engine went on."""
+
+    token_ids: tuple[int, ...] = ()
+    resumed_at: tuple[int, ...] = ()
+
+
 def encode_trace(trace: Trace) -> bytes:
     """Return a trace as a frame's payload: small fields as JSON, text as UTF-8, token ids as little-endian int32."""
     fields = {name: getattr(trace, name) for name in Trace.__slots__ if name not in ("text", "token_ids")}
+    return _payload(fields, trace.text, trace.token_ids)
+
+
+def encode_partial(partial: Partial) -> bytes:
+    """Return a partial as a frame's payload, laid out as a trace's, without text: the teacher makes it of the ids."""
+    fields = {name: getattr(partial, name) for name in Partial.__slots__ if name != "token_ids"}
+    return _payload({"kind": PARTIAL} | fields, "", partial.token_ids)
+
+
+def _payload(fields: Mapping[str, Any], text: str, token_ids: Sequence[int]) -> bytes:
     header = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
-    text = trace.text.encode()
-    tokens = struct.pack(f"<{len(trace.token_ids)}i", *trace.token_ids)
-    return PARTS.pack(len(header), len(text), len(tokens)) + header + text + tokens
+    body = text.encode()
+    tokens = struct.pack(f"<{len(token_ids)}i", *token_ids)
+    return PARTS.pack(len(header), len(body), len(tokens)) + header + body + tokens
+
+
+def _fields(payload: bytes) -> dict[str, Any]:
+    """Return the small fields of a payload; ``resumed_at`` is a tuple again."""
+    fields: dict[str, Any] = json.loads(payload[PARTS.size : PARTS.size + PARTS.unpack_from(payload)[0]])
+    fields["resumed_at"] = tuple(fields["resumed_at"])
+    return fields
+
+
+def _token_ids(payload: bytes) -> tuple[int, ...]:
+    size = PARTS.unpack_from(payload)[2]
+    return struct.unpack(f"<{size // 4}i", payload[len(payload) - size :])
 
 
 def decode_trace(payload: bytes) -> Trace:
     """Return the trace that ``encode_trace`` wrote; the payload's checksum has been compared before."""
-    header_size, text_size, token_size = PARTS.unpack_from(payload)
+    header_size, text_size, _ = PARTS.unpack_from(payload)
     text_at = PARTS.size + header_size
-    tokens_at = text_at + text_size
-    fields: dict[str, Any] = json.loads(payload[PARTS.size : text_at])
+    fields = _fields(payload)
     fields["format"] = TraceFormat(fields["format"])
     fields["finish_reason"] = FinishReason(fields["finish_reason"])
-    fields["resumed_at"] = tuple(fields["resumed_at"])
-    return Trace(
-        text=payload[text_at:tokens_at].decode(),
-        token_ids=struct.unpack(f"<{token_size // 4}i", payload[tokens_at : tokens_at + token_size]),
-        **fields,
-    )
+    text = payload[text_at : text_at + text_size].decode()
+    return Trace(text=text, token_ids=_token_ids(payload), **fields)
+
+
+def decode_partial(payload: bytes) -> Partial:
+    """Return the partial that ``encode_partial`` wrote."""
+    fields = _fields(payload)
+    assert fields.pop("kind") == PARTIAL, "the frame of a trace"
+    return Partial(token_ids=_token_ids(payload), **fields)
+
+
+def _is_partial(payload: bytes) -> bool:
+    return payload.startswith(PARTIAL_HEAD, PARTS.size)
 
 
 def _frame(payload: bytes) -> bytes:
@@ -82,7 +132,7 @@ def _frame(payload: bytes) -> bytes:
 
 
 class SegmentWriter:
-    """Appends traces to one new segment. ``append`` from one thread, ``sync`` from one (other) thread at a time.
+    """Appends traces and partials to one new segment; from one thread, ``sync`` from one (other) thread at a time.
 
     Holds a lock on the file while it lives, so that a recovering run waits until this writer is really dead.
     """
@@ -106,10 +156,18 @@ class SegmentWriter:
 
     def append(self, trace: Trace) -> Position:
         """Queue a trace; it is safe once a ``sync`` that began afterwards has returned."""
-        frame = _frame(encode_trace(trace))
+        self.num_traces += 1
+        return self._append(encode_trace(trace))
+
+    def append_partial(self, partial: Partial) -> Piece:
+        """Queue a partial; it is safe as a trace is."""
+        position = self._append(encode_partial(partial))
+        return Piece(partial.problem_id, partial.sample_index, position, partial.offset, len(partial.token_ids))
+
+    def _append(self, payload: bytes) -> Position:
+        frame = _frame(payload)
         position = Position(self.name, self.size)
         self.size += len(frame)
-        self.num_traces += 1
         self._pending += frame
         reach(Point.TRACE_APPENDED)
         return position
@@ -157,6 +215,7 @@ class SegmentScan(NamedTuple):
 
     header: SegmentHeader | None
     traces: list[tuple[Position, Trace]]
+    pieces: list[Piece]
     torn_bytes: int
 
 
@@ -182,7 +241,7 @@ def wait_for_writer(path: Path, timeout_s: float) -> None:
 
 
 def scan_segment(path: Path) -> SegmentScan:
-    """Return all traces of a segment up to its last good frame. A segment torn in its header holds nothing.
+    """Return all that a segment holds up to its last good frame. A segment torn in its header holds nothing.
 
     Raises:
         SchemaVersionError: If another version of the frames wrote it.
@@ -190,14 +249,23 @@ def scan_segment(path: Path) -> SegmentScan:
     data = path.read_bytes()
     header: SegmentHeader | None = None
     traces: list[tuple[Position, Trace]] = []
+    pieces: list[Piece] = []
     good = 0
     for offset, payload in _frames(data):
         if header is None:
             header = _check_header(path, (offset, payload))
+        elif _is_partial(payload):
+            pieces.append(_piece(Position(path.name, offset), payload))
         else:
             traces.append((Position(path.name, offset), decode_trace(payload)))
         good = offset + FRAME.size + len(payload)
-    return SegmentScan(header, traces, len(data) - good)
+    return SegmentScan(header, traces, pieces, len(data) - good)
+
+
+def _piece(position: Position, payload: bytes) -> Piece:
+    fields = _fields(payload)
+    num_tokens = PARTS.unpack_from(payload)[2] // 4
+    return Piece(fields["problem_id"], fields["sample_index"], position, fields["offset"], num_tokens)
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -210,9 +278,9 @@ def _check_header(path: Path, frame: tuple[int, bytes] | None) -> SegmentHeader 
     if frame is None:
         return None
     fields = json.loads(frame[1])
-    if fields.get("schema") != FRAME_SCHEMA:
+    if fields.get("schema") not in READABLE_SCHEMAS:
         raise SchemaVersionError(
-            f"{path}: has frames {fields.get('schema')}, this version reads {FRAME_SCHEMA}; "
+            f"{path}: has frames {fields.get('schema')}, this version reads {' and '.join(READABLE_SCHEMAS)}; "
             "use the version of the factory that wrote the run (run.yaml names it)"
         )
     return SegmentHeader(**fields)
@@ -232,6 +300,8 @@ def segment_table(path: Path) -> pa.Table:
     frames = _frames(path.read_bytes())
     _check_header(path, next(frames, None))
     for _, payload in frames:
+        if _is_partial(payload):
+            continue
         header_size, text_size, _ = PARTS.unpack_from(payload)
         text_at = PARTS.size + header_size
         headers.append(json.loads(payload[PARTS.size : text_at], object_pairs_hook=_shared))
@@ -260,8 +330,34 @@ def read_trace(folder: Path, position: Position) -> Trace:
     """Return the trace at a position that was synced.
 
     Raises:
-        CorruptRunError: If no good frame is there.
+        CorruptRunError: If no good frame of a trace is there.
     """
+    payload = _read_payload(folder, position)
+    if _is_partial(payload):
+        raise CorruptRunError(f"{folder / position.file}: the frame at byte {position.offset} is no trace's")
+    return decode_trace(payload)
+
+
+def read_saved(folder: Path, positions: Sequence[Position]) -> Saved:
+    """Return what the partials at these positions, of one attempt and by one engine, amount to.
+
+    Raises:
+        CorruptRunError: If they do not follow each other from offset 0, or one of them is damaged.
+        FileNotFoundError: If a segment is gone: the attempt has ended.
+    """
+    saved = Saved()
+    for position in positions:
+        payload = _read_payload(folder, position)
+        if not _is_partial(payload) or (partial := decode_partial(payload)).offset != len(saved.token_ids):
+            raise CorruptRunError(
+                f"{folder / position.file}: the frame at byte {position.offset} does not go on from "
+                f"{len(saved.token_ids)} tokens"
+            )
+        saved = Saved(saved.token_ids + partial.token_ids, partial.resumed_at)
+    return saved
+
+
+def _read_payload(folder: Path, position: Position) -> bytes:
     path = folder / position.file
     with path.open("rb") as file:
         file.seek(position.offset)
@@ -270,7 +366,7 @@ def read_trace(folder: Path, position: Position) -> Trace:
         payload = file.read(size) if PARTS.size <= size <= MAX_FRAME_BYTES else b""
     if not payload or len(payload) != size or zlib.crc32(payload) != checksum:
         raise CorruptRunError(f"{path}: no good frame at byte {position.offset}; it was changed after its sync")
-    return decode_trace(payload)
+    return payload
 
 
 def sync_folder(folder: Path) -> None:

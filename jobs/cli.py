@@ -1,7 +1,7 @@
 """The command `factory`: reads arguments, calls the parts, prints what came of it, and returns the right exit code.
 
 Data goes to stdout, progress and messages to stderr. Exit 0: done; 1: finished with failures, listed; 2: bad usage or
-config, nothing started; 130: interrupted, the same command goes on.
+config, nothing started; 3: stopped before its time limit, 130: interrupted, 143: SIGTERM, the same command goes on.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def main() -> None:
         app()
     except FactoryError as error:
         _say_at_the_end(str(error))
-        sys.exit(130 if isinstance(error, InterruptedRun) else 2 if isinstance(error, _USAGE_ERRORS) else 1)
+        if isinstance(error, InterruptedRun):
+            sys.exit(error.exit_code)
+        sys.exit(2 if isinstance(error, _USAGE_ERRORS) else 1)
     except KeyboardInterrupt:
         _say_at_the_end("interrupted")
         sys.exit(130)

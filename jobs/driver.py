@@ -33,6 +33,7 @@ from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
+from jobs.signals import Notice, termination_interrupts
 from schemas.config import JobConfig, VllmTeacher, parse_config
 from schemas.errors import (
     ConfigError,
@@ -41,6 +42,8 @@ from schemas.errors import (
     SourceError,
     StoreError,
     TeacherError,
+    TerminatedRun,
+    TimeLimitRun,
     VerifierError,
 )
 from schemas.manifest import Manifest
@@ -69,15 +72,17 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
 
     Raises:
         FactoryError: If the run cannot go on; what was journaled is safe.
-        InterruptedRun: If the user pressed Ctrl-C.
+        InterruptedRun: If the user pressed Ctrl-C, SIGTERM came, or ``schedule.time_limit_s`` is near.
     """
+    began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
     path = path.resolve()  # actors have other working directories
     if isinstance(plan.teacher, VllmTeacher):
         check_backend(plan.teacher.engine)
     with RunLock(path):
         freeze(plan, path, warn)
-        _supervise(RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint), plan, address, watch, warn)
+        spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
+        _supervise(spec, plan, address, watch, warn, began_at)
 
 
 def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
@@ -86,6 +91,7 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
     Raises:
         FactoryError: As ``run_job``.
     """
+    began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
     path = path.resolve()
     manifest = RunFolder(path).manifest()
@@ -94,15 +100,17 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
     with RunLock(path):
         Committer(path, verifiers=_digest(job))
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
-        _supervise(spec, None, address, watch, warn)
+        _supervise(spec, None, address, watch, warn, began_at)
 
 
-def _supervise(spec: RunSpec, plan: Plan | None, address: str | None, watch: Watch, warn: Warn) -> None:
+def _supervise(
+    spec: RunSpec, plan: Plan | None, address: str | None, watch: Watch, warn: Warn, began_at: float
+) -> None:
     """Start the roles, unless nothing is left to do: the committer has just counted."""
     folder = RunFolder(spec.path)
     if folder.manifest().counts.pending or folder.leftover_segments():
-        with local_ray(address):
-            _Supervisor(spec, plan, watch, warn).supervise()
+        with local_ray(address), termination_interrupts() as notice:  # in that order: Ray takes SIGTERM for itself
+            _Supervisor(spec, plan, watch, warn, began_at).supervise(notice)
 
 
 def freeze(plan: Plan, path: Path, warn: Warn) -> None:
@@ -278,8 +286,8 @@ class _Deaths:
 class _Supervisor:
     """Starts and watches the actors of one start of a run."""
 
-    def __init__(self, spec: RunSpec, plan: Plan | None, watch: Watch, warn: Warn) -> None:
-        """Start nothing yet; without a plan nothing is generated."""
+    def __init__(self, spec: RunSpec, plan: Plan | None, watch: Watch, warn: Warn, began_at: float) -> None:
+        """Start nothing yet; without a plan nothing is generated. The time limit counts from ``began_at``."""
         self._spec = spec
         self._plan = plan
         self._job = spec.job
@@ -306,8 +314,11 @@ class _Supervisor:
         self._is_draining = False
         self._committed_at = time.monotonic()
         self._note = "starting"
+        schedule = spec.job.schedule
+        limit_s = math.inf if schedule.time_limit_s is None else schedule.time_limit_s
+        self._stop_at = began_at + limit_s - schedule.stop_before_s
 
-    def supervise(self) -> None:
+    def supervise(self, notice: Notice) -> None:
         """Run until every attempt is judged and committed."""
         try:
             self._start_committer()
@@ -323,13 +334,21 @@ class _Supervisor:
                     self._progress()
                     if self._num_coordinators == asked:  # a new one may have found something to do again
                         return
+                if time.monotonic() >= self._stop_at:
+                    self._drain()
+                    schedule = self._job.schedule
+                    why = f"stopped {schedule.stop_before_s:g} s before schedule.time_limit_s={schedule.time_limit_s:g}"
+                    raise TimeLimitRun(self._how_to_go_on(why))
         except KeyboardInterrupt:
             self._drain()
-            raise InterruptedRun(
-                f"interrupted; all finished attempts are safe in {self._path}; run the same command again to go on"
-            ) from None
+            if notice.has_come:
+                raise TerminatedRun(self._how_to_go_on("stopped by SIGTERM")) from None
+            raise InterruptedRun(self._how_to_go_on("interrupted")) from None
         except RayError as error:
             raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
+
+    def _how_to_go_on(self, why: str) -> str:
+        return f"{why}; all finished attempts are safe in {self._path}; run the same command again to go on"
 
     def _progress(self) -> Progress:
         progress: Progress = self._ask("progress", len(self._engines))
@@ -622,7 +641,7 @@ class _Supervisor:
             self._finish_commit()
 
     def _drain(self) -> None:
-        """Let the engines flush, commit what is judged; what is not is judged by the next start."""
+        """Let the engines save what they have, commit what is judged; what is not is judged by the next start."""
         self._note = "stopping"
         self._is_draining = True
         if self._coordinator is None:  # not even loaded

@@ -335,6 +335,17 @@ class ScheduleConfig(Part):
     max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
+    time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
+    stop_before_s: float = Field(default=60, ge=0)  # so long before it the run stops itself (exit code 3), resumable
+
+    @model_validator(mode="after")
+    def _has_time(self) -> ScheduleConfig:
+        if self.time_limit_s is not None and self.stop_before_s >= self.time_limit_s:
+            raise ValueError(
+                f"stop_before_s={self.stop_before_s:g} must be below time_limit_s={self.time_limit_s:g}: "
+                "the run would stop at once"
+            )
+        return self
 
 
 class ReadabilityConfig(Part):
@@ -396,6 +407,9 @@ class StoreConfig(Part):
     segment_s: float = Field(default=60, gt=0)  # a journal segment is closed after this time ...
     segment_mb: int = Field(default=64, ge=1)  # ... or this size, and compacted once it is judged
     commit_interval_s: float = Field(default=120, gt=0)  # between two manifests at least, while work goes on
+    # Longer attempts are journaled on the way, by as many tokens: the most that a dead engine costs each, beside those
+    # of fsync_interval_s. Null: not at all. For teachers that can go on from them: vllm, scripted.
+    partial_tokens: int | None = Field(default=4096, ge=1)
 
 
 class JobConfig(Part):

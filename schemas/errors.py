@@ -8,6 +8,8 @@ FactoryError
 │   │   └── NotRecordedError   a recording has no such attempt
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
 ├── InterruptedRun         the user pressed Ctrl-C; nothing that was finished is lost
+│   ├── TerminatedRun      SIGTERM: the job or its node is taken away
+│   └── TimeLimitRun       the job's time limit is near
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
     ├── RunLockedError         another process works on this run
@@ -48,6 +50,20 @@ class EngineDeadError(TeacherError):
 
 class InterruptedRun(FactoryError):
     """The user pressed Ctrl-C: what was finished is safe, and the same command goes on."""
+
+    exit_code = 130
+
+
+class TerminatedRun(InterruptedRun):
+    """SIGTERM came: a scheduler takes the job or its node away."""
+
+    exit_code = 143
+
+
+class TimeLimitRun(InterruptedRun):
+    """The run stopped itself, so near to ``schedule.time_limit_s``."""
+
+    exit_code = 3
 
 
 class VerifierError(FactoryError):

@@ -101,6 +101,17 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """Some tokens of an attempt that has not ended: what its engine saved since it saved last."""
+
+    problem_id: str
+    sample_index: int
+    offset: int  # tokens of the completion before these
+    token_ids: tuple[int, ...]
+    resumed_at: tuple[int, ...] = ()  # as in ``Trace``, so far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Untraced:
     """An attempt that ended without a trace: ``failed`` or ``cancelled``, with its reason."""
 

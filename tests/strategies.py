@@ -20,7 +20,7 @@ from schemas.problem import (
     StdinTest,
     Tests,
 )
-from schemas.trace import FinishReason, Trace, TraceFormat
+from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 from schemas.verdict import (
     ANSWER_CHECKS,
     READABILITY_REASONS,
@@ -146,6 +146,15 @@ def traces(
         resumed_at=st.lists(counts, max_size=2).map(tuple),
     )
 
+
+partials = st.builds(
+    Partial,
+    problem_id=hex_ids,
+    sample_index=sample_indices,
+    offset=counts,
+    token_ids=st.lists(counts, max_size=4).map(tuple),
+    resumed_at=st.lists(counts, max_size=2).map(tuple),
+)
 
 details: st.SearchStrategy[Detail | None] = (
     st.none()

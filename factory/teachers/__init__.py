@@ -4,13 +4,17 @@ A teacher serves one engine of one actor. Contract, held by the same tests for e
 one completion per request, with no more than ``max_tokens`` tokens and the engine's own finish reason; ``abort`` makes
 it return with what there is; a bad request fails alone (``RequestError``), a dead engine fails all
 (``EngineDeadError``); after ``close`` no process is left. Nothing is judged, stored or retried here.
+
+Where ``EngineInfo.can_resume``, a request may bring tokens that another engine made: the completion is then the whole,
+as if one engine had made it. The teachers that cannot: a recording has nothing to go on with, and of an endpoint nobody
+knows that it would take a half answer for its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,6 +28,14 @@ SAMPLED_BYTES: Final = 1 << 20  # of each end of a weights file: reading 140 GB 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who wants to know the tokens of a completion before it has ended. Holds for teachers that can resume."""
+
+    num_tokens: int  # made since the last call at least, before ``take`` is called again
+    take: Callable[[int, Sequence[int]], None]  # tokens of the completion before these, and these; never raises
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One attempt to make, with its prompt as text and as the teacher's tokens."""
 
@@ -33,11 +45,13 @@ class Request:
     prompt_text: str
     prompt_token_ids: tuple[int, ...]  # empty where only the teacher knows its tokenizer
     seed: int | None = None
+    saved: tuple[int, ...] = ()  # tokens of this completion that another engine made; the engine may drop the last few
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What the engine gave; times in Unix microseconds."""
+    """What the engine gave, with what it was given to go on from; times in Unix microseconds, of this engine."""
 
     text: str
     token_ids: tuple[int, ...]  # empty where the teacher gives none
@@ -49,6 +63,7 @@ class Completion:
     submitted_at_us: int
     first_token_at_us: int | None
     finished_at_us: int
+    resumed_at: int | None = None  # tokens that another engine made
     label: bool | None = None  # of a recorded completion, as in ``Trace``
     label_answer: str | None = None
 
@@ -63,6 +78,7 @@ class EngineInfo:
     max_num_seqs: int
     max_num_batched_tokens: int | None
     settings: dict[str, Any]
+    can_resume: bool = False  # takes ``Request.saved`` and ``Request.watch``
 
 
 class TeacherEngine(Protocol):

@@ -2,7 +2,8 @@
 
 Shipped, and held to the same contract as the real ones. Tokens are UTF-8 bytes. It adds the whole numbers of the
 prompt, rightly with chance ``correct_rate``; lengths vary around ``mean_tokens``; all requests in flight share
-``tokens_per_s`` equally. Death, stalls and slow starts come to order, in the first incarnation only.
+``tokens_per_s`` equally. Death, stalls and slow starts come to order, in the first incarnation only. A text depends on
+the request alone, so one that another engine went on with is the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _INTEGER = re.compile(r"\d{1,18}")
 
 @dataclass(slots=True)
 class _Running:
-    """A request; it ends when the engine's shared progress has grown by the number of its tokens."""
+    """A request; it ends when the engine's shared progress has grown by the number of tokens that it has to make."""
 
     request: Request
     token_ids: bytes
@@ -37,7 +38,26 @@ class _Running:
     stop_token: str | None
     submitted_at_us: int
     done: asyncio.Future[Completion] = field(repr=False)
-    began_at: float | None = None  # shared progress when it got its slot
+    num_given: int = 0  # tokens that another engine made
+    num_told: int = 0  # tokens, those given included, that the request's watch has taken
+    began_at: float = 0.0  # shared progress when it got its slot
+
+    @property
+    def due(self) -> int:
+        """Tokens of the completion at which something is to be done next: its end, or the watch's next turn."""
+        watch = self.request.watch
+        return len(self.token_ids) if watch is None else min(len(self.token_ids), self.num_told + watch.num_tokens)
+
+    @property
+    def due_at(self) -> float:
+        """Shared progress at which that is."""
+        return self.began_at + self.due - self.num_given
+
+    def tell(self) -> None:
+        """Let the watch take the tokens up to ``due``."""
+        assert self.request.watch is not None, "nobody wants to know"
+        begin, self.num_told = self.num_told, self.due
+        self.request.watch.take(begin, tuple(self.token_ids[begin : self.num_told]))
 
 
 class ScriptedEngine:
@@ -69,6 +89,7 @@ class ScriptedEngine:
             max_num_seqs=self._config.max_num_seqs,
             max_num_batched_tokens=None,
             settings=self._config.model_dump(),
+            can_resume=True,
         )
 
     async def generate(self, request: Request) -> Completion:
@@ -78,7 +99,8 @@ class ScriptedEngine:
             raise RequestError(f"prompt of {len(request.prompt_token_ids)} tokens leaves no room for an answer")
         written = self._write(request, min(room, self._sampling.max_tokens))
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Running(request, *written, time.time_ns() // 1000, done))
+        given = max(0, min(len(request.saved), len(written[0]) - 1))  # something is left to do, whatever was saved
+        self._waiting.append(_Running(request, *written, time.time_ns() // 1000, done, given, given))
         self._advance()
         self._fill_slots()
         self._wake.set()
@@ -89,8 +111,8 @@ class ScriptedEngine:
         self._advance()
         for running in [*self._waiting, *(entry[2] for entry in self._heap)]:
             if running.request.request_id == request_id:
-                made = 0 if running.began_at is None else max(0, int(self._progress - running.began_at))
-                running.token_ids = running.token_ids[:made]
+                made = 0 if running in self._waiting else max(0, int(self._progress - running.began_at))
+                running.token_ids = running.token_ids[: running.num_given + made]
                 running.finish_reason, running.stop_token = FinishReason.ABORT, None
                 self._waiting = deque(item for item in self._waiting if item is not running)
                 self._heap = [entry for entry in self._heap if entry[2] is not running]
@@ -132,7 +154,10 @@ class ScriptedEngine:
         while self._waiting and len(self._heap) < self._config.max_num_seqs:
             running = self._waiting.popleft()
             running.began_at = self._progress
-            heapq.heappush(self._heap, (self._progress + len(running.token_ids), next(self._tie), running))
+            self._push(running)
+
+    def _push(self, running: _Running) -> None:
+        heapq.heappush(self._heap, (running.due_at, next(self._tie), running))
 
     def _is_stalled(self) -> bool:
         return (
@@ -148,12 +173,12 @@ class ScriptedEngine:
             self._tokens_out += elapsed * self._config.tokens_per_s
 
     async def _run(self) -> None:
-        """Complete requests as shared progress reaches their ends."""
+        """Complete requests as shared progress reaches their ends; tell their watches on the way."""
         while True:
             self._wake.clear()
             self._advance()
             while self._heap and self._heap[0][0] <= self._progress and not self._is_stalled():
-                self._complete(heapq.heappop(self._heap)[2])
+                self._reach(heapq.heappop(self._heap)[2])
             self._fill_slots()
             if not self._heap or self._is_stalled():
                 await self._wake.wait()
@@ -163,6 +188,14 @@ class ScriptedEngine:
                 await asyncio.wait_for(self._wake.wait(), timeout=max(due_s, 0.0005))
             except TimeoutError:
                 continue
+
+    def _reach(self, running: _Running) -> None:
+        """See to a request that has come as far as it was due."""
+        if running.due == len(running.token_ids):
+            self._complete(running)
+        else:
+            running.tell()
+            self._push(running)
 
     def _complete(self, running: _Running) -> None:
         text = running.token_ids.decode("utf-8", "replace")
@@ -180,6 +213,7 @@ class ScriptedEngine:
                     submitted_at_us=running.submitted_at_us,
                     first_token_at_us=None,
                     finished_at_us=time.time_ns() // 1000,
+                    resumed_at=running.num_given or None,
                 )
             )
         if self._is_first and self._num_finished == self._config.dies_after:

@@ -1,8 +1,15 @@
 """The vLLM teacher: one ``AsyncLLM`` in the process of its actor. The only factory module that imports vLLM.
 
 Both batch limits are set and read back, since ``AsyncLLM`` alone falls back to 128 sequences and 2,048 tokens
-(vllm-project/vllm#37393). One request per sample, final output only. Every incarnation has a random engine seed: with a
-fixed one, a run that is extended would sample the same texts again.
+(vllm-project/vllm#37393). One request per sample; only its final output, or deltas at long intervals where somebody
+watches. Every incarnation has a random engine seed: with a fixed one, a run that is extended would sample the same
+texts again.
+
+What another engine made is put behind the prompt, and its text is made of its tokens as vLLM itself would have. vLLM
+looks for stop strings in new text only, and its detokenizer takes a prompt that ends inside a character for new text;
+so an attempt goes on from the last place that is neither inside a character nor inside what may become a stop string.
+A seeded request goes on with another seed, since its first random numbers would come again. Detection of loops by vLLM
+itself would see the new tokens only; no job switches it on.
 """
 
 from __future__ import annotations
@@ -11,16 +18,43 @@ import asyncio
 import os
 import secrets
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from factory.teachers import Completion, EngineInfo, Request
+from factory.teachers import Completion, EngineInfo, Request, Watch
 from factory.teachers.watch import OWNER_VARIABLE
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import THINK_CLOSE, FinishReason
 
 ABORT_AGAIN_S = 0.05
+MAX_SEED: Final = (1 << 63) - 1
 _FINISH_REASONS = {str(reason): reason for reason in FinishReason}
+
+
+@dataclass(slots=True)
+class _Answer:
+    """The whole of a completion: what another engine made, and what has come of this one's so far."""
+
+    token_ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    num_given: int = 0
+    num_told: int = field(init=False)  # tokens that the request's watch has taken
+
+    def __post_init__(self) -> None:
+        self.num_told = self.num_given
+
+    def add(self, token_ids: Sequence[int], text: str) -> None:
+        """Take what vLLM gave since it gave last."""
+        self.token_ids += token_ids
+        self.texts.append(text)
+
+    def tell(self, watch: Watch) -> None:
+        """Let the watch take what is new, if it is enough."""
+        if len(self.token_ids) - self.num_told >= watch.num_tokens:
+            watch.take(self.num_told, self.token_ids[self.num_told :])
+            self.num_told = len(self.token_ids)
 
 
 class VllmEngine:
@@ -75,15 +109,23 @@ class VllmEngine:
                 f"prompt of {len(request.prompt_token_ids)} tokens leaves no room in a context of {self._max_model_len}"
             )
         submitted_at_us = time.time_ns() // 1000
+        max_tokens = min(room, self._sampling.max_tokens)
+        saved = request.saved[: max_tokens - 1]  # something is left to do, whatever was saved
         final = None
         self._in_flight.add(request.request_id)
         try:
-            async for output in self._engine.generate(
-                TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)),
-                self._sampling_params(min(room, self._sampling.max_tokens), request.seed),
-                request.request_id,
-            ):
+            answer = await asyncio.to_thread(self._go_on, request, saved) if saved else _Answer()
+            prompt = TokensPrompt(prompt_token_ids=[*request.prompt_token_ids, *answer.token_ids])
+            watch = request.watch
+            if watch is not None and max_tokens - answer.num_given <= watch.num_tokens:
+                watch = None  # the end comes first
+            seed = None if request.seed is None else (request.seed + answer.num_given) & MAX_SEED
+            params = self._sampling_params(max_tokens - answer.num_given, seed, watch)
+            async for output in self._engine.generate(prompt, params, request.request_id):
                 final = output
+                answer.add(output.outputs[0].token_ids, output.outputs[0].text)
+                if watch is not None and not output.finished:
+                    answer.tell(watch)
         except VllmEngineDead as error:
             raise EngineDeadError(f"the vLLM engine died: {error}") from error
         except (VLLMError, ValueError) as error:
@@ -92,7 +134,7 @@ class VllmEngine:
             self._in_flight.discard(request.request_id)
         if final is None or not final.finished:
             raise RequestError("vLLM ended the request without an output")
-        return self._completion(final, submitted_at_us)
+        return self._completion(answer, final, submitted_at_us)
 
     async def abort(self, request_id: str) -> None:
         """End a request early.
@@ -115,7 +157,39 @@ class VllmEngine:
             self._engine.shutdown()
             self._engine = None
 
-    def _sampling_params(self, max_tokens: int, seed: int | None) -> Any:
+    def _go_on(self, request: Request, saved: tuple[int, ...]) -> _Answer:
+        """Return what the answer begins with: the saved tokens up to the last place where one can go on."""
+        texts = self._detokenize(request, saved)
+        text = "".join(texts)
+        while texts and (not texts[-1] or _may_become_stop(text, self._sampling.stop)):
+            text = text[: len(text) - len(texts.pop())]
+        return _Answer(list(saved[: len(texts)]), [text], len(texts))
+
+    def _detokenize(self, request: Request, token_ids: Sequence[int]) -> list[str]:
+        """Return what each token adds to the text, by vLLM's own detokenizer: nothing inside a character."""
+        from vllm import SamplingParams
+        from vllm.v1.engine import EngineCoreRequest
+        from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+        behind = EngineCoreRequest(
+            request_id=request.request_id,
+            prompt_token_ids=list(request.prompt_token_ids),
+            mm_features=None,
+            sampling_params=SamplingParams(skip_special_tokens=False),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        detokenizer = IncrementalDetokenizer.from_new_request(self._tokenizer, behind)
+        texts = []
+        for token_id in token_ids:
+            detokenizer.update([token_id], False)
+            texts.append(detokenizer.get_next_output_text(finished=False, delta=True))
+        return texts
+
+    def _sampling_params(self, max_tokens: int, seed: int | None, watch: Watch | None) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -130,7 +204,9 @@ class VllmEngine:
             max_tokens=max_tokens,
             stop=list(sampling.stop),
             seed=seed,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
+            output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
+            stream_interval=None if watch is None else watch.num_tokens,
             skip_special_tokens=False,  # the raw text is the truth: a stray control token must be seen by the checks
         )
 
@@ -155,6 +231,7 @@ class VllmEngine:
             max_model_len=self._max_model_len,
             max_num_seqs=scheduler.max_num_seqs,
             max_num_batched_tokens=scheduler.max_num_batched_tokens,
+            can_resume=True,
             settings={
                 "dtype": str(config.model_config.dtype),
                 "quantization": config.model_config.quantization,
@@ -172,22 +249,24 @@ class VllmEngine:
             },
         )
 
-    def _completion(self, output: Any, submitted_at_us: int) -> Completion:
+    def _completion(self, answer: _Answer, output: Any, submitted_at_us: int) -> Completion:
         sample = output.outputs[0]
         finish_reason = _FINISH_REASONS.get(sample.finish_reason)
         if finish_reason is None:
             raise RequestError(f"vLLM ended the request with {sample.finish_reason!r}")
-        token_ids = tuple(sample.token_ids)
+        token_ids = tuple(answer.token_ids)
+        text = "".join(answer.texts)
         return Completion(
-            text=sample.text.encode("utf-8", "replace").decode(),  # a lone surrogate fits into no Arrow string
+            text=text.encode("utf-8", "replace").decode(),  # a lone surrogate fits into no Arrow string
             token_ids=token_ids,
             num_tokens=len(token_ids),
             finish_reason=finish_reason,
             stop_token=self._stop_token(finish_reason, sample.stop_reason, token_ids),
-            num_reasoning_tokens=self._count_reasoning(sample.text, token_ids),
+            num_reasoning_tokens=self._count_reasoning(text, token_ids),
             submitted_at_us=submitted_at_us,
             first_token_at_us=_first_token_at_us(output, submitted_at_us),
             finished_at_us=time.time_ns() // 1000,
+            resumed_at=answer.num_given or None,
         )
 
     def _stop_token(
@@ -248,6 +327,11 @@ def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
         "seed": secrets.randbits(31),
         "disable_log_stats": True,
     }
+
+
+def _may_become_stop(text: str, stops: Sequence[str]) -> bool:
+    """Return whether a text ends with what a stop string begins with."""
+    return any(text.endswith(stop[:length]) for stop in stops for length in range(1, len(stop)))
 
 
 def _speculation(config: Any) -> dict[str, Any] | None:

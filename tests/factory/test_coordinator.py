@@ -16,8 +16,8 @@ from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
-from factory.feeder import Finished, Holding, Lease, Refused, Report
-from factory.journal import Position, SegmentHeader, SegmentWriter, scan_segment
+from factory.feeder import Finished, Holding, Lease, Refused, Report, SavedPiece
+from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
 from jobs.bench.drill import committed_traces
@@ -25,6 +25,7 @@ from schemas.arrow import problems_to_table
 from schemas.config import parse_config
 from schemas.errors import FencedError
 from schemas.manifest import Counts
+from schemas.trace import Partial
 from schemas.verdict import JudgedTrace, Outcome, Reason
 from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, traces_on_disk
 
@@ -51,38 +52,66 @@ class Engine:
         self.appended: list[Finished] = []
         self.synced: list[Finished] = []
         self.refused: list[Refused] = []
+        self.pieces: list[SavedPiece] = []
+        self.saved: list[SavedPiece] = []
+        self.lengths: dict[Key, int] = {}  # tokens of attempts in flight that lie in this engine's segments
         self.closed: list[str] = []
         self.writer: SegmentWriter | None = None
         self.sequence = 0
         self.is_stopped = False
+        self.num_given = 0  # tokens that others made
 
     def work(self) -> None:
         """Finish a few attempts; sync or close the segment now and then."""
-        for _ in range(self.chance.randint(0, min(4, len(self.in_flight)))):
+        for _ in range(self.chance.randint(0, min(2, len(self.in_flight)))):
             lease = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
             if self.chance.random() < 0.03:
                 self.refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, "refused"))
                 continue
-            if self.writer is None:
-                self.sequence += 1
-                header = SegmentHeader(fingerprint=FINGERPRINT, engine_id=self.engine_id, sequence=self.sequence)
-                self.writer = SegmentWriter(self.journal, header)
             trace = make_trace(lease.prompt.problem_id, lease.key.sample_index, engine_id=self.engine_id)
-            position = self.writer.append(trace)
+            position = self.open().append(trace)
             self.appended.append(Finished(key=lease.key, position=position, num_tokens=trace.num_completion_tokens))
+        for lease in self.in_flight:
+            if self.chance.random() < 0.3:
+                self.save(lease)
         if self.writer is not None and self.chance.random() < 0.5:
             self.writer.sync()
-            self.synced += self.appended
-            self.appended = []
+            self.flushed()
             if self.chance.random() < 0.3:
                 self.close()
+
+    def open(self) -> SegmentWriter:
+        """Return the segment that is open now."""
+        if self.writer is None:
+            self.sequence += 1
+            header = SegmentHeader(fingerprint=FINGERPRINT, engine_id=self.engine_id, sequence=self.sequence)
+            self.writer = SegmentWriter(self.journal, header)
+        return self.writer
+
+    def save(self, lease: Lease) -> None:
+        """Make some tokens of an attempt, and journal them; what it was given goes with the first."""
+        whole = make_trace(lease.prompt.problem_id, lease.key.sample_index).token_ids
+        offset = self.lengths.get(lease.key, 0)
+        begin = offset or len(read_saved(self.journal, lease.saved).token_ids)
+        end = min(begin + self.chance.randint(1, 20), len(whole) - 1)
+        if end > begin:
+            problem_id, index = lease.prompt.problem_id, lease.key.sample_index
+            token_ids = whole[offset:end]
+            partial = Partial(problem_id=problem_id, sample_index=index, offset=offset, token_ids=token_ids)
+            self.pieces.append(SavedPiece(lease.key, self.open().append_partial(partial)))
+            self.lengths[lease.key] = end
+
+    def flushed(self) -> None:
+        """Take note that all is on disk."""
+        self.synced += self.appended
+        self.saved += self.pieces
+        self.appended, self.pieces = [], []
 
     def close(self) -> None:
         """Close the segment."""
         if self.writer is not None:
             self.writer.close()
-            self.synced += self.appended
-            self.appended = []
+            self.flushed()
             self.closed.append(self.writer.name)
             self.writer = None
 
@@ -94,10 +123,13 @@ class Engine:
             in_flight=len(self.in_flight),
             num_tokens_out=0,
             finished=tuple(self.synced),
+            saved=tuple(self.saved),
             refused=tuple(self.refused),
             closed=tuple(self.closed),
         )
-        self.synced, self.refused, self.closed = [], [], []
+        self.synced, self.saved, self.refused, self.closed = [], [], [], []
+        for item in (*report.finished, *report.refused):
+            self.lengths.pop(item.key, None)
         return report
 
     def holding(self) -> Holding:
@@ -107,13 +139,17 @@ class Engine:
 
     def lose_report(self, coordinator: Coordinator) -> None:
         """Report to a coordinator that dies before its answer is out."""
-        before = list(self.synced), list(self.refused), list(self.closed)
+        before = list(self.synced), list(self.saved), list(self.refused), list(self.closed)
         coordinator.engine_report(self.report())
-        self.synced, self.refused, self.closed = before
+        self.synced, self.saved, self.refused, self.closed = before
 
     def pull(self, coordinator: Coordinator) -> None:
         """Report, and take what is ordered."""
         orders = coordinator.engine_report(self.report())
+        for lease in orders.leases:
+            saved = read_saved(self.journal, lease.saved).token_ids
+            assert saved == make_trace(lease.prompt.problem_id, lease.key.sample_index).token_ids[: len(saved)]
+            self.num_given += len(saved)
         self.in_flight += orders.leases
         if orders.stop:
             self.in_flight = []
@@ -211,11 +247,18 @@ class Simulation:
         self.coordinator.judge_report(worker, judged)
         self.batches[worker] = self.coordinator.take_batch(worker, 5)
 
-    def commit(self) -> None:
+    def commit_all(self) -> None:
+        """Commit until nothing is left, as the driver does at the end."""
+        while self.commit():
+            pass
+
+    def commit(self) -> bool:
+        """Commit what is ready; return whether there was anything."""
         batch = self.coordinator.take_commit()
-        self.committer.commit(segments=batch.segments, judged=batch.judged, untraced=batch.untraced)
+        self.committer.commit(segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced)
         state = RunState.load(self.folder, self.folder.manifest())
         assert state.num_with(TRACED) == state.num_with(JUDGED), "a trace was committed that nobody judged"
+        return not batch.is_empty
 
     def is_done(self) -> bool:
         return self.coordinator.progress(sum(not engine.is_stopped for engine in self.engines)).is_done
@@ -248,7 +291,7 @@ def test_a_run_in_which_anything_dies_ends_with_every_attempt_once(tmp_path: Pat
     while simulation.late:
         simulation.coordinator.engine_report(simulation.late.pop())
     assert simulation.is_done(), "a late report undoes the end"
-    simulation.commit()
+    simulation.commit_all()
     _check_end(tmp_path, simulation.coordinator.progress(0).counts)
 
 
@@ -257,16 +300,18 @@ def test_a_run_whose_every_start_is_killed_goes_on_and_loses_nothing(tmp_path: P
     chance = random.Random(f"starts/{seed}")
     start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
     seen: dict[tuple[str, int], object] = {}
+    num_given = 0
     for _ in range(40):
         simulation = Simulation(tmp_path, chance)
         for _ in range(chance.randint(1, 60)):
             simulation.step()
             if simulation.is_done():
-                simulation.commit()
+                simulation.commit_all()
                 break
         else:
             for engine in simulation.engines:
                 engine.die()
+                num_given += engine.num_given
             on_disk = traces_on_disk(tmp_path)
             assert seen.keys() <= on_disk.keys(), "a trace that was on disk is gone"
             assert all(on_disk[key] == trace for key, trace in seen.items()), "a trace was replaced by another"
@@ -281,6 +326,7 @@ def test_a_run_whose_every_start_is_killed_goes_on_and_loses_nothing(tmp_path: P
     _check_end(tmp_path, simulation.coordinator.progress(0).counts)
     final = {(trace.problem_id, trace.sample_index): trace for trace in committed_traces(tmp_path)}
     assert all(final[key] == trace for key, trace in seen.items())
+    assert num_given, "no attempt went on from what a former start had saved"
 
 
 # One part at a time
@@ -424,3 +470,49 @@ def test_seeds_differ_by_attempt_and_agree_between_starts() -> None:
     assert seeds() == seeds()
     assert len(set(seeds())) == 8
     assert all(seed is not None and 0 <= seed < 2**63 for seed in seeds())
+
+
+# Attempts that go on elsewhere
+
+
+def _piece(segment: str, offset: int, num_tokens: int) -> SavedPiece:
+    piece = Piece(PROBLEMS[0].problem_id, 0, Position(segment, offset), offset, num_tokens)
+    return SavedPiece(Key(0, 0), piece)
+
+
+def test_a_segment_stays_until_nobody_needs_what_is_saved_in_it() -> None:
+    coordinator = _coordinator(num_problems=2)
+    coordinator.engine_report(_report("e1"))
+    finished = Finished(key=Key(1, 0), position=Position("e1-000001.seg", 1000), num_tokens=1)
+    saved = (_piece("e1-000001.seg", 0, 5), _piece("e1-000001.seg", 5, 5))
+    coordinator.engine_report(_report("e1", finished=(finished,), saved=saved, closed=("e1-000001.seg",)))
+    coordinator.judge_report("v", [])
+    (item,) = coordinator.take_batch("v", 8)
+    coordinator.judge_report("v", [_verdict(item, Outcome.CORRECT)])
+    batch = coordinator.take_commit()
+    assert (batch.segments, batch.kept) == (("e1-000001.seg",), ("e1-000001.seg",))
+    assert len(batch.judged) == 1
+    assert coordinator.take_commit().is_empty
+    coordinator.engine_died("e1", {})
+    (lease,) = coordinator.engine_report(_report("e2")).leases
+    assert lease.saved == (Position("e1-000001.seg", 0), Position("e1-000001.seg", 5))
+    assert coordinator.take_commit().is_empty
+    coordinator.engine_report(_report("e2", saved=(_piece("e2-000001.seg", 0, 11),)))
+    batch = coordinator.take_commit()
+    assert (batch.segments, batch.kept, batch.judged) == (("e1-000001.seg",), (), ())
+    assert coordinator.take_commit().is_empty
+
+
+def test_an_attempt_that_was_refused_begins_anew() -> None:
+    coordinator = _coordinator()
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(capacity=0, saved=(_piece("e1-000001.seg", 0, 5),)))
+    orders = coordinator.engine_report(_report(refused=(Refused(Key(0, 0), FailReason.ENGINE_ERROR, "no"),)))
+    assert [lease.saved for lease in orders.leases] == [()]
+
+
+def test_what_an_engine_saved_of_an_attempt_that_it_does_not_hold_counts_for_nothing() -> None:
+    coordinator = _coordinator()
+    coordinator.engine_report(_report("e1", capacity=0))
+    coordinator.engine_report(_report("e1", capacity=0, saved=(_piece("e1-000001.seg", 0, 5),)))
+    assert [lease.saved for lease in coordinator.engine_report(_report("e2")).leases] == [()]

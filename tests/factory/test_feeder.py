@@ -8,20 +8,21 @@ import itertools
 import os
 import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from factory.dispatch import Key
 from factory.feeder import MIN_BACKLOG, Feeder, Lease, Orders, Report, TraceStamp
-from factory.journal import read_trace, scan_segment
+from factory.journal import read_saved, read_trace, scan_segment
+from factory.saved import SavedAttempts
 from factory.teachers import Completion, Request
 from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
 from schemas.errors import EngineDeadError
 from schemas.problem import Prompt
-from schemas.trace import FinishReason, TraceFormat
+from schemas.trace import FinishReason, Trace, TraceFormat
 
 STAMP = TraceStamp(
     fingerprint="f" * 32, format=TraceFormat.R1, teacher="scripted", teacher_revision="1", engine_id="engine-0-e1-1"
@@ -40,6 +41,8 @@ class Desk:
     finished: list[Key] = field(default_factory=list)
     refused: list[Key] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    saved: SavedAttempts = field(default_factory=SavedAttempts)
+    ended: set[Key] = field(default_factory=set)  # before this start
     num_given: int = 0
 
     async def pull(self, report: Report) -> Orders:
@@ -50,26 +53,29 @@ class Desk:
             assert (trace.problem_id, trace.sample_index) == (f"p{item.key.problem}", item.key.sample_index)
             assert trace.num_completion_tokens == item.num_tokens
             self.finished.append(item.key)
+        for key, piece in report.saved:
+            self.saved.add(key, report.engine_id, piece)
+            assert read_saved(self.journal, self.saved.positions(key)).token_ids
         self.refused += [refused.key for refused in report.refused]
         self.closed += report.closed
-        ended = len(self.finished) + len(self.refused)
+        ended = len(self.finished) + len(self.refused) + len(self.ended)
         if ended >= (self.num_leases if self.stop_after is None else self.stop_after):
             return Orders(stop=True)
         fresh = range(self.num_given, min(self.num_given + report.capacity, self.num_leases))
         self.num_given += len(fresh)
-        return Orders(leases=tuple(map(self._lease, fresh)))
+        return Orders(leases=tuple(self._lease(number) for number in fresh if Key(number, 0) not in self.ended))
 
     def _lease(self, number: int) -> Lease:
         prompt = Prompt(problem_id=f"p{number}", text="p", sha256="", token_ids=tuple(self.prompt))
-        return Lease(key=Key(number, 0), prompt=prompt, seed=None)
+        return Lease(key=Key(number, 0), prompt=prompt, seed=None, saved=self.saved.positions(Key(number, 0)))
 
     def on_disk(self) -> list[Key]:
         """Return the attempts that lie in the journal."""
-        return [
-            Key(int(trace.problem_id[1:]), trace.sample_index)
-            for path in sorted(self.journal.glob("*.seg"))
-            for _, trace in scan_segment(path).traces
-        ]
+        return [Key(int(trace.problem_id[1:]), trace.sample_index) for trace in self.traces()]
+
+    def traces(self) -> list[Trace]:
+        """Return the traces that lie in the journal."""
+        return [trace for path in sorted(self.journal.glob("*.seg")) for _, trace in scan_segment(path).traces]
 
 
 async def _feed(
@@ -78,17 +84,19 @@ async def _feed(
     engine: DyingEngine | None = None,
     store: StoreConfig | None = None,
     max_num_seqs: int = 8,
+    max_tokens: int = 400,
+    engine_id: str = "engine-0-e1-1",
     **teacher: float,
 ) -> Feeder:
     config = ScriptedTeacher(
         kind="scripted", max_num_seqs=max_num_seqs, **{"tokens_per_s": 50_000, "mean_tokens": 20, **teacher}
     )
-    scripted = ScriptedEngine(config, SamplingConfig(max_tokens=400), engine_id="engine-0-e1-1", incarnation=2)
+    scripted = ScriptedEngine(config, SamplingConfig(max_tokens=max_tokens), engine_id=engine_id, incarnation=2)
     info = await scripted.start()
     feeder = Feeder(
         engine=engine or scripted,
         info=info,
-        stamp=STAMP,
+        stamp=replace(STAMP, engine_id=engine_id),
         store=store or StoreConfig(fsync_interval_s=0.05, segment_s=600),
         journal=desk.journal,
         oversubscribe=0.1,
@@ -174,6 +182,91 @@ def test_a_prompt_that_is_refused_is_reported_and_others_go_on(tmp_path: Path) -
     asyncio.run(_feed(desk, max_model_len=100))
     assert sorted(desk.refused) == [Key(number, 0) for number in range(20)]
     assert desk.on_disk() == []
+
+
+# Long attempts, and what is saved of them
+
+LONG = {"mean_tokens": 3000, "max_model_len": 20_000, "max_tokens": 19_000, "tokens_per_s": 40_000.0}
+SAVING = StoreConfig(fsync_interval_s=0.05, segment_s=0.3, partial_tokens=100)  # pieces over several segments
+
+
+@dataclass(slots=True)
+class ImpatientDesk(Desk):
+    """A desk that orders a stop after a number of reports with pieces, in the middle of everything."""
+
+    patience: int = 5
+
+    async def pull(self, report: Report) -> Orders:
+        """Lose patience."""
+        self.patience -= bool(report.saved)
+        orders = await Desk.pull(self, report)
+        return orders if self.patience > 0 else Orders(stop=True)
+
+
+def _undisturbed(folder: Path, num_leases: int) -> dict[str, Trace]:
+    folder.mkdir()
+    desk = Desk(folder, num_leases=num_leases)
+    asyncio.run(_feed(desk, store=SAVING, **LONG | {"tokens_per_s": 10_000_000}))
+    return {trace.problem_id: trace for trace in desk.traces()}
+
+
+def test_attempts_that_were_given_up_go_on_elsewhere_from_their_last_token(tmp_path: Path) -> None:
+    """Feeders are stopped again and again; in the end all texts are those of a run that nobody stopped."""
+    num_leases = 12
+    whole = _undisturbed(tmp_path / "whole", num_leases)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    saved, ended = SavedAttempts(), set[Key]()
+    num_starts = 0
+    while len(ended) < num_leases:
+        num_starts += 1
+        assert num_starts < 60
+        desk = ImpatientDesk(folder, num_leases=num_leases, saved=saved, ended=ended, patience=2)
+        asyncio.run(_feed(desk, store=SAVING, engine_id=f"engine-0-e1-{num_starts}", **LONG))
+        ended |= set(desk.finished)
+    assert num_starts > 3
+    found = {trace.problem_id: trace for trace in desk.traces()}
+    assert len(desk.traces()) == num_leases
+    for problem_id, trace in found.items():
+        undisturbed = whole[problem_id]
+        assert (trace.text, trace.token_ids) == (undisturbed.text, undisturbed.token_ids)
+        assert list(trace.resumed_at) == sorted(set(trace.resumed_at))
+        assert all(0 < count < trace.num_completion_tokens for count in trace.resumed_at)
+    assert any(len(trace.resumed_at) > 1 for trace in found.values())
+
+
+def test_a_segment_that_cannot_be_opened_for_a_piece_ends_the_feeder(tmp_path: Path) -> None:
+    (tmp_path / "engine-0-e1-1-000001.seg").touch()
+    desk = Desk(tmp_path, num_leases=4)
+    with pytest.raises(FileExistsError, match="engine-0-e1-1-000001"):
+        asyncio.run(_feed(desk, store=SAVING, **LONG | {"tokens_per_s": 2000}))
+
+
+def test_without_partials_nothing_is_saved(tmp_path: Path) -> None:
+    desk = ImpatientDesk(tmp_path, num_leases=12, stop_after=2)
+    asyncio.run(_feed(desk, store=SAVING.model_copy(update={"partial_tokens": None}), **LONG))
+    assert not any(report.saved for report in desk.reports)
+    assert not any(scan_segment(path).pieces for path in tmp_path.glob("*.seg"))
+
+
+def test_an_attempt_whose_saved_part_is_gone_or_damaged_begins_anew(tmp_path: Path) -> None:
+    whole = _undisturbed(tmp_path / "whole", 4)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    desk = ImpatientDesk(folder, num_leases=4)
+    asyncio.run(_feed(desk, store=SAVING, **LONG))
+    first, *_ = sorted(folder.glob("*.seg"))
+    damaged = bytearray(first.read_bytes())
+    for place in range(200, len(damaged), 100):
+        damaged[place] ^= 1
+    first.write_bytes(damaged)
+    again = Desk(folder, num_leases=4, saved=desk.saved, ended=set(desk.finished))
+    asyncio.run(_feed(again, store=SAVING, engine_id="engine-0-e1-2", **LONG))
+    assert len(again.finished) == 4 - len(desk.finished)
+    for path in folder.glob("engine-0-e1-2-*.seg"):
+        for _, trace in scan_segment(path).traces:
+            assert trace.text == whole[trace.problem_id].text
+            assert trace.resumed_at == ()
 
 
 class DyingEngine:

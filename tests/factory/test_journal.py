@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,19 +23,24 @@ from factory import journal, shards, store
 from factory.journal import (
     FRAME,
     MAGIC,
+    Piece,
     Position,
+    Saved,
     SegmentHeader,
     SegmentWriter,
+    decode_partial,
     decode_trace,
+    encode_partial,
     encode_trace,
+    read_saved,
     read_trace,
     scan_segment,
     wait_for_writer,
 )
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
-from schemas.trace import Trace
+from schemas.trace import Partial, Trace
 from tests.runs import make_trace, write_segment
-from tests.strategies import traces
+from tests.strategies import partials, traces
 
 HEADER = SegmentHeader(fingerprint="f" * 32, engine_id="engine-0-e1-1", sequence=1)
 # Texts of many shapes; zero tokens look like an empty frame to a careless reader.
@@ -64,6 +70,68 @@ def _scanned(data: bytes) -> list[Trace]:
 @given(traces())
 def test_a_trace_survives_its_frame(trace: Trace) -> None:
     assert decode_trace(encode_trace(trace)) == trace
+
+
+@given(partials)
+def test_a_partial_survives_its_frame(partial: Partial) -> None:
+    assert decode_partial(encode_partial(partial)) == partial
+
+
+@settings(max_examples=25)
+@given(st.lists(traces() | partials, max_size=6))
+def test_traces_and_partials_share_a_segment_and_none_is_taken_for_the_other(written: list[Trace | Partial]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        writer = SegmentWriter(folder, HEADER)
+        traced = [(writer.append(frame), frame) for frame in written if isinstance(frame, Trace)]
+        pieces = [writer.append_partial(frame) for frame in written if isinstance(frame, Partial)]
+        writer.close()
+        scan = scan_segment(writer.path)
+        assert (scan.traces, scan.pieces, scan.torn_bytes) == (traced, pieces, 0)
+        assert [read_trace(folder, position) for position, _ in traced] == [trace for _, trace in traced]
+        for piece in pieces:
+            with pytest.raises(CorruptRunError, match="is no trace's"):
+                read_trace(folder, piece.position)
+        for position, _ in traced:
+            with pytest.raises(CorruptRunError, match="does not go on from 0 tokens"):
+                read_saved(folder, [position])
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5), min_size=1, max_size=6), st.data())
+def test_what_was_saved_piece_by_piece_is_read_as_one_and_never_over_a_gap(
+    deltas: list[list[int]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pieces: list[Piece] = []
+        token_ids: list[int] = []
+        for sequence, delta in enumerate(deltas):  # each in another segment, as of an attempt that takes long
+            writer = SegmentWriter(folder, replace(HEADER, sequence=sequence))
+            pieces.append(writer.append_partial(_partial(len(token_ids), tuple(delta))))
+            token_ids += delta
+            writer.close()
+        positions = [piece.position for piece in pieces]
+        assert read_saved(folder, positions) == Saved(tuple(token_ids), (7,))
+        assert sum(piece.num_tokens for piece in pieces) == len(token_ids)
+        if len(pieces) > 1:
+            left_out = data.draw(st.integers(0, len(pieces) - 2))
+            with pytest.raises(CorruptRunError, match="does not go on from"):
+                read_saved(folder, positions[:left_out] + positions[left_out + 1 :])
+
+
+def _partial(offset: int, token_ids: tuple[int, ...]) -> Partial:
+    return Partial(problem_id="a" * 32, sample_index=3, offset=offset, token_ids=token_ids, resumed_at=(7,))
+
+
+def test_a_segment_from_before_there_were_partials_is_read(tmp_path: Path) -> None:
+    header = json.dumps({"fingerprint": "f", "engine_id": "e", "sequence": 1, "schema": "trace-frame/1"}).encode()
+    frames = [header, *map(encode_trace, SAMPLES)]
+    path = tmp_path / "e-000001.seg"
+    path.write_bytes(MAGIC + b"".join(FRAME.pack(len(frame), zlib.crc32(frame)) + frame for frame in frames))
+    scan = scan_segment(path)
+    assert [trace for _, trace in scan.traces] == SAMPLES
+    assert scan.pieces == []
 
 
 @settings(max_examples=25)
@@ -137,11 +205,11 @@ def test_two_writers_never_share_a_segment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", [{}, {"compression": "zstd"}])
 def test_a_segment_of_another_version_is_refused_with_the_reason(tmp_path: Path, extra: dict[str, str]) -> None:
-    header = {"fingerprint": "f", "engine_id": "e", "sequence": 1, "schema": "trace-frame/2"} | extra
+    header = {"fingerprint": "f", "engine_id": "e", "sequence": 1, "schema": "trace-frame/9"} | extra
     payload = json.dumps(header).encode()
     path = tmp_path / "e-000001.seg"
     path.write_bytes(MAGIC + FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
-    with pytest.raises(SchemaVersionError, match="trace-frame/2"):
+    with pytest.raises(SchemaVersionError, match="trace-frame/9"):
         scan_segment(path)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, make_engine
+from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch, make_engine
 from jobs.bench.drill import is_alive, wait_until
 from jobs.demo_teacher import SHIPPED_MODELS
 from schemas.config import (
@@ -186,6 +186,7 @@ TEACHERS = [
     pytest.param("vllm", id="vllm", marks=REAL),
 ]
 
+RESUMING = [TEACHERS[0], TEACHERS[3]]
 GENERATING = [teacher for teacher in TEACHERS if teacher.id != "replay"]  # with a context, and texts of their own
 
 
@@ -381,6 +382,114 @@ def test_a_stop_string_ends_a_completion_and_is_named(kind: str, make_teacher: C
         assert all(c.finish_reason is FinishReason.STOP for c in stopped)
         assert all(stop not in c.text for c in completions)
         assert next(generator, None) is None, "closed, and nothing is left"
+
+
+# Going on from what another engine made
+
+STRADDLED = "left to right.\n1"  # many tokens long, and the demo teacher says it when it is greedy
+
+
+@pytest.fixture(scope="module", params=RESUMING)
+def greedy(request: pytest.FixtureRequest, make_teacher: Callable[[str], Teacher]) -> Iterator[Running]:
+    """Return an engine whose text for a request is always the same, and ends at a stop string of many tokens."""
+    stop = "box" if request.param == "scripted" else STRADDLED
+    yield from _running(make_teacher(request.param), SamplingConfig(max_tokens=96, temperature=0, stop=(stop,)))
+
+
+def _undisturbed(greedy: Running, question: str) -> tuple[Request, Completion]:
+    request = greedy.request(question)
+    return request, greedy.do(greedy.engine.generate(request))
+
+
+def test_only_those_can_resume_that_say_so(running: Running) -> None:
+    assert running.info.can_resume == (running.info.engine in ("scripted", "vllm"))
+
+
+@pytest.mark.parametrize("question", [QUESTION, TAUGHT], ids=["one that goes on", "one that meets a stop string"])
+def test_a_completion_gone_on_with_from_any_token_is_the_one_that_was_never_broken_off(
+    greedy: Running, question: str
+) -> None:
+    request, whole = _undisturbed(greedy, question)
+    assert whole.num_tokens > 8
+
+    async def from_everywhere() -> list[Completion]:
+        # The scripted teacher's text hangs on the request's name; vLLM refuses a name that is in flight.
+        at_once = greedy.info.engine == "vllm"
+        cuts = [
+            replace(request, request_id=f"{request.request_id}{f'-{cut}' * at_once}", saved=whole.token_ids[:cut])
+            for cut in range(1, whole.num_tokens)
+        ]
+        return await asyncio.gather(*map(greedy.engine.generate, cuts))
+
+    for cut, completion in enumerate(greedy.do(from_everywhere()), start=1):
+        assert (completion.token_ids, completion.text) == (whole.token_ids, whole.text)
+        assert completion.num_tokens == whole.num_tokens
+        assert (completion.finish_reason, completion.stop_token) == (whole.finish_reason, whole.stop_token)
+        assert completion.num_reasoning_tokens == whole.num_reasoning_tokens
+        assert completion.resumed_at is None or completion.resumed_at <= cut
+
+
+@pytest.mark.parametrize("num_saved", [95, 96, 500])
+def test_more_saved_than_may_be_made_still_ends_within_the_limit(greedy: Running, num_saved: int) -> None:
+    request = replace(greedy.request(), saved=greedy.encode(QUESTION)[:1] * num_saved)
+    completion = greedy.do(greedy.engine.generate(request))
+    assert completion.num_tokens <= 96
+
+
+def test_a_watch_takes_every_token_once_and_in_order_until_the_end_is_near(greedy: Running) -> None:
+    every = 8
+    told: list[tuple[int, tuple[int, ...]]] = []
+    watch = Watch(num_tokens=every, take=lambda offset, token_ids: told.append((offset, tuple(token_ids))))
+    request = greedy.request()
+    whole = greedy.do(greedy.engine.generate(replace(request, watch=watch)))
+    taken = [token_id for _, token_ids in told for token_id in token_ids]
+    assert [offset for offset, _ in told] == list(itertools.accumulate((len(ids) for _, ids in told), initial=0))[:-1]
+    assert all(len(token_ids) >= every for _, token_ids in told)
+    assert tuple(taken) == whole.token_ids[: len(taken)]
+    assert whole.num_tokens - len(taken) <= 2 * every
+
+    told.clear()
+    again = replace(request, request_id=request.request_id, saved=whole.token_ids[:20], watch=watch)
+    assert greedy.do(greedy.engine.generate(again)).token_ids == whole.token_ids
+    assert told[0][0] == 20
+    assert told[0][1] == whole.token_ids[20 : 20 + len(told[0][1])]
+
+
+def test_an_abort_gives_what_was_saved_and_what_came_after(greedy: Running) -> None:
+    request, whole = _undisturbed(greedy, QUESTION)
+    saved = whole.token_ids[:10]
+
+    async def abort_all() -> list[Completion]:
+        again = [replace(request, request_id=f"{request.request_id}-{turn}", saved=saved) for turn in range(40)]
+        tasks = [asyncio.create_task(greedy.engine.generate(one)) for one in again]
+        await asyncio.sleep(0.02)
+        await asyncio.gather(*(greedy.engine.abort(one.request_id) for one in again))
+        return await asyncio.gather(*tasks)
+
+    completions = greedy.do(abort_all())
+    assert FinishReason.ABORT in {completion.finish_reason for completion in completions}
+    assert all(completion.token_ids[:10] == saved for completion in completions)
+    assert all(completion.num_tokens == len(completion.token_ids) for completion in completions)
+
+
+@pytest.mark.parametrize("greedy", RESUMING[1:], indirect=True, scope="module")
+def test_what_was_saved_may_end_inside_a_character(greedy: Running) -> None:
+    said = "\u4e2d\u6587 and \U0001f600 \u00e8"  # the demo teacher has tokens for their bytes only
+    from transformers import AutoTokenizer
+
+    saved = tuple(AutoTokenizer.from_pretrained(SHIPPED_MODELS["demo"]).encode(said, add_special_tokens=False))
+    assert len(saved) > len(said)
+    requests = [replace(greedy.request(), saved=saved[:cut]) for cut in range(1, len(saved) + 1)]
+    dropped = 0
+    for request, completion in zip(requests, greedy.do(_all(greedy, requests)), strict=True):
+        kept = completion.resumed_at or 0
+        assert len(request.saved) - kept <= 3  # bytes of a character, but its last
+        assert completion.token_ids[:kept] == saved[:kept]
+        assert "\ufffd" not in completion.text[:kept]
+        assert kept == 0 or completion.text[0] == said[0]
+        dropped += kept < len(request.saved)
+    assert dropped
+    assert completion.text.startswith(said)
 
 
 @pytest.mark.vllm

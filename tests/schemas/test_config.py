@@ -106,6 +106,11 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
             "teacher.base_url='localhost:8000' must be a URL such as http://teacher.example:8000/v1",
         ),
         ({"teacher": {"kind": "vllm"}}, "teacher.model: is missing and has no default"),
+        ({"store": {"partial_tokens": 0}}, "store.partial_tokens=0 must be greater than or equal to 1"),
+        (
+            {"schedule": {"time_limit_s": 60}},
+            "schedule stop_before_s=60 must be below time_limit_s=60: the run would stop at once",
+        ),
         (
             {"sources": [{"kind": "jsonl", "path": "a", "columns": {"problem": "q", "messages": "m"}}]},
             "sources.0.columns give exactly one of `problem` and `messages`",

@@ -1,0 +1,194 @@
+"""Long attempts whose engine, driver or machine is taken away: they go on from what was saved, without a seam."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factory.journal import Position, scan_segment
+from factory.store import RunFolder
+from jobs.bench.drill import (
+    MARK,
+    FactoryProcess,
+    Key,
+    committed_traces,
+    factory_process,
+    wait_for_no_process,
+    wait_until,
+)
+from schemas.trace import Trace
+from tests.runs import write_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+NUM_PROBLEMS = 24
+NUM_SLOTS = 8
+TOKENS_PER_S = 16_000  # 2,000 per slot: an attempt takes three seconds
+FAST = 10_000_000  # a speed is no part of a text
+PARTIAL_TOKENS = 500
+FSYNC_INTERVAL_S = 0.1
+
+
+def _job(folder: Path, *, schedule: dict[str, Any] | None = None, **teacher: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    return write_job(
+        folder,
+        num_problems=NUM_PROBLEMS,
+        teacher={
+            "kind": "scripted",
+            "max_num_seqs": NUM_SLOTS,
+            "max_model_len": 40_000,
+            "mean_tokens": 6000,
+            "tokens_per_s": TOKENS_PER_S,
+            **teacher,
+        },
+        sampling={"num_samples": 1, "max_tokens": 30_000, "seed": 7},
+        schedule=schedule or {},
+        store={
+            "segment_s": 1,
+            "commit_interval_s": 1,
+            "fsync_interval_s": FSYNC_INTERVAL_S,
+            "partial_tokens": PARTIAL_TOKENS,
+        },
+    )
+
+
+def _texts(path: Path) -> dict[Key, tuple[str, tuple[int, ...]]]:
+    """Return what the attempts of a complete run amount to."""
+    traces = committed_traces(path)
+    counts = RunFolder(path).manifest().counts
+    assert counts.requested == counts.judged == len(traces) == NUM_PROBLEMS
+    assert not RunFolder(path).leftover_segments(), "a segment stays that nobody needs"
+    return {(trace.problem_id, trace.sample_index): (trace.text, trace.token_ids) for trace in traces}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[Key, tuple[str, tuple[int, ...]]]:
+    """Return the texts of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = _job(folder, tokens_per_s=FAST)
+    with factory_process(["run", job, "--run", folder / "run"], folder / "child") as child:
+        assert child.wait() == 0, child.said()
+    assert all(trace.resumed_at == () for trace in committed_traces(folder / "run"))
+    return _texts(folder / "run")
+
+
+def _resumed(path: Path) -> list[Trace]:
+    return [trace for trace in committed_traces(path) if trace.resumed_at]
+
+
+COUNTING = """
+import json, sys
+from functools import partial
+from pathlib import Path
+from factory.plan import make_plan
+from jobs.demo_teacher import SHIPPED_MODELS
+from jobs.driver import run_job
+from schemas.config import load_config
+
+counts = {}
+
+def watch(progress, note):
+    counts.update(made=progress.num_tokens_out, kept=progress.num_tokens)
+
+plan = make_plan(load_config(Path(sys.argv[1])), SHIPPED_MODELS)
+run_job(plan, Path(sys.argv[2]), address=None, watch=watch, warn=lambda line: None)
+print(json.dumps(counts))
+"""
+
+
+def test_the_attempts_of_a_killed_engine_go_on_and_few_tokens_are_made_twice(
+    tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
+) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, dies_after=6)  # with others in the middle
+    script = tmp_path / "counting.py"
+    script.write_text(COUNTING)
+    said = subprocess.run(
+        [sys.executable, str(script), str(job), str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+        env={**os.environ, MARK: str(tmp_path / "child")},
+    ).stdout
+    wait_for_no_process(tmp_path / "child")
+    assert _texts(path) == undisturbed
+    resumed = _resumed(path)
+    assert len(resumed) >= NUM_SLOTS // 2
+    saved = sum(trace.resumed_at[0] for trace in resumed)
+    counts = json.loads(said.splitlines()[-1])
+    twice = counts["made"] - counts["kept"]
+    # Each slot loses what it made since its last piece, and since the last sync, which may come an interval late. The
+    # scripted teacher's own count runs a little ahead of its tokens.
+    bound = NUM_SLOTS * (PARTIAL_TOKENS + 2 * FSYNC_INTERVAL_S * TOKENS_PER_S / NUM_SLOTS) + 0.02 * counts["kept"]
+    assert twice <= bound, counts
+    assert saved > bound, counts
+
+
+def _pieces(path: Path) -> set[Position]:
+    """Return where pieces of attempts lie in the journal."""
+    found: set[Position] = set()
+    for segment in RunFolder(path).leftover_segments():
+        try:
+            found |= {piece.position for piece in scan_segment(segment).pieces}
+        except FileNotFoundError:  # committed since the listing
+            continue
+    return found
+
+
+def _has_saved(child: FactoryProcess, path: Path, before: set[Position]) -> bool:
+    return child.process.poll() is not None or len(_pieces(path) - before) >= 2 * NUM_SLOTS
+
+
+def _terminate(child: FactoryProcess) -> None:
+    child.process.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 143, child.said()
+    assert "stopped by SIGTERM" in child.said()
+    assert "run the same command again" in child.said()
+    wait_for_no_process(child.mark)
+
+
+def test_a_run_that_is_stopped_and_then_killed_goes_on_inside_its_attempts(
+    tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
+) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path)
+    for end in (_terminate, FactoryProcess.kill):
+        before = _pieces(path)
+        with factory_process(["run", job, "--run", path], tmp_path / end.__name__) as child:
+            wait_until(partial(_has_saved, child, path, before), 120, "pieces of this start")
+            assert child.process.poll() is None, child.said()
+            end(child)
+            assert "Traceback" not in child.said()
+        assert RunFolder(path).manifest().counts.pending
+    job = _job(tmp_path, tokens_per_s=FAST)
+    with factory_process(["run", job, "--run", path], tmp_path / "last") as last:
+        assert last.wait() == 0, last.said()
+    assert _texts(path) == undisturbed
+    assert len(_resumed(path)) >= NUM_SLOTS // 2
+
+
+def test_a_run_stops_before_its_time_limit_and_goes_on(
+    tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
+) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule={"time_limit_s": 3600, "stop_before_s": 3565}, tokens_per_s=500)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        assert child.wait(120) == 3, child.said()
+        wait_for_no_process(child.mark)
+    assert "stopped 3565 s before schedule.time_limit_s=3600" in child.said()
+    assert _pieces(path)
+    job = _job(tmp_path, tokens_per_s=FAST)
+    with factory_process(["run", job, "--run", path], tmp_path / "again") as again:
+        assert again.wait() == 0, again.said()
+    assert _texts(path) == undisturbed
+    assert _resumed(path)
