@@ -13,7 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -211,7 +211,11 @@ def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
 
 @contextmanager
 def local_ray(address: str | None = None) -> Iterator[None]:
-    """Connect to a cluster, or start a local one that ends with this process."""
+    """Connect to a cluster, or start a local one that ends with this process.
+
+    Ray prints on stdout, which is for data, when a worker dies (whatever `log_to_driver` says): that is dropped, the
+    driver says it in its own words.
+    """
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -232,10 +236,11 @@ def local_ray(address: str | None = None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = "a local Ray cannot be started" if address is None else f"no Ray cluster answers at {address}"
         raise FactoryError(f"{where}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _probe(address: str) -> None:

@@ -55,7 +55,7 @@ PAUSE_S: Final = 1.5  # at most, between the recovery from one kill and the next
 HURRY: Final = 0.3  # share of the rounds that do not wait for the recovery from the one before
 LEFT_S: Final = 30.0  # that actors get to end after their command
 NUM_RAYLETS: Final = 2  # beside the head's, which the command itself is connected to
-STORE: Final = {"segment_s": 1, "commit_interval_s": 0.5, "fsync_interval_s": 0.2}
+STORE: Final = {"segment_s": 1, "commit_interval_s": 0.5, "fsync_interval_s": 0.2, "partial_tokens": 32}
 # Ray waits a quarter of a minute by default before it calls a node dead.
 RAY_CONFIG: Final = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
 

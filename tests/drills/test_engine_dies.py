@@ -63,9 +63,10 @@ def test_an_engine_that_dies_or_stalls_is_replaced_and_the_run_ends_complete(
 ) -> None:
     path = tmp_path / "run"
     job = _job(tmp_path, schedule=schedule, **teacher)
-    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+    with factory_process(["run", job, "--run", path, "--json"], tmp_path / "child") as child:
         assert child.wait() == 0, child.said()
         wait_for_no_process(child.mark)
+    assert json.loads(child.out.read_text())["counts"]["judged"] == 120  # and Ray's words are not beside it
     _check_complete(path, 60)
     assert len({trace.engine_id for trace in committed_traces(path)}) > 1
 
