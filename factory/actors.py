@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import ray
 from ray.exceptions import RayActorError
@@ -114,8 +114,12 @@ def _may_grow(name: str, living: Mapping[str, Holding]) -> bool:
 
 
 def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
-    """Start an actor of this role, owned by this process. No CPU is reserved: roles share them, and mostly wait."""
-    return ray.remote(num_cpus=0, num_gpus=num_gpus)(role).remote(*arguments)
+    """Start an actor of this role, owned by this process. No CPU is reserved: roles share them, and mostly wait.
+
+    Engines and verifiers, which do the work, go to all nodes; the others stay near the driver.
+    """
+    strategy: Literal["SPREAD", "DEFAULT"] = "SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT"
+    return ray.remote(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=strategy)(role).remote(*arguments)
 
 
 class CommitterActor:

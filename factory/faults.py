@@ -52,7 +52,8 @@ class Point(StrEnum):
 _FILE: Final = (Point.FILE_WRITTEN, Point.FILE_SYNCED, Point.FILE_RENAMED, Point.FILE_FOLDER_SYNCED)
 _MANIFEST: Final = (Point.MANIFEST_WRITTEN, Point.MANIFEST_LINKED, Point.MANIFEST_FOLDER_SYNCED)
 POINTS: Final[dict[Role, tuple[Point, ...]]] = {
-    Role.DRIVER: (*_FILE, *_MANIFEST),
+    # Before and after its run.yaml and its claim appear; the steps between are the committer's too.
+    Role.DRIVER: (Point.FILE_SYNCED, Point.FILE_RENAMED, Point.MANIFEST_WRITTEN, Point.MANIFEST_LINKED),
     Role.COMMITTER: (Point.COMMIT_BEGUN, *_FILE, *_MANIFEST, Point.SEGMENT_DELETED),
     Role.ENGINE: (
         Point.SEGMENT_CREATED,

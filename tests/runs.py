@@ -7,13 +7,7 @@ Nothing here stands in for product code: records are built by their classes, seg
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,15 +15,16 @@ import yaml
 from factory.committer import Committer, FrozenJob
 from factory.journal import SegmentHeader, SegmentWriter, scan_segment
 from factory.store import RunFolder, write_atomically
-from schemas.arrow import traces_from_table
-from schemas.manifest import Manifest
+from jobs.bench.drill import (
+    Key,
+    committed_traces,
+    is_alive,
+)
 from schemas.problem import Answer, Domain, Message, Problem, Prompt
 from schemas.trace import FinishReason, Trace, TraceFormat
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
 FINGERPRINT = "f" * 32
-MARK = "FACTORY_TEST_RUN"  # environment variable by which a test finds every process that its run started
-Key = tuple[str, int]  # problem id, sample index
 
 
 def make_problem(number: int, answer: str | None = None) -> Problem:
@@ -125,13 +120,6 @@ def freeze(
     return committer.freeze(job, [(problem, make_prompt(problem)) for problem in problems], [])
 
 
-def committed_traces(path: Path, manifest: Manifest | None = None) -> list[Trace]:
-    """Return the traces that the newest manifest names, doubles and all."""
-    folder = RunFolder(path)
-    manifest = manifest or folder.manifest()
-    return [trace for table in folder.tables_of("traces", manifest.traces) for trace in traces_from_table(table)]
-
-
 def traces_on_disk(path: Path) -> dict[Key, Trace]:
     """Return every trace that the journal or the newest manifest holds; a committed one wins over a journaled one.
 
@@ -155,23 +143,6 @@ def traces_on_disk(path: Path) -> dict[Key, Trace]:
 # Child processes
 
 
-def wait_until(is_so: Callable[[], object], timeout_s: float, what: str) -> None:
-    """Return once ``is_so`` is true; fail with ``what`` after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process with that id runs; a zombie does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
 def children_of(pid: int) -> set[int]:
     """Return the ids of all living descendants."""
     parents: dict[int, int] = {}
@@ -187,90 +158,6 @@ def children_of(pid: int) -> set[int]:
         fresh = {child for child, parent in parents.items() if parent in fresh} - found
         found |= fresh
     return {child for child in found if is_alive(child)}
-
-
-def processes_of(path: Path) -> dict[int, str]:
-    """Return the living processes that carry ``MARK`` with this path, with their command lines; not this one."""
-    wanted = f"{MARK}={path}".encode()
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0") and is_alive(int(entry.name)):
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    return found
-
-
-def _heed_interrupts() -> None:
-    """Undo what a shell does to what it starts in the background: SIGINT ignored, by all its children too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class FactoryProcess:
-    """A ``factory`` command in a child process; what it printed lies in ``out`` and ``err``."""
-
-    def __init__(
-        self,
-        arguments: Sequence[str | Path],
-        mark: Path,
-        *,
-        environment: Mapping[str, str] = {},
-        folder: Path | None = None,
-    ) -> None:
-        self.mark = mark
-        self.out, self.err = mark.with_suffix(".out"), mark.with_suffix(".err")
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobs", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env={**os.environ, **environment, MARK: str(mark), "COLUMNS": "200", "NO_COLOR": "1"},
-                preexec_fn=_heed_interrupts,
-                cwd=folder,
-            )
-
-    def wait(self, timeout_s: float = 300) -> int:
-        """Return the exit code."""
-        return self.process.wait(timeout_s)
-
-    def kill(self) -> None:
-        """Kill the command itself with -9, nothing else."""
-        self.process.kill()
-        self.process.wait()
-
-    def said(self) -> str:
-        """Return what it printed so far on stderr."""
-        return self.err.read_text(encoding="utf-8")
-
-
-def wait_for_no_process(mark: Path, timeout_s: float = 60) -> None:
-    """Return once no process of a run is left; fail, naming them, if some stay."""
-    deadline = time.monotonic() + timeout_s
-    while left := processes_of(mark):
-        assert time.monotonic() < deadline, f"still alive after {timeout_s:g} s: {left}"
-        time.sleep(0.1)
-
-
-@contextmanager
-def factory_process(
-    arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}, folder: Path | None = None
-) -> Iterator[FactoryProcess]:
-    """Start a ``factory`` command, in ``folder``; at the end kill whatever is left of it, by process id."""
-    child = FactoryProcess(arguments, mark, environment=environment, folder=folder)
-    try:
-        yield child
-    finally:
-        if child.process.poll() is None:
-            child.kill()
-        for pid in processes_of(mark):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 def write_job(folder: Path, *, num_problems: int, **parts: object) -> Path:

@@ -19,8 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jobs.bench.drill import is_alive, wait_until
 from schemas.config import EngineOptions
-from tests.runs import children_of, is_alive, wait_until
+from tests.runs import children_of
 
 KEY_VARIABLE = "FACTORY_TEST_TEACHER_KEY"
 KEY = "the-right-key"

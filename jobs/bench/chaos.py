@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -51,7 +52,7 @@ END: Final = "the end"  # of complete runs, which are looked at whole
 
 RECOVERY_S: Final = 120.0  # from a kill until new work is done; an engine on vLLM loads in less
 PAUSE_S: Final = 1.5  # at most, between the recovery from one kill and the next
-HURRY: Final = 0.2  # share of the rounds that do not wait for the recovery from the one before
+HURRY: Final = 0.3  # share of the rounds that do not wait for the recovery from the one before
 LEFT_S: Final = 30.0  # that actors get to end after their command
 NUM_RAYLETS: Final = 2  # beside the head's, which the command itself is connected to
 STORE: Final = {"segment_s": 1, "commit_interval_s": 0.5, "fsync_interval_s": 0.2}
@@ -94,7 +95,7 @@ def scripted_work(folder: Path) -> Work:
 def vllm_work() -> Work:
     """Return the demo, with fewer problems and one engine that holds few attempts."""
     root = Path(jobs.__file__).parents[1]
-    overrides = ["schedule.max_problems=60", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
+    overrides = ["schedule.max_problems=40", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
     overrides += [f"schedule.{name}=1000" for name in ("max_deaths_per_attempt", "max_engine_restarts")]
     overrides += ["verify.max_tries=1000", *(f"store.{name}={value}" for name, value in STORE.items())]
     return Work(job=root / "jobs" / "configs" / "demo.yaml", overrides=tuple(overrides), held=24, folder=root)
@@ -107,7 +108,7 @@ class Round:
     target: str
     is_hit: bool = False
     num_ends: int = 0  # of the command, though it was not the target
-    seconds: float | None = None  # from the kill until more was made than the engines held, if that was waited for
+    seconds: float | None = None  # from the kill until the work went on, see ``Chaos.round``; if that was waited for
     findings: Findings = field(default_factory=Findings)
 
 
@@ -211,7 +212,7 @@ class Chaos:
         self._raylets: Raylets
         self._child: FactoryProcess
         self._disk: Disk
-        self._num_runs = self._num_starts = 0
+        self._num_runs = self._num_starts = self._seen_at_start = 0
         self._ends = Round(target=END)
 
     def begin(self, raylets: Raylets) -> None:
@@ -220,12 +221,15 @@ class Chaos:
         self._next_run()
 
     def round(self, target: str) -> Round:
-        """Kill the target in the middle of the work, and wait until the work goes on, as a rule."""
+        """Kill the target in the middle of the work, and wait until the work goes on, as a rule.
+
+        It does once engines have made more than they held at the kill, and more is committed than there was.
+        """
         found = Round(target=target)
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
         self._disk.findings = found.findings
-        seen, began = self._disk.look(), time.monotonic()
+        seen = self._disk.look()
         if target in faults.NAMES:
             self._reach(target, found)
         elif target == "driver":
@@ -233,12 +237,13 @@ class Chaos:
             found.is_hit = True
         else:
             self._kill(target, found)
+        began = time.monotonic()
         is_patient = self._chance.random() >= HURRY
         run = self._num_runs
         self._go_on(found)
         self._disk.look()
         while is_patient and self._num_runs == run and found.seconds is None:
-            if self._disk.look() > seen + self._work.held:
+            if self._disk.look() > seen + self._work.held and self._disk.num_committed > seen:
                 found.seconds = time.monotonic() - began
             self._check_time(began, f"no new work after {target} was killed")
             self._go_on(found)
@@ -270,6 +275,7 @@ class Chaos:
 
     def _start(self, overrides: Sequence[str] = ()) -> None:
         self._num_starts += 1
+        self._seen_at_start = len(self._disk.seen)
         settings = [part for text in (*self._work.overrides, *overrides) for part in ("--set", text)]
         arguments: list[str | Path] = [
             "run",
@@ -317,9 +323,14 @@ class Chaos:
         return {pid: command for pid, command in processes_of(self.mark).items() if title in command}
 
     def _kill(self, target: str, found: Round) -> None:
-        """Kill a process of the role, or the raylet of an engine, as soon as there is one."""
+        """Kill a process of the role, or the raylet of an engine, as soon as there is one.
+
+        An engine core that dies before one ever worked ends the command, as a model that cannot be loaded would.
+        """
         began = time.monotonic()
-        while not (pids := self._processes("engine" if target == "raylet" else target)):
+        while not (pids := self._processes("engine" if target == "raylet" else target)) or (
+            target == ENGINE_CORE and self._disk.look() == self._seen_at_start
+        ):
             self._check_time(began, f"no {target} to kill")
             self._go_on(found)
         if target == "raylet":
@@ -366,7 +377,8 @@ def _row(name: str, rounds: Sequence[Round]) -> dict[str, Any]:
         "wrong digests": sum(len(one.findings.digests) for one in rounds),
         "others": sum(len(one.findings.others) for one in rounds),
         "command ended": sum(one.num_ends for one in rounds),
-        "seconds": round(sum(waits) / len(waits), 1) if waits else None,
+        "seconds, median": round(statistics.median(waits), 1) if waits else None,
+        "seconds, most": round(max(waits), 1) if waits else None,
     }
 
 

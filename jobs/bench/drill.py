@@ -193,6 +193,7 @@ class Disk:
     path: Path
     seen: dict[Key, bytes] = field(default_factory=dict)  # digest of the trace, as it was seen first
     findings: Findings = field(default_factory=Findings)
+    num_committed: int = 0  # traces in the manifest that was looked at last
     _shards: dict[str, list[tuple[Key, bytes]]] = field(default_factory=dict)  # read once: they never change
 
     def look(self) -> int:
@@ -210,6 +211,7 @@ class Disk:
             for trace in traces:
                 found.setdefault(*_keyed(trace, set())).add(digest_of(trace))
         manifest = folder.find_manifest()
+        self.num_committed = 0 if manifest is None else manifest.counts.generated
         for shard in () if manifest is None else manifest.traces:
             for key, digest in self._rows(folder, shard):
                 found.setdefault(key, set()).add(digest)

@@ -14,16 +14,15 @@ from typing import Any
 import pytest
 
 from factory.store import RunFolder
-from tests.runs import (
+from jobs.bench.drill import (
     FactoryProcess,
     committed_traces,
     factory_process,
     processes_of,
-    traces_on_disk,
     wait_for_no_process,
     wait_until,
-    write_job,
 )
+from tests.runs import traces_on_disk, write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

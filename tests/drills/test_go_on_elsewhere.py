@@ -15,8 +15,7 @@ import pytest
 
 from factory.journal import Position, scan_segment
 from factory.store import RunFolder
-from schemas.trace import Trace
-from tests.runs import (
+from jobs.bench.drill import (
     MARK,
     FactoryProcess,
     Key,
@@ -24,8 +23,9 @@ from tests.runs import (
     factory_process,
     wait_for_no_process,
     wait_until,
-    write_job,
 )
+from schemas.trace import Trace
+from tests.runs import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

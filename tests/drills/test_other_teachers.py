@@ -11,8 +11,9 @@ import pytest
 
 from factory.agreement import read_agreement
 from factory.report import read_status
+from jobs.bench.drill import factory_process, wait_for_no_process
 from tests.jobs.test_cli import factory
-from tests.runs import factory_process, traces_on_disk, wait_for_no_process, write_job
+from tests.runs import traces_on_disk, write_job
 from tests.servers import Exchange, odd_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -12,14 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import (
-    committed_traces,
-    factory_process,
-    processes_of,
-    traces_on_disk,
-    wait_for_no_process,
-    wait_until,
-)
+from jobs.bench.drill import committed_traces, factory_process, processes_of, wait_for_no_process, wait_until
+from tests.runs import traces_on_disk
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.slow]
 

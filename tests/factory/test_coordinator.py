@@ -20,22 +20,14 @@ from factory.feeder import Finished, Holding, Lease, Refused, Report, SavedPiece
 from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
+from jobs.bench.drill import committed_traces
 from schemas.arrow import problems_to_table
 from schemas.config import parse_config
 from schemas.errors import FencedError
 from schemas.manifest import Counts
 from schemas.trace import Partial
 from schemas.verdict import JudgedTrace, Outcome, Reason
-from tests.runs import (
-    FINGERPRINT,
-    committed_traces,
-    make_problem,
-    make_prompt,
-    make_trace,
-    make_verdict,
-    start_run,
-    traces_on_disk,
-)
+from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, traces_on_disk
 
 NUM_SAMPLES = 3
 PROBLEMS = [make_problem(number) for number in range(12)]

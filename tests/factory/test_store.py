@@ -28,6 +28,7 @@ from factory.store import (
     read_traces,
     write_atomically,
 )
+from jobs.bench.drill import Key, committed_traces
 from jobs.doctor import examine_run
 from schemas.errors import (
     ConfigError,
@@ -41,17 +42,7 @@ from schemas.errors import (
 from schemas.manifest import Counts
 from schemas.trace import Trace, Untraced
 from schemas.verdict import Outcome
-from tests.runs import (
-    Key,
-    committed_traces,
-    freeze,
-    make_problem,
-    make_trace,
-    make_verdict,
-    start_run,
-    traces_on_disk,
-    write_segment,
-)
+from tests.runs import freeze, make_problem, make_trace, make_verdict, start_run, traces_on_disk, write_segment
 
 PROBLEMS = [make_problem(number) for number in range(3)]
 NUM_SAMPLES = 2

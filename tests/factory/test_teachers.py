@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch, make_engine
+from jobs.bench.drill import is_alive, wait_until
 from jobs.demo_teacher import SHIPPED_MODELS
 from schemas.config import (
     EngineOptions,
@@ -32,7 +33,7 @@ from schemas.config import (
 from schemas.errors import NotRecordedError, RequestError, TeacherError
 from schemas.problem import Domain, Message, Problem
 from schemas.trace import FinishReason
-from tests.runs import children_of, is_alive, wait_until
+from tests.runs import children_of
 from tests.servers import KEY_VARIABLE, vllm_server
 
 T = TypeVar("T")

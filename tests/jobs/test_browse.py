@@ -22,12 +22,12 @@ import pytest
 from rich.cells import cell_len
 
 from factory.samples import FACETS, Asked, Samples
+from jobs.bench.drill import wait_until
 from jobs.browse import MAX_MARKS, Place, lines_of, move, start
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome
 from tests.hostile import NUM_PROBLEMS, NUM_SAMPLES, write_hostile_run
 from tests.jobs.test_cli import factory
-from tests.runs import wait_until
 
 NUM_TRACES = NUM_PROBLEMS * NUM_SAMPLES - 1
 PAGE = 5

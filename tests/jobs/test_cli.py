@@ -18,8 +18,9 @@ import typer
 import yaml
 
 from factory.store import RunFolder
+from jobs.bench.drill import factory_process, processes_of, wait_for_no_process
 from jobs.cli import app, main
-from tests.runs import factory_process, processes_of, wait_for_no_process, write_job
+from tests.runs import write_job
 
 COMMANDS = ("run", "submit", "verify", "select", "status", "explain", "browse", "report", "diff", "doctor")
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from jobs.bench.drill import factory_process
 from tests.families import LLAMA, QWEN, Family
-from tests.runs import factory_process
 
 if TYPE_CHECKING:
     from trl import SFTTrainer

@@ -21,21 +21,20 @@ import pytest
 import yaml
 
 from factory.report import read_status
-from jobs.submit import Submission, entrypoint, read_runtime_env
-from schemas.config import load_config
-from schemas.errors import ConfigError
-from tests.drills.test_other_teachers import add_rightly
-from tests.runs import (
+from jobs.bench.drill import (
     MARK,
     FactoryProcess,
     committed_traces,
     factory_process,
     processes_of,
-    traces_on_disk,
     wait_for_no_process,
     wait_until,
-    write_job,
 )
+from jobs.submit import Submission, entrypoint, read_runtime_env
+from schemas.config import load_config
+from schemas.errors import ConfigError
+from tests.drills.test_other_teachers import add_rightly
+from tests.runs import traces_on_disk, write_job
 from tests.servers import free_port, odd_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
