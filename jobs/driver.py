@@ -295,6 +295,7 @@ class _Supervisor:
         self._path = path = spec.path
         self._watch = watch
         self._warn = warn
+        self._told: set[str] = set()  # damage that was warned of
         self._epoch = RunFolder(path).manifest().epoch
         self._committer: Any = None
         self._coordinator: Any = None
@@ -355,6 +356,10 @@ class _Supervisor:
         counts = progress.counts
         self._num_seen = counts.generated + counts.judged + counts.unjudged + counts.failed
         self._watch(progress, self._note)
+        for line in progress.damage:
+            if line not in self._told:
+                self._told.add(line)
+                self._warn(line)
         return progress
 
     def _step(self) -> None:
