@@ -34,7 +34,7 @@ from schemas.arrow import (
     untraced_to_table,
     verdicts_to_table,
 )
-from schemas.errors import ConfigError, FencedError, StoreError
+from schemas.errors import ConfigError, CorruptRunError, FencedError, StoreError
 from schemas.manifest import Counts, Manifest, Shard, manifest_to_json
 from schemas.problem import Problem, Prompt, Quarantined
 from schemas.trace import Untraced
@@ -229,6 +229,11 @@ class Committer:
             attempt = known.get(item.trace_id)
             if attempt is None:  # a trace of an earlier commit
                 attempt = self.state.find(self.manifest.fingerprint, item.trace_id, item.problem_id)
+            if not self.state.flags[attempt] & TRACED:
+                raise CorruptRunError(
+                    f"{self.folder.path}: trace {item.trace_id} was judged, and its segment holds it no more: the "
+                    "journal was damaged meanwhile. Run the same command again: what is damaged is made again"
+                )
             if not self.state.flags[attempt] & JUDGED:
                 self.state.flags[attempt] |= JUDGED | UNJUDGED * (item.verdict.outcome is Outcome.UNJUDGED)
                 fresh[item.trace_id] = item

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from factory.dispatch import Dispatch, FailReason, Failure, Key
-from factory.feeder import Finished, Lease, Orders, Report
+from factory.feeder import Finished, Lease, Occupancy, Orders, Report
 from factory.journal import Position, SegmentScan
 from factory.saved import SavedAttempts
 from factory.state import ENDED, TRACED, RunState
@@ -83,6 +83,10 @@ class Progress:
     num_tokens_out: int  # generated in this start, finished or not
     in_flight: int
     is_done: bool
+    damage: tuple[str, ...] = ()  # what could not be read of the journal
+    num_queued: int = 0  # attempts that no engine holds
+    num_to_judge: int = 0  # traces that wait for a verifier
+    occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
 
 
 @dataclass(slots=True)
@@ -114,6 +118,8 @@ class Coordinator:
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _dying: set[str] = field(default_factory=set)
+    _occupancy: dict[str, Occupancy] = field(default_factory=dict)
+    _damage: list[str] = field(default_factory=list)  # what could not be read of the journal, in words
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
     _saved: SavedAttempts = field(default_factory=SavedAttempts)
 
@@ -128,6 +134,16 @@ class Coordinator:
         Traces that a manifest already holds are left out: the segment outlived its own commit. A segment whose writer
         lives is not closed: the rest of it comes with the writer's reports.
         """
+        if scan.damaged:
+            self._damage.append(
+                f"journal/{name}: {len(scan.damaged)} frames are damaged, the first at byte {scan.damaged[0]} (the "
+                "disk?); what they held is made again, the rest is kept"
+            )
+        if scan.torn_bytes and is_closed:  # of a writer that lives it is what it writes right now
+            self._damage.append(
+                f"journal/{name}: its last {scan.torn_bytes:,} bytes cannot be read: not yet synced when their writer "
+                "died, or damaged since; what they held is made again"
+            )
         self._segments.setdefault(name, Segment()).is_closed |= is_closed
         keys = scanned_keys(self.state, scan)
         for key, (position, trace) in zip(keys, scan.traces, strict=True):
@@ -154,6 +170,7 @@ class Coordinator:
         if report.engine_id in self._dying or self.dispatch.is_dead(report.engine_id):
             return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
+        self._occupancy[report.engine_id] = report.occupancy
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
                 self._saved.add(item.key, report.engine_id, item.piece)
@@ -304,6 +321,10 @@ class Coordinator:
             num_tokens_out=sum(self._tokens_out.values()),
             in_flight=self.dispatch.num_leased,
             is_done=self.is_generated and self.is_judged and num_engines_running == 0,
+            damage=tuple(self._damage),
+            num_queued=self.dispatch.num_queued,
+            num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
+            occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
         )
 
     def _lease(self, key: Key) -> Lease:

@@ -71,6 +71,14 @@ class SavedPiece(NamedTuple):
     piece: Piece
 
 
+class Occupancy(NamedTuple):
+    """Seconds of an engine's feeding, each in one of three states; their sum is the whole of it."""
+
+    full: float = 0.0  # as many attempts in flight as it takes at a time, or more
+    starved: float = 0.0  # fewer, and the coordinator has no more to give
+    blocked: float = 0.0  # fewer, while leases were asked for or should have been
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an engine says when it pulls."""
@@ -83,6 +91,7 @@ class Report:
     saved: tuple[SavedPiece, ...] = ()
     refused: tuple[Refused, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
+    occupancy: Occupancy = field(default_factory=Occupancy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +165,9 @@ class Feeder:
     _opened_at: float = 0.0
     _sequence: int = 0
     _num_closed: int = 0
+    _occupancy: Occupancy = field(default_factory=Occupancy)
+    _accounted_at: float | None = None  # until when it tells; None: it has not begun
+    _has_no_more: bool = False  # the last leases were fewer than asked for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -195,24 +207,29 @@ class Feeder:
         saved, self._saved = self._saved, []
         refused, self._refused = self._refused, []
         closed, self._closed = self._closed, []
+        capacity = max(0, self.target - len(self._tasks))
+        self._account(starved=self._has_no_more)
         orders = await self.pull(
             Report(
                 engine_id=self.stamp.engine_id,
-                capacity=max(0, self.target - len(self._tasks)),
+                capacity=capacity,
                 in_flight=len(self._tasks),
                 num_tokens_out=self.engine.num_tokens_out,
                 finished=tuple(finished),
                 saved=tuple(saved),
                 refused=tuple(refused),
                 closed=tuple(closed),
+                occupancy=self._occupancy,
             )
         )
+        self._account(starved=False)
         if orders is None:
             self._synced[:0], self._saved[:0] = finished, saved
             self._refused[:0], self._closed[:0] = refused, closed
             return None
         self._held.difference_update(item.key for item in finished)
         self._held.difference_update(item.key for item in refused)
+        self._has_no_more = len(orders.leases) < capacity
         for lease in orders.leases:
             self._held.add(lease.key)
             self._tasks.add(asyncio.create_task(self._attempt(lease)))
@@ -223,6 +240,7 @@ class Feeder:
         deadline = time.monotonic() + HEARTBEAT_S
         while time.monotonic() < deadline:
             await asyncio.sleep(TICK_S)
+            self._account(starved=self._has_no_more)
             for task in [task for task in self._tasks if task.done()]:
                 self._tasks.discard(task)
                 task.result()  # a dead engine ends the feeder
@@ -238,6 +256,19 @@ class Feeder:
                 or len(self._tasks) < self.info.max_num_seqs
             ):
                 return
+
+    def _account(self, *, starved: bool) -> None:
+        """Add the time since the last call to the state that the engine was in."""
+        now = time.monotonic()
+        elapsed = 0.0 if self._accounted_at is None else now - self._accounted_at
+        self._accounted_at = now
+        full, starved_s, blocked = self._occupancy
+        if sum(not task.done() for task in self._tasks) >= self.info.max_num_seqs:
+            self._occupancy = Occupancy(full + elapsed, starved_s, blocked)
+        elif starved:
+            self._occupancy = Occupancy(full, starved_s + elapsed, blocked)
+        else:
+            self._occupancy = Occupancy(full, starved_s, blocked + elapsed)
 
     async def _attempt(self, lease: Lease) -> None:
         """Make one attempt and append it to the journal; a refusal is reported, a dead engine raised."""

@@ -1,11 +1,11 @@
 """The journal: finished attempts on disk within about a second, before anybody judges them, and long ones piecewise.
 
 One writer per segment, append-only, locked while its writer lives. A segment is a header frame, and frames of traces
-and of partials (tokens of attempts that go on), each ``length, crc32, payload``; the first bad frame ends what is read,
-so a torn tail costs only what was not yet synced. A trace counts as made when ``append`` and then ``sync`` have
-returned. The partials of one attempt by one engine follow each other without a gap, the first at offset 0: an engine
-that goes on from what another made writes that again with its own first piece, so no two engines' pieces are ever put
-together. Does not know about manifests: the coordinator decides when a segment may go.
+and of partials (tokens of attempts that go on), each ``length, crc32, payload``. A torn tail costs only what was not
+yet synced; a damaged frame that good ones follow is skipped and told of, and costs itself. A trace counts as made when
+``append`` and then ``sync`` have returned. The partials of one attempt by one engine follow each other without a gap,
+the first at offset 0: an engine that goes on from what another made writes that again with its own first piece, so no
+two engines' pieces are ever put together. Does not know about manifests: the coordinator decides when a segment may go.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 MAGIC: Final = b"DFJ1"
 FRAME: Final = struct.Struct("<II")  # payload length in bytes, crc32 of the payload
 PARTS: Final = struct.Struct("<III")  # lengths of: header JSON, text, token ids
+HEADER_AT: Final = len(MAGIC)  # where the first frame lies
 MAX_FRAME_BYTES: Final = 1 << 30  # a length beyond this is a torn or damaged frame, not a trace
 SEGMENT_SUFFIX: Final = ".seg"
 FRAME_SCHEMA: Final = "trace-frame/2"
@@ -217,6 +218,7 @@ class SegmentScan(NamedTuple):
     traces: list[tuple[Position, Trace]]
     pieces: list[Piece]
     torn_bytes: int
+    damaged: tuple[int, ...] = ()  # places of bad frames that good ones follow
 
 
 def wait_for_writer(path: Path, timeout_s: float) -> None:
@@ -241,7 +243,7 @@ def wait_for_writer(path: Path, timeout_s: float) -> None:
 
 
 def scan_segment(path: Path) -> SegmentScan:
-    """Return all that a segment holds up to its last good frame. A segment torn in its header holds nothing.
+    """Return all that a segment holds up to its last good frame; a segment that is torn in its header holds nothing.
 
     Raises:
         SchemaVersionError: If another version of the frames wrote it.
@@ -250,16 +252,17 @@ def scan_segment(path: Path) -> SegmentScan:
     header: SegmentHeader | None = None
     traces: list[tuple[Position, Trace]] = []
     pieces: list[Piece] = []
+    damaged: list[int] = []
     good = 0
-    for offset, payload in _frames(data):
-        if header is None:
-            header = _check_header(path, (offset, payload))
+    for offset, payload in _frames(data, damaged):
+        if offset == HEADER_AT:
+            header = _check_header(path, payload)
         elif _is_partial(payload):
             pieces.append(_piece(Position(path.name, offset), payload))
         else:
             traces.append((Position(path.name, offset), decode_trace(payload)))
         good = offset + FRAME.size + len(payload)
-    return SegmentScan(header, traces, pieces, len(data) - good)
+    return SegmentScan(header, traces, pieces, len(data) - good, tuple(damaged))
 
 
 def _piece(position: Position, payload: bytes) -> Piece:
@@ -273,11 +276,9 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: sys.intern(value) if isinstance(value, str) else value for name, value in pairs}
 
 
-def _check_header(path: Path, frame: tuple[int, bytes] | None) -> SegmentHeader | None:
-    """Return what a segment's first frame says; None where it was torn before that was written."""
-    if frame is None:
-        return None
-    fields = json.loads(frame[1])
+def _check_header(path: Path, payload: bytes) -> SegmentHeader:
+    """Return what a segment's first frame says."""
+    fields = json.loads(payload)
     if fields.get("schema") not in READABLE_SCHEMAS:
         raise SchemaVersionError(
             f"{path}: has frames {fields.get('schema')}, this version reads {' and '.join(READABLE_SCHEMAS)}; "
@@ -297,9 +298,10 @@ def segment_table(path: Path) -> pa.Table:
     headers: list[dict[str, Any]] = []
     texts: list[bytes] = []
     tokens: list[bytes] = []
-    frames = _frames(path.read_bytes())
-    _check_header(path, next(frames, None))
-    for _, payload in frames:
+    for offset, payload in _frames(path.read_bytes(), []):
+        if offset == HEADER_AT:
+            _check_header(path, payload)
+            continue
         if _is_partial(payload):
             continue
         header_size, text_size, _ = PARTS.unpack_from(payload)
@@ -310,20 +312,35 @@ def segment_table(path: Path) -> pa.Table:
     return trace_table(headers, texts, tokens)
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield offset and payload of the good frames; stop at the first that is short or fails its checksum."""
-    if not data.startswith(MAGIC):
-        return
-    offset = len(MAGIC)
-    while offset + FRAME.size <= len(data):
-        size, checksum = FRAME.unpack_from(data, offset)
-        start = offset + FRAME.size
-        payload = data[start : start + size]
-        # A size below the smallest payload is a tail of zeros, which some file systems leave after a power loss.
-        if not PARTS.size <= size <= MAX_FRAME_BYTES or len(payload) < size or zlib.crc32(payload) != checksum:
-            return
-        yield offset, payload
-        offset = start + size
+def _frames(data: bytes, damaged: list[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and payload of the good frames, and add those of bad ones that a good one follows to ``damaged``.
+
+    What follows is found by the bad frame's own length, never by looking for a frame: a text may hold what looks like
+    one. Where the length is bad too, or nothing good follows, reading ends.
+    """
+    offset = HEADER_AT
+    bad: list[int] = []
+    while (found := _frame_at(data, offset)) is not None:
+        payload, is_good = found
+        if is_good:
+            damaged += bad
+            bad.clear()
+            yield offset, payload
+        else:
+            bad.append(offset)
+        offset += FRAME.size + len(payload)
+
+
+def _frame_at(data: bytes, offset: int) -> tuple[bytes, bool] | None:
+    """Return the payload at an offset, and whether its checksum is right; None if no whole frame is there."""
+    if offset + FRAME.size > len(data):
+        return None
+    size, checksum = FRAME.unpack_from(data, offset)
+    payload = data[offset + FRAME.size : offset + FRAME.size + size]
+    # A size below the smallest payload is a tail of zeros, which some file systems leave after a power loss.
+    if not PARTS.size <= size <= MAX_FRAME_BYTES or len(payload) < size:
+        return None
+    return payload, zlib.crc32(payload) == checksum
 
 
 def read_trace(folder: Path, position: Position) -> Trace:

@@ -51,6 +51,7 @@ class Status:
     num_tokens: int  # of committed completions
     tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
+    engine_seconds: dict[str, float]  # of the last start that came to its end: full, starved, blocked, loading, dead
 
 
 def read_status(path: Path, selection: str | None = None) -> Status:
@@ -88,7 +89,15 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         num_tokens=num_tokens,
         tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
         tokens_per_accepted=num_tokens / accepted if accepted else None,
+        engine_seconds=_engine_seconds(folder),
     )
+
+
+def _engine_seconds(folder: RunFolder) -> dict[str, float]:
+    """Return what the newest ledger says; empty where no start has come to its end, or none needed an engine."""
+    found = sorted(folder.logs.glob("engine-time-*.json"))
+    seconds: dict[str, float] = json.loads(found[-1].read_bytes())["seconds"] if found else {}
+    return seconds
 
 
 def _in_journal(folder: RunFolder, state: RunState) -> int:

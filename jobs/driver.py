@@ -33,6 +33,7 @@ from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
+from jobs.meters import Meters
 from jobs.signals import Notice, termination_interrupts
 from schemas.config import JobConfig, VllmTeacher, parse_config
 from schemas.errors import (
@@ -300,6 +301,8 @@ class _Supervisor:
         self._path = path = spec.path
         self._watch = watch
         self._warn = warn
+        self._told: set[str] = set()  # damage that was warned of
+        self._meters = Meters(spec.job.name)
         self._epoch = RunFolder(path).manifest().epoch
         self._committer: Any = None
         self._coordinator: Any = None
@@ -336,7 +339,7 @@ class _Supervisor:
                 asked = self._num_coordinators
                 if self._progress().is_done:
                     self._commit_all()
-                    self._progress()
+                    self._meters.write(self._path / "logs", self._epoch, self._progress())
                     if self._num_coordinators == asked:  # a new one may have found something to do again
                         return
                 if time.monotonic() >= self._stop_at:
@@ -360,6 +363,11 @@ class _Supervisor:
         counts = progress.counts
         self._num_seen = counts.generated + counts.judged + counts.unjudged + counts.failed
         self._watch(progress, self._note)
+        self._meters.show(progress)
+        for line in progress.damage:
+            if line not in self._told:
+                self._told.add(line)
+                self._warn(line)
         return progress
 
     def _step(self) -> None:
@@ -458,6 +466,7 @@ class _Supervisor:
         incarnation = 1 if is_first else 2
         actor = spawn(EngineActor, self._spec, self._plan.teacher, stamp, incarnation, num_gpus=self._num_gpus)
         self._engines[slot] = _Engine(slot, engine_id, actor, actor.start.remote(), restarts=restarts)
+        self._meters.engine_spawned(slot)
         self._note = "loading the teacher"
 
     def _engine_moved(self, engine: _Engine) -> None:
@@ -479,11 +488,13 @@ class _Supervisor:
         else:
             if engine.is_running:
                 del self._engines[engine.slot]  # told to stop, and did
+                self._meters.engine_ended(engine.slot)
                 return
             self._info = result
             if result.max_model_len is not None:
                 self._ask("context_known", result.max_model_len)
             engine.is_running = True
+            self._meters.engine_loaded(engine.slot, time.monotonic() - engine.progress_at)
             engine.progress_at = time.monotonic()
             engine.ref = engine.actor.run.remote(self._coordinator)
             self._note = ""
@@ -500,6 +511,7 @@ class _Supervisor:
         finished = self._ask("engine_died", engine.engine_id)
         if not self._ask("num_to_make"):
             del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
+            self._meters.engine_ended(engine.slot)
             return
         restarts = 1 if finished else engine.restarts + 1
         if restarts > self._job.schedule.max_engine_restarts:

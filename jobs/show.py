@@ -207,6 +207,10 @@ def funnel(found: Status) -> None:
     out.print(table)
     rate = "" if found.tokens_per_s is None else f" · {found.tokens_per_s:,.0f} tokens/s while engines worked"
     pass_rate = "" if found.pass_rate is None else f" · pass rate {found.pass_rate:.3f}"
+    whole = sum(found.engine_seconds.values())
+    if whole:
+        shares = ", ".join(f"{seconds / whole:.1%} {state}" for state, seconds in found.engine_seconds.items())
+        out.print(f"engines, {whole:,.0f} s in all: {shares}", highlight=False)
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
 

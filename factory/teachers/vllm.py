@@ -81,6 +81,8 @@ class VllmEngine:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive vLLM's forks
         if self._config.engine.cpu_kvcache_gib is not None:
             os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{self._config.engine.cpu_kvcache_gib:g}"
+        if (num_ranks := self._config.engine.num_gpus) > 1:  # vLLM's CPU build wants a NUMA node for each, or this
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores_by_rank(num_ranks))
         try:
             import vllm
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -309,6 +311,13 @@ class VllmEngine:
                 pass
 
         return TokenCounter
+
+
+def cores_by_rank(num_ranks: int) -> str:
+    """Return the cores of this process in as many parts, as vLLM's CPU build reads them: ``0,1|2,3``."""
+    cores = sorted(os.sched_getaffinity(0))
+    parts = [cores[rank::num_ranks] or [cores[rank % len(cores)]] for rank in range(num_ranks)]
+    return "|".join(",".join(map(str, part)) for part in parts)
 
 
 def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:

@@ -22,18 +22,23 @@ NUM_PROBLEMS, NUM_SAMPLES = 60, 4
 
 
 def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_path: Path) -> None:
+    """The engine is one over two processes, of which none may be left."""
     run = tmp_path / "run"
     arguments = ["run", DEMO, "--run", run, "--json", "--set", f"schedule.max_problems={NUM_PROBLEMS}"]
+    arguments += ["--set", "teacher.engine.tensor_parallel_size=2"]
     with factory_process(arguments, tmp_path / "mark") as child:
         wait_until(lambda: child.process.poll() is not None or len(traces_on_disk(run)) >= 10, 300, "ten traces")
         assert child.process.poll() is None, child.said()
         core = [pid for pid, line in processes_of(child.mark).items() if "EngineCore" in line]
         assert len(core) == 1
+        workers = [pid for pid, line in processes_of(child.mark).items() if "VLLM::Worker" in line]
+        assert len(workers) == 2
         os.kill(core[0], signal.SIGKILL)
         before = traces_on_disk(run)
         assert child.wait(400) == 0, child.said()
         status = json.loads(child.out.read_text())
         wait_for_no_process(child.mark)
+    assert sum(status["engine_seconds"].values()) > 0
     _check_complete(run, status, before=before)
     _check_tables(run, status, tmp_path / "hf")
 

@@ -23,11 +23,20 @@ from factory.store import RunFolder, read_traces
 from jobs.bench.drill import committed_traces
 from schemas.arrow import problems_to_table
 from schemas.config import parse_config
-from schemas.errors import FencedError
+from schemas.errors import CorruptRunError, FencedError
 from schemas.manifest import Counts
 from schemas.trace import Partial
 from schemas.verdict import JudgedTrace, Outcome, Reason
-from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, traces_on_disk
+from tests.runs import (
+    FINGERPRINT,
+    make_problem,
+    make_prompt,
+    make_trace,
+    make_verdict,
+    start_run,
+    traces_on_disk,
+    write_segment,
+)
 
 NUM_SAMPLES = 3
 PROBLEMS = [make_problem(number) for number in range(12)]
@@ -516,3 +525,23 @@ def test_what_an_engine_saved_of_an_attempt_that_it_does_not_hold_counts_for_not
     coordinator.engine_report(_report("e1", capacity=0))
     coordinator.engine_report(_report("e1", capacity=0, saved=(_piece("e1-000001.seg", 0, 5),)))
     assert [lease.saved for lease in coordinator.engine_report(_report("e2")).leases] == [()]
+
+
+def test_what_cannot_be_read_of_the_journal_is_said_and_made_again(tmp_path: Path) -> None:
+    committer = start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+    traces = [make_trace(problem.problem_id, 0) for problem in PROBLEMS[:4]]
+    path = tmp_path / "journal" / write_segment(tmp_path / "journal", traces, sequence=1)
+    places = [position.offset for position, _ in scan_segment(path).traces]
+    data = bytearray(path.read_bytes())
+    data[places[1] + 40] ^= 1
+    path.write_bytes(data[:-3])
+    spec = RunSpec(path=tmp_path, job=JOB, fingerprint=FINGERPRINT)
+    coordinator = load_coordinator(spec, generate=True)
+    damaged, torn = coordinator.progress(0).damage
+    assert f"{path.name}: 1 frames are damaged, the first at byte {places[1]}" in damaged
+    assert f"its last {len(data) - 3 - places[3]:,} bytes cannot be read" in torn
+    assert coordinator.dispatch.num_queued == len(PROBLEMS) * NUM_SAMPLES - 2
+    judged = [make_verdict(traces[place], PROBLEMS[place]) for place in (0, 1)]
+    with pytest.raises(CorruptRunError, match="holds it no more"):
+        committer.commit(segments=[path.name], judged=judged)
+    assert path.exists()

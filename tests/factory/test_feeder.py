@@ -361,3 +361,17 @@ def test_a_pull_that_fails_ends_the_feeder_and_closes_the_journal(tmp_path: Path
     with pytest.raises(ConnectionError):
         asyncio.run(_feed(desk))
     assert set(desk.finished) <= set(desk.on_disk())
+
+
+@pytest.mark.parametrize(("num_leases", "most"), [(400, "full"), (3, "starved")])
+def test_every_second_of_an_engine_is_accounted_for_once(tmp_path: Path, num_leases: int, most: str) -> None:
+    desk = Desk(tmp_path, num_leases=num_leases)
+    start = time.monotonic()
+    asyncio.run(_feed(desk, tokens_per_s=20_000, mean_tokens=200))
+    elapsed = time.monotonic() - start
+    seen = desk.reports[-1].occupancy
+    whole = sum(seen)
+    assert 0.5 * elapsed <= whole <= elapsed
+    assert getattr(seen, most) == max(seen)
+    times = [sum(report.occupancy) for report in desk.reports]
+    assert times == sorted(times)

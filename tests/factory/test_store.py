@@ -316,11 +316,11 @@ def test_other_verifiers_judge_again_and_change_no_older_verdict(tmp_path: Path)
     assert Committer(tmp_path, verifiers="v1").manifest.counts.judged == 6
 
 
-def test_sums_that_do_not_hold_are_never_written(tmp_path: Path) -> None:
+def test_a_verdict_without_its_trace_is_never_written(tmp_path: Path) -> None:
     committer = start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
     stray = make_verdict(make_trace(*KEYS[0]), PROBLEMS[0])  # a verdict of a trace that no manifest holds
     before = RunFolder(tmp_path).manifest()
-    with pytest.raises(CorruptRunError, match="sums do not hold"):
+    with pytest.raises(CorruptRunError, match="holds it no more"):
         committer.commit(judged=[stray])
     assert RunFolder(tmp_path).manifest() == before
 

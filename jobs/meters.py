@@ -1,0 +1,81 @@
+"""What a run tells of itself while it works: gauges for Ray's metrics, and where the time of its engines went.
+
+The gauges go where Ray's own go: a cluster's Prometheus endpoint. The ledger is kept by slot, an engine and those that
+took its place: loading is known here, the states of feeding from the engines, and what is left was spent dead, pausing
+before a new start, or ending. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ray.util.metrics import Gauge
+
+from factory.coordinator import Progress
+from factory.store import write_atomically
+
+PREFIX: Final = "distillation_factory"
+
+
+@dataclass(slots=True)
+class _Slot:
+    started_at: float
+    ended_at: float | None = None
+    loading_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Meters:
+    """The gauges of one start of a run, and its ledger."""
+
+    run: str  # stands with every gauge
+    _slots: dict[int, _Slot] = field(default_factory=dict)
+    _gauges: dict[str, Gauge] = field(default_factory=dict)
+
+    def engine_spawned(self, slot: int) -> None:
+        """An engine begins to load in a slot, the first or another."""
+        self._slots.setdefault(slot, _Slot(time.monotonic())).ended_at = None
+
+    def engine_loaded(self, slot: int, loading_s: float) -> None:
+        """It took so long."""
+        self._slots[slot].loading_s += loading_s
+
+    def engine_ended(self, slot: int) -> None:
+        """Nothing is left for this slot."""
+        self._slots[slot].ended_at = time.monotonic()
+
+    def ledger(self, progress: Progress) -> dict[str, float]:
+        """Return the engines' seconds by what they were spent on; the sum is the whole time of all slots."""
+        now = time.monotonic()
+        whole = sum((slot.ended_at or now) - slot.started_at for slot in self._slots.values())
+        known = progress.occupancy._asdict() | {"loading": sum(slot.loading_s for slot in self._slots.values())}
+        return known | {"dead": max(0.0, whole - sum(known.values()))}
+
+    def show(self, progress: Progress) -> None:
+        """Set the gauges."""
+        for state, count in asdict(progress.counts).items():
+            self._set("attempts", count, state=state)
+        for outcome, count in progress.outcomes.items():
+            self._set("verdicts", count, outcome=str(outcome))
+        self._set("tokens_out", progress.num_tokens_out)
+        self._set("attempts_in_flight", progress.in_flight)
+        self._set("attempts_queued", progress.num_queued)
+        self._set("traces_to_judge", progress.num_to_judge)
+        for state, seconds in self.ledger(progress).items():
+            self._set("engine_seconds", seconds, state=state)
+
+    def _set(self, name: str, value: float, **labels: str) -> None:
+        labels = {"run": self.run, **labels}
+        gauge = self._gauges.get(name)
+        if gauge is None:
+            gauge = self._gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
+        gauge.set(value, tags=labels)
+
+    def write(self, folder: Path, epoch: int, progress: Progress) -> None:
+        """Keep the ledger of this start beside the engines' logs."""
+        body = {"epoch": epoch, "seconds": self.ledger(progress)}
+        write_atomically(folder / f"engine-time-{epoch:06d}.json", json.dumps(body).encode())
