@@ -229,7 +229,7 @@ class Chaos:
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
         self._disk.findings = found.findings
-        seen = self._disk.look()
+        run, seen = self._num_runs, self._disk.look()
         if target in faults.NAMES:
             self._reach(target, found)
         elif target == "driver":
@@ -239,7 +239,6 @@ class Chaos:
             self._kill(target, found)
         began = time.monotonic()
         is_patient = self._chance.random() >= HURRY
-        run = self._num_runs
         self._go_on(found)
         self._disk.look()
         while is_patient and self._num_runs == run and found.seconds is None:
