@@ -18,7 +18,7 @@ from tests.runs import traces_on_disk
 pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.slow]
 
 DEMO = Path(__file__).parents[2] / "jobs" / "configs" / "demo.yaml"
-NUM_PROBLEMS, NUM_SAMPLES = 60, 4
+NUM_PROBLEMS, NUM_SAMPLES = 150, 4
 
 
 def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_
     arguments = ["run", DEMO, "--run", run, "--json", "--set", f"schedule.max_problems={NUM_PROBLEMS}"]
     arguments += ["--set", "teacher.engine.tensor_parallel_size=2"]
     with factory_process(arguments, tmp_path / "mark") as child:
-        wait_until(lambda: child.process.poll() is not None or len(traces_on_disk(run)) >= 10, 300, "ten traces")
+        wait_until(lambda: child.process.poll() is not None or traces_on_disk(run), 300, "a trace")
         assert child.process.poll() is None, child.said()
         core = [pid for pid, line in processes_of(child.mark).items() if "EngineCore" in line]
         assert len(core) == 1
