@@ -229,7 +229,7 @@ class Chaos:
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
         self._disk.findings = found.findings
-        run, seen = self._num_runs, self._disk.look()
+        self._disk.look()
         if target in faults.NAMES:
             self._reach(target, found)
         elif target == "driver":
@@ -237,10 +237,9 @@ class Chaos:
             found.is_hit = True
         else:
             self._kill(target, found)
-        began = time.monotonic()
+        began, run, seen = time.monotonic(), self._num_runs, self._disk.look()
         is_patient = self._chance.random() >= HURRY
         self._go_on(found)
-        self._disk.look()
         while is_patient and self._num_runs == run and found.seconds is None:
             if self._disk.look() > seen + self._work.held and self._disk.num_committed > seen:
                 found.seconds = time.monotonic() - began
