@@ -51,7 +51,7 @@ VLLM_TARGETS: Final = (ENGINE_CORE, "driver", *ROLES, "raylet")
 END: Final = "the end"  # of complete runs, which are looked at whole
 
 RECOVERY_S: Final = 120.0  # from a kill until new work is done; an engine on vLLM loads in less
-PAUSE_S: Final = 1.5  # at most, between the recovery from one kill and the next
+PAUSE_S: Final = 1.0  # at most, between the recovery from one kill and the next
 HURRY: Final = 0.3  # share of the rounds that do not wait for the recovery from the one before
 LEFT_S: Final = 30.0  # that actors get to end after their command
 NUM_RAYLETS: Final = 2  # beside the head's, which the command itself is connected to
@@ -72,8 +72,8 @@ class Work:
 
 
 def scripted_work(folder: Path) -> Work:
-    """Write a job of some 6,000 attempts, two engines and one verifier, good for a dozen rounds; return it."""
-    lines = "".join(f'{{"q": "What is {n} + {7 * n}?", "a": "{8 * n}"}}\n' for n in range(1500))
+    """Write a job of 4,000 attempts, two engines and one verifier, good for some twenty rounds; return it."""
+    lines = "".join(f'{{"q": "What is {n} + {7 * n}?", "a": "{8 * n}"}}\n' for n in range(1000))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "problems.jsonl").write_text(lines, encoding="utf-8")
     columns = {"problem": "q", "answer": "a"}
@@ -95,7 +95,7 @@ def scripted_work(folder: Path) -> Work:
 def vllm_work() -> Work:
     """Return the demo, with fewer problems and one engine that holds few attempts."""
     root = Path(jobs.__file__).parents[1]
-    overrides = ["schedule.max_problems=40", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
+    overrides = ["schedule.max_problems=24", "teacher.engine.max_num_seqs=16", "sampling.max_tokens=256"]
     overrides += [f"schedule.{name}=1000" for name in ("max_deaths_per_attempt", "max_engine_restarts")]
     overrides += ["verify.max_tries=1000", *(f"store.{name}={value}" for name, value in STORE.items())]
     return Work(job=root / "jobs" / "configs" / "demo.yaml", overrides=tuple(overrides), held=24, folder=root)
@@ -229,7 +229,7 @@ class Chaos:
         time.sleep(self._chance.uniform(0, PAUSE_S))
         self._go_on(found)
         self._disk.findings = found.findings
-        run, seen = self._num_runs, self._disk.look()
+        self._disk.look()
         if target in faults.NAMES:
             self._reach(target, found)
         elif target == "driver":
@@ -237,10 +237,9 @@ class Chaos:
             found.is_hit = True
         else:
             self._kill(target, found)
-        began = time.monotonic()
+        began, run, seen = time.monotonic(), self._num_runs, self._disk.look()
         is_patient = self._chance.random() >= HURRY
         self._go_on(found)
-        self._disk.look()
         while is_patient and self._num_runs == run and found.seconds is None:
             if self._disk.look() > seen + self._work.held and self._disk.num_committed > seen:
                 found.seconds = time.monotonic() - began
