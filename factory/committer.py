@@ -43,6 +43,7 @@ from schemas.verdict import JudgedTrace, Outcome
 SHARD_BYTES: Final = 32 << 20  # of segments that become one shard; more only where one segment has more
 VERDICT_ROWS: Final = 4_096  # that are turned into columns at a time
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
+COUNTED: Final = ("problems", "num_samples", "traces", "untraced", "verdicts")  # what the counts of a manifest are of
 _ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
 MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 
@@ -130,9 +131,10 @@ class Committer:
         is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
         if self._manifest.number == 0 or changes or is_changed:
             note = "started" if self._manifest.number == 0 else f"job changed, {len(fresh)} problems added"
-            shards = changes.get("problems", self._manifest.problems)
-            extended = replace(self._manifest, problems=shards, num_samples=job.num_samples)
-            self._state = RunState.load(self.folder, extended)
+            if fresh or job.num_samples != self._manifest.num_samples:
+                shards = changes.get("problems", self._manifest.problems)
+                extended = replace(self._manifest, problems=shards, num_samples=job.num_samples)
+                self._state = RunState.load(self.folder, extended)
             self._write(note=note, **changes, **wanted)
         return len(fresh)
 
@@ -266,8 +268,9 @@ class Committer:
             FencedError: If its number is taken: another committer claimed the run.
         """
         is_claim = note in ("claimed", "started")
-        is_same = not changes and self.manifest.verifiers == self.verifiers and self.manifest.number > 0
-        counts = self.manifest.counts if is_same else self.state.counts()
+        counted = {name: changes[name] for name in COUNTED if name in changes} | {"verifiers": self.verifiers}
+        is_same = all(getattr(self.manifest, name) == value for name, value in counted.items())
+        counts = self.manifest.counts if is_same and self.manifest.number else self.state.counts()
         manifest = replace(
             self.manifest,
             number=self.manifest.number + 1,
