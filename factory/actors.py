@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError
 
 import verifiers
 from factory import faults
+from factory.adaptive import Adaptive
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
@@ -70,16 +71,20 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         engine_id: [key for key in holding.keys if key not in journaled and not state.has_ended(key)]
         for engine_id, holding in living.items()
     }
-    keys = state.pending(journaled.union(*held.values())) if generate else []
+    out = journaled.union(*held.values())
+    rule = spec.job.schedule.adaptive if generate else None
+    adaptive = None if rule is None else Adaptive(state, rule, out)
+    keys = state.pending(out) if generate and adaptive is None else []
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
         state=state,
-        dispatch=Dispatch(keys, max_deaths=spec.job.schedule.max_deaths_per_attempt),
+        dispatch=Dispatch(keys if adaptive is None else adaptive, max_deaths=spec.job.schedule.max_deaths_per_attempt),
         base=base,
         base_outcomes=state.outcomes,
         base_reasons=state.reasons,
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
+        adaptive=adaptive,
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for engine_id, held_keys in held.items():
@@ -88,6 +93,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
     for scan in scans.values():  # once all traces are known
         coordinator.add_saved(scan)
+    coordinator.close_finished()
     return coordinator
 
 
@@ -136,7 +142,11 @@ class CommitterActor:
         if self._committer is None:
             self._committer = Committer(self._path, verifiers=self._verifiers)
         return self._committer.commit(
-            segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced
+            segments=batch.segments,
+            kept=batch.kept,
+            judged=batch.judged,
+            untraced=batch.untraced,
+            cancelled=batch.cancelled,
         )
 
 

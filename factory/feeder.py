@@ -55,6 +55,13 @@ class Refused(NamedTuple):
     detail: str
 
 
+class Aborted(NamedTuple):
+    """An attempt that was given up by order, and how many tokens of it were made."""
+
+    key: Key
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """An attempt that is safe in the journal."""
@@ -90,6 +97,7 @@ class Report:
     finished: tuple[Finished, ...] = ()
     saved: tuple[SavedPiece, ...] = ()
     refused: tuple[Refused, ...] = ()
+    aborted: tuple[Aborted, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
     occupancy: Occupancy = field(default_factory=Occupancy)
 
@@ -99,6 +107,7 @@ class Orders:
     """What the coordinator answers. ``stop`` ends the engine: nothing is left to do, or the job is interrupted."""
 
     leases: tuple[Lease, ...] = ()
+    abort: tuple[Key, ...] = ()  # attempts in flight that nobody needs any more: no trace is kept of them
     stop: bool = False
 
 
@@ -156,10 +165,13 @@ class Feeder:
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
-    _in_flight: set[str] = field(default_factory=set)  # requests that the engine has
+    _in_flight: dict[Key, str] = field(default_factory=dict)  # requests that the engine has
     _is_evacuating: bool = False
     _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
+    _unwanted: set[Key] = field(default_factory=set)  # to be given up by order
+    _aborted: list[Aborted] = field(default_factory=list)
+    _aborting: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: list[str] = field(default_factory=list)
     _writer: SegmentWriter | None = None
     _opened_at: float = 0.0
@@ -206,6 +218,7 @@ class Feeder:
         finished, self._synced = self._synced, []
         saved, self._saved = self._saved, []
         refused, self._refused = self._refused, []
+        aborted, self._aborted = self._aborted, []
         closed, self._closed = self._closed, []
         capacity = max(0, self.target - len(self._tasks))
         self._account(starved=self._has_no_more)
@@ -218,6 +231,7 @@ class Feeder:
                 finished=tuple(finished),
                 saved=tuple(saved),
                 refused=tuple(refused),
+                aborted=tuple(aborted),
                 closed=tuple(closed),
                 occupancy=self._occupancy,
             )
@@ -225,15 +239,28 @@ class Feeder:
         self._account(starved=False)
         if orders is None:
             self._synced[:0], self._saved[:0] = finished, saved
-            self._refused[:0], self._closed[:0] = refused, closed
+            self._refused[:0], self._aborted[:0], self._closed[:0] = refused, aborted, closed
             return None
-        self._held.difference_update(item.key for item in finished)
-        self._held.difference_update(item.key for item in refused)
+        ended = {item.key for items in (finished, refused, aborted) for item in items}
+        self._held -= ended
+        self._unwanted -= ended
         self._has_no_more = len(orders.leases) < capacity
         for lease in orders.leases:
             self._held.add(lease.key)
             self._tasks.add(asyncio.create_task(self._attempt(lease)))
+        for key in orders.abort:
+            self._give_up(key)
         return orders
+
+    def _give_up(self, key: Key) -> None:
+        """Abort an attempt that nobody needs, unless it has ended: then it is a trace as any other."""
+        if key not in self._held:
+            return
+        self._unwanted.add(key)
+        if (request_id := self._in_flight.get(key)) is not None:
+            task = asyncio.create_task(self.engine.abort(request_id))
+            self._aborting.add(task)
+            task.add_done_callback(self._aborting.discard)
 
     async def _wait(self, flusher: asyncio.Task[None]) -> None:
         """Return when a pull is due: room below the mark, something safe to report, or a heartbeat."""
@@ -252,6 +279,7 @@ class Feeder:
                 self._synced
                 or self._saved
                 or self._refused
+                or self._aborted
                 or self._closed
                 or len(self._tasks) < self.info.max_num_seqs
             ):
@@ -275,6 +303,9 @@ class Feeder:
         work = Work(lease, await self._read_saved(lease))
         if self._is_evacuating:
             return
+        if lease.key in self._unwanted:
+            self._aborted.append(Aborted(lease.key, 0))
+            return
         try:
             completion = await self._generate(work)
         except NotRecordedError as error:
@@ -282,6 +313,9 @@ class Feeder:
             return
         except RequestError as error:
             self._refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, str(error)))
+            return
+        if lease.key in self._unwanted and completion.finish_reason is FinishReason.ABORT:
+            self._aborted.append(Aborted(lease.key, completion.num_tokens))
             return
         if self._is_evacuating and completion.finish_reason is FinishReason.ABORT:
             begin = work.num_saved or completion.resumed_at or 0
@@ -309,11 +343,11 @@ class Feeder:
             saved=work.given.token_ids,
             watch=watch,
         )
-        self._in_flight.add(work.request_id)
+        self._in_flight[lease.key] = work.request_id
         try:
             return await self.engine.generate(request)
         finally:
-            self._in_flight.discard(work.request_id)
+            del self._in_flight[lease.key]
 
     async def _read_saved(self, lease: Lease) -> Saved:
         """Return what the attempt goes on from. Where that cannot be read, it begins anew: nothing but time is lost."""
@@ -427,7 +461,7 @@ class Feeder:
         if not self._can_save:
             return
         self._is_evacuating = True
-        aborts = {asyncio.create_task(self.engine.abort(request_id)) for request_id in self._in_flight}
+        aborts = {asyncio.create_task(self.engine.abort(request_id)) for request_id in self._in_flight.values()}
         if work := self._tasks | aborts:
             _, late = await asyncio.wait(work, timeout=EVACUATE_S)
             for task in late & aborts:
@@ -442,4 +476,4 @@ class Feeder:
         self._stopping.set()
         await flusher
         await self._close_writer()
-        self._held &= {item.key for item in self._synced} | {item.key for item in self._refused}
+        self._held &= {item.key for items in (self._synced, self._refused, self._aborted) for item in items}
