@@ -1,4 +1,4 @@
-"""Adaptive sampling: whatever verdicts come, no problem gets too few or too many attempts, and every attempt ends once."""
+"""Adaptive sampling: whatever verdicts come, no problem gets too few or too many attempts, and each ends once."""
 
 from __future__ import annotations
 
