@@ -309,3 +309,19 @@ def test_a_run_that_asks_for_more_goes_on_with_what_it_knows() -> None:
     assert closed[0].never_made.tolist() == [4, 5, 6, 7]
     assert [adaptive.take() for _ in range(4)] == [Key(1, 4), Key(1, 5), Key(2, 4), Key(2, 5)]
     assert not np.any(large.flags[[10, 11, 18, 19]] & TRACED)
+
+
+@pytest.mark.parametrize("capacity", [1, 4])
+@pytest.mark.parametrize("right", [Fraction(1, 10), Fraction(1, 2), Fraction(4, 5)])
+def test_the_rate_of_the_first_attempts_is_unbiased_and_that_of_all_is_not(right: Fraction, capacity: int) -> None:
+    """Every run of six attempts at one problem, each as likely as it is: an expectation without a chance in it."""
+    rule, all_of_them, first = AdaptiveConfig(useful=1, min_samples=2), Fraction(0), Fraction(0)
+    for answers in itertools.product([True, False], repeat=6):
+        likely = right ** sum(answers) * (1 - right) ** (6 - sum(answers))
+        made = _run([list(answers)], rule, capacity=capacity)._state.flags & TRACED > 0
+        words = [answer for answer, is_made in zip(answers, made.tolist(), strict=True) if is_made]
+        all_of_them += likely * Fraction(sum(words), len(words))
+        assert made[: rule.min_samples].all()
+        first += likely * Fraction(sum(words[: rule.min_samples]), rule.min_samples)
+    assert first == right
+    assert all_of_them > right
