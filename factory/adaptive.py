@@ -12,7 +12,7 @@ and ``needed`` useful samples still missing:
 3. The pass rate is believed to be Beta(a + t, b + f). Where the chance to find ``needed`` more right answers among all
    attempts that are left is below ``give_up_below``, the rest is cancelled (``hopeless``).
 4. Else as many attempts are in flight as are needed: none of them can turn out to be one too many. Only when engines
-   would run dry there are as many as it takes on average, needed / mean of the pass rate.
+   would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
 (a, b) is fitted to the run's own problems by two moments of their first attempts, which no stopping has touched; before
 enough of them are judged it is a guess. What this does to pass rates: `adaptive.md`.
@@ -108,10 +108,12 @@ def decide(now: Standing, rule: AdaptiveConfig, prior: Prior, *, is_tail: bool =
     if needed <= 0:
         return Decision(ending=CancelReason.QUOTA_REACHED)
     believed = Prior(prior.a + now.num_true, prior.b + now.num_against)
-    has_seen = now.num_true + now.num_against >= rule.min_samples
-    if has_seen and chance_of(needed, now.num_left + now.num_out, believed) < rule.give_up_below:
+    num_seen = now.num_true + now.num_against
+    if num_seen >= rule.min_samples and chance_of(needed, now.num_left + now.num_out, believed) < rule.give_up_below:
         return Decision(ending=CancelReason.HOPELESS)
-    most = math.ceil(needed * sum(believed) / believed.a) if is_tail else needed
+    most = needed
+    if is_tail:
+        most = max(needed, min(num_seen, math.ceil(needed * sum(believed) / believed.a)))
     return Decision(min(now.num_left, max(0, most - now.num_out)))
 
 

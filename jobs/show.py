@@ -38,6 +38,7 @@ err = Console(stderr=True)
 PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
 MAX_SAMPLE_CHARACTERS: Final = 6_000
+BAR_CHARACTERS: Final = 40
 PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 
@@ -190,11 +191,12 @@ def funnel(found: Status) -> None:
 
     row("requested", counts.requested, share=False)
     row("generated", counts.generated, share=False)
+    reasons = {"failed": found.failed_reasons, "cancelled": found.cancelled_reasons}
     for name, count in (("failed", counts.failed), ("cancelled", counts.cancelled), ("pending", counts.pending)):
         if count or name == "pending":
             row(f"  {name}", count, share=False)
-    for reason, count in sorted(found.failed_reasons.items()):
-        row(f"    failed: {reason}", count, share=False)
+        for reason, of_reason in sorted(reasons.get(name, {}).items()):
+            row(f"    {name}: {reason}", of_reason, share=False)
     row("judged", counts.judged)
     for outcome, count in found.outcomes.items():
         row(f"  {outcome}", count)
@@ -427,6 +429,17 @@ def figures(title: str, columns: Sequence[Mapping[str, Any]]) -> None:
     out.print(
         _table(title, [{"": name, **{f"#{n}": one[name] for n, one in enumerate(columns, 1)}} for name in columns[0]])
     )
+
+
+def bars(title: str, counts: Mapping[str, int]) -> None:
+    """Print a histogram, a bar in each row."""
+    most = max(counts.values(), default=0) or 1
+    table = Table(title=title, title_justify="left")
+    for name in ("", "count", "bar"):
+        table.add_column(name, justify="right" if name == "count" else "left")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}", "#" * round(BAR_CHARACTERS * count / most))
+    out.print(table)
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -267,6 +267,7 @@ def test_more_is_asked_for_in_advance_only_when_engines_would_run_dry() -> None:
     known = _standing(num_true=1, num_useful=1, num_against=3, num_out=1)
     assert decide(known, rule, prior).num_more == 0
     assert decide(known, rule, prior, is_tail=True).num_more == 3  # 1 / (1.5 / 5) is 3.3 attempts, one is out
+    assert decide(_standing(num_out=2), rule, prior, is_tail=True).num_more == 0, "nothing is known of it yet"
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.4, 0.4), (2.0, 3.0), (0.2, 1.5)])
