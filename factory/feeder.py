@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from factory.capacity import Lengths, in_flight, kv_tokens
 from factory.dispatch import FailReason, Key
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
@@ -32,7 +32,6 @@ from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 TICK_S: Final = 0.05  # longest time that a finished attempt waits before room is asked for again; guess
 HEARTBEAT_S: Final = 1.0  # between two pulls when there is nothing to say, so that progress is seen
 EVACUATE_S: Final = 10.0  # that an engine gets to give up what it has in flight; vLLM needs far less than one: guess
-MIN_BACKLOG: Final = 8  # attempts beyond max_num_seqs at least, so that a freed slot never waits for a lease
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +178,7 @@ class Feeder:
     _num_closed: int = 0
     _occupancy: Occupancy = field(default_factory=Occupancy)
     _accounted_at: float | None = None  # until when it tells; None: it has not begun
+    _lengths: Lengths = field(default_factory=Lengths)
     _has_no_more: bool = False  # the last leases were fewer than asked for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -188,9 +188,14 @@ class Feeder:
 
     @property
     def target(self) -> int:
-        """Attempts that the engine should have in flight: its own limit and a small backlog."""
-        slots = self.info.max_num_seqs
-        return slots + max(MIN_BACKLOG, math.ceil(slots * self.oversubscribe))
+        """Attempts that the engine should have in flight: its own limit and a small backlog, if its cache has room."""
+        cache = kv_tokens(self.info.settings)
+        return in_flight(self.info.max_num_seqs, self.oversubscribe, cache, self._lengths.mean_held)
+
+    @property
+    def _num_slots(self) -> int:
+        """Attempts with which the engine is full."""
+        return min(self.info.max_num_seqs, self.target)
 
     async def run(self) -> None:
         """Feed the engine until told to stop; what is there by then, whole or not, is synced and reported.
@@ -281,7 +286,7 @@ class Feeder:
                 or self._refused
                 or self._aborted
                 or self._closed
-                or len(self._tasks) < self.info.max_num_seqs
+                or len(self._tasks) < self._num_slots
             ):
                 return
 
@@ -291,7 +296,7 @@ class Feeder:
         elapsed = 0.0 if self._accounted_at is None else now - self._accounted_at
         self._accounted_at = now
         full, starved_s, blocked = self._occupancy
-        if sum(not task.done() for task in self._tasks) >= self.info.max_num_seqs:
+        if sum(not task.done() for task in self._tasks) >= self._num_slots:
             self._occupancy = Occupancy(full + elapsed, starved_s, blocked)
         elif starved:
             self._occupancy = Occupancy(full, starved_s + elapsed, blocked)
@@ -325,6 +330,7 @@ class Feeder:
         trace = self._trace(work, completion)
         position = self._open_writer().append(trace)
         num_tokens = trace.num_completion_tokens
+        self._lengths.add(trace.num_prompt_tokens, num_tokens)
         self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
 
     async def _generate(self, work: Work) -> Completion:

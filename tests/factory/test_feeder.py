@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from factory.capacity import MIN_BACKLOG
 from factory.dispatch import Key
-from factory.feeder import MIN_BACKLOG, Feeder, Lease, Orders, Report, TraceStamp
+from factory.feeder import Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
 from factory.teachers import Completion, Request
