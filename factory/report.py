@@ -22,6 +22,7 @@ from factory.journal import scan_segment
 from factory.selection import diff_selections
 from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
 from factory.store import RunFolder
+from factory.suspects import find_suspects
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
 from schemas.errors import ConfigError, StoreError
@@ -46,6 +47,7 @@ class Status:
     failed_details: Mapping[str, str]  # what was said of one of them, by reason
     cancelled_reasons: Mapping[str, int]
     quarantined: Mapping[str, int]
+    num_suspects: int  # problems whose reference is probably wrong: see `suspects`
     selection: str
     accepted: int | None  # null: its tables are not built
     rejected: Mapping[str, int]
@@ -86,6 +88,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         failed_details=untraced.details,
         cancelled_reasons=untraced.cancelled,
         quarantined=_quarantined(folder, manifest),
+        num_suspects=len(find_suspects(folder, manifest, state)),
         selection=selection,
         accepted=accepted,
         rejected={} if tables is None else tables["counts"]["rejected"],

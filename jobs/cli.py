@@ -274,15 +274,24 @@ def report(
         bool,
         typer.Option("--disagreements", help="List instead every attempt whose recorded label is not our verdict."),
     ] = False,
+    suspects: Annotated[
+        bool,
+        typer.Option("--suspects", help="List instead problems whose attempts agree, but never with the reference."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page of a run: funnel, outcomes, plots, samples with their mathematics."""
     from factory.agreement import read_agreement
     from factory.page import write_page
+    from factory.suspects import read_suspects
 
     if disagreements:
         found = read_agreement(run_path)
         show.json_line(asdict(found) | {"rate": found.rate}) if as_json else show.agreement(found)
+        return
+    if suspects:
+        listed = read_suspects(run_path)
+        show.json_line([asdict(one) for one in listed]) if as_json else show.suspects(listed)
         return
     page = out or run_path / "report.html"
     num_bytes = write_page(run_path, selection, page)

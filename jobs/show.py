@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from factory.estimate import Figure
     from factory.plan import Plan
     from factory.report import Status
+    from factory.suspects import Suspect
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
@@ -215,6 +216,11 @@ def funnel(found: Status) -> None:
         out.print(f"engines, {whole:,.0f} s in all: {shares}", highlight=False)
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
+    if found.num_suspects:
+        _line(
+            f"{found.num_suspects:,} problems whose attempts agree with one another and never with the reference: "
+            f"factory report {found.path} --suspects"
+        )
 
 
 def sample(row: Mapping[str, Any]) -> None:
@@ -291,6 +297,16 @@ def explanation(found: Mapping[str, Any]) -> None:
         out.print(
             visible(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})"),
             markup=False,
+        )
+
+
+def suspects(found: Sequence[Suspect]) -> None:
+    """Print the problems whose reference is probably wrong."""
+    _line(f"{len(found):,} problems whose attempts agree with one another and never with the reference")
+    for item in found:
+        _line(
+            f"problem {item.problem_id} ({item.source} row {item.source_row_id}): {item.num_agreeing} of "
+            f"{item.num_answers} answers are {item.answer!r}, the reference is {item.reference!r}"
         )
 
 
