@@ -174,9 +174,12 @@ class CoordinatorActor:
         """An engine reports and gets leases."""
         return self._coordinator.engine_report(report)
 
-    async def judge(self, worker_id: str, judged: Sequence[JudgedTrace], size: int) -> list[JudgeItem]:
-        """A verifier reports and gets its next batch."""
+    async def judge(
+        self, worker_id: str, judged: Sequence[JudgedTrace], size: int, delays_s: Sequence[float] = ()
+    ) -> list[JudgeItem]:
+        """A verifier reports and gets its next batch; ``delays_s``: how long those of its last report took to come."""
         self._coordinator.judge_report(worker_id, judged)
+        self._coordinator.delays.add(delays_s)
         return self._coordinator.take_batch(worker_id, size)
 
     async def take_commit(self) -> CommitBatch:
@@ -303,6 +306,9 @@ class VerifierActor:
         self._has_programs = any(isinstance(one.reference, Tests) for one in self._problems.values())
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
+        self._began_at_us = 0
+        self._ended_at_us: list[int] = []  # when the traces of the report that is due ended
+        self._delays_s: list[float] = []  # of the report before
         self._coordinator: Any = None
 
     async def run(self, coordinator: Any) -> None:
@@ -314,6 +320,7 @@ class VerifierActor:
         watched = tuple(verifiers.canaries(programs=self._has_programs))
         await asyncio.to_thread(verifiers.check_canaries, subset=watched)
         self._coordinator = self._coordinator or coordinator
+        self._began_at_us = time.time_ns() // 1000
         judged: list[JudgedTrace] = []
         while True:
             batch = await self._exchange(judged)
@@ -334,8 +341,9 @@ class VerifierActor:
         coordinator = self._coordinator
         try:
             batch: Sequence[JudgeItem] = await coordinator.judge.remote(
-                self._worker_id, judged, self._spec.job.verify.batch_size
+                self._worker_id, judged, self._spec.job.verify.batch_size, self._delays_s
             )
+            self._delays_s = [time.time() - ended_at_us / 1e6 for ended_at_us in self._ended_at_us]
             return batch
         except RayActorError:
             deadline = time.monotonic() + ORPHAN_S
@@ -346,10 +354,13 @@ class VerifierActor:
             return []
 
     def _judge(self, batch: Sequence[JudgeItem]) -> list[JudgedTrace]:
+        self._ended_at_us = []
         if not batch:
             return []
         traces = read_traces(self._folder, [item.position for item in batch])
         judged = list(self._threads.map(self._judge_one, traces))
+        # Those from before waited for this verifier to start.
+        self._ended_at_us = [one.finished_at_us for one in traces if one.finished_at_us >= self._began_at_us]
         self._turn += 1
         verifiers.check_canaries(subset=verifiers.one_pair(self._turn, programs=self._has_programs))
         return judged

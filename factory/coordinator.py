@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from factory.adaptive import Adaptive, CancelReason, Closing
+from factory.delays import Delays, Quantiles
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
 from factory.journal import Position, SegmentScan
@@ -94,6 +95,7 @@ class Progress:
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
     occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
+    delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ class Coordinator:
     max_tries: int = 3
     is_draining: bool = False
     adaptive: Adaptive | None = None  # the supply of ``dispatch``; null: all attempts are made
+    delays: Delays = field(default_factory=Delays)
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: deque[JudgeItem] = field(default_factory=deque)
@@ -368,6 +371,7 @@ class Coordinator:
             damage=tuple(self._damage),
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
+            delays=self.delays.quantiles(),
             occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
         )
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from factory.delays import Quantiles
 from factory.journal import scan_segment
 from factory.selection import diff_selections
 from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
@@ -55,6 +56,7 @@ class Status:
     tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
     engine_seconds: dict[str, float]  # of the last start that came to its end: full, starved, blocked, loading, dead
+    verdict_delays: Quantiles | None  # of that start: from the end of a trace until the scheduler had its verdict
 
 
 def read_status(path: Path, selection: str | None = None) -> Status:
@@ -67,7 +69,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
     counts = state.counts()
-    untraced = _untraced(folder, manifest)
+    untraced, ledger = _untraced(folder, manifest), _ledger(folder)
     in_journal = _in_journal(folder, state)
     counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
     words = _words(folder, manifest, state.problems)
@@ -95,15 +97,16 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         num_tokens=num_tokens,
         tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
         tokens_per_accepted=num_tokens / accepted if accepted else None,
-        engine_seconds=_engine_seconds(folder),
+        engine_seconds=ledger.get("seconds", {}),
+        verdict_delays=Quantiles(**delays) if (delays := ledger.get("verdict_delays")) else None,
     )
 
 
-def _engine_seconds(folder: RunFolder) -> dict[str, float]:
-    """Return what the newest ledger says; empty where no start has come to its end, or none needed an engine."""
+def _ledger(folder: RunFolder) -> dict[str, Any]:
+    """Return the newest ledger; empty where no start has come to its end, or none needed an engine."""
     found = sorted(folder.logs.glob("engine-time-*.json"))
-    seconds: dict[str, float] = json.loads(found[-1].read_bytes())["seconds"] if found else {}
-    return seconds
+    ledger: dict[str, Any] = json.loads(found[-1].read_bytes()) if found else {}
+    return ledger
 
 
 def _in_journal(folder: RunFolder, state: RunState) -> int:

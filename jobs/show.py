@@ -214,6 +214,9 @@ def funnel(found: Status) -> None:
     if whole:
         shares = ", ".join(f"{seconds / whole:.1%} {state}" for state, seconds in found.engine_seconds.items())
         out.print(f"engines, {whole:,.0f} s in all: {shares}", highlight=False)
+    if found.verdict_delays is not None:
+        count, median_s, p99_s = found.verdict_delays
+        _line(f"verdicts after the end of their traces: {median_s:.2f} s (median), {p99_s:.2f} s (99 %) of {count:,}")
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
     if found.num_suspects:
