@@ -301,15 +301,25 @@ class Adaptive:
                     return self._next - 1
         return self._short.popleft() if self._short else None
 
+    def adopt(self, number: int) -> bool:
+        """Take note of an attempt that somebody made without having been given it; False if it was given."""
+        if self._flags[number] & (ENDED | ISSUED):
+            return False
+        self._mark_issued(*divmod(number, self._num_samples))
+        return True
+
     def _issue(self, place: int) -> Key:
         begin = place * self._num_samples
         index = int(np.argmax(self._flags[begin : begin + self._num_samples] & (ENDED | ISSUED) == 0))
-        self._flags[begin + index] |= ISSUED
+        self._mark_issued(place, index)
+        return Key(place, index)
+
+    def _mark_issued(self, place: int, index: int) -> None:
+        self._flags[place * self._num_samples + index] |= ISSUED
         self._out[place] += 1
         self._left[place] -= 1
         self._first_left[place] -= index < self._rule.min_samples
         self._num_left -= 1
-        return Key(place, index)
 
 
 def _pairs(num_true: Counts_P, num_words: Counts_P) -> Iterator[tuple[int, int, int]]:

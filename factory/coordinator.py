@@ -405,6 +405,8 @@ class Coordinator:
         number = self.state.number(key)
         if self.state.flags[number] & TRACED:
             return
+        if self.adaptive is not None and self.adaptive.adopt(number):
+            self.dispatch.drop_fresh(1)
         self.state.flags[number] |= TRACED
         self._saved.drop(key)
         trace_id = self._trace_id(key)
