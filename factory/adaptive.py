@@ -15,7 +15,7 @@ and ``needed`` useful samples still missing:
    would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
 (a, b) is fitted to the run's own problems by two moments of their first attempts, which no stopping has touched; before
-enough of them are judged it is a guess. What this does to pass rates: `adaptive.md`.
+enough of them are judged it is a guess. What this does to pass rates: `ADAPTIVE.md`.
 """
 
 from __future__ import annotations
