@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError
 
 import verifiers
 from factory import faults
+from factory.adaptive import Adaptive
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
@@ -70,16 +71,20 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         engine_id: [key for key in holding.keys if key not in journaled and not state.has_ended(key)]
         for engine_id, holding in living.items()
     }
-    keys = state.pending(journaled.union(*held.values())) if generate else []
+    out = journaled.union(*held.values())
+    rule = spec.job.schedule.adaptive if generate else None
+    adaptive = None if rule is None else Adaptive(state, rule, out)
+    keys = state.pending(out) if generate and adaptive is None else []
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
         state=state,
-        dispatch=Dispatch(keys, max_deaths=spec.job.schedule.max_deaths_per_attempt),
+        dispatch=Dispatch(keys if adaptive is None else adaptive, max_deaths=spec.job.schedule.max_deaths_per_attempt),
         base=base,
         base_outcomes=state.outcomes,
         base_reasons=state.reasons,
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
+        adaptive=adaptive,
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for engine_id, held_keys in held.items():
@@ -88,6 +93,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
     for scan in scans.values():  # once all traces are known
         coordinator.add_saved(scan)
+    coordinator.close_finished()
     return coordinator
 
 
@@ -136,7 +142,11 @@ class CommitterActor:
         if self._committer is None:
             self._committer = Committer(self._path, verifiers=self._verifiers)
         return self._committer.commit(
-            segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced
+            segments=batch.segments,
+            kept=batch.kept,
+            judged=batch.judged,
+            untraced=batch.untraced,
+            cancelled=batch.cancelled,
         )
 
 
@@ -164,9 +174,12 @@ class CoordinatorActor:
         """An engine reports and gets leases."""
         return self._coordinator.engine_report(report)
 
-    async def judge(self, worker_id: str, judged: Sequence[JudgedTrace], size: int) -> list[JudgeItem]:
-        """A verifier reports and gets its next batch."""
+    async def judge(
+        self, worker_id: str, judged: Sequence[JudgedTrace], size: int, delays_s: Sequence[float] = ()
+    ) -> list[JudgeItem]:
+        """A verifier reports and gets its next batch; ``delays_s``: how long those of its last report took to come."""
         self._coordinator.judge_report(worker_id, judged)
+        self._coordinator.delays.add(delays_s)
         return self._coordinator.take_batch(worker_id, size)
 
     async def take_commit(self) -> CommitBatch:
@@ -293,6 +306,9 @@ class VerifierActor:
         self._has_programs = any(isinstance(one.reference, Tests) for one in self._problems.values())
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
+        self._began_at_us = 0
+        self._ended_at_us: list[int] = []  # when the traces of the report that is due ended
+        self._delays_s: list[float] = []  # of the report before
         self._coordinator: Any = None
 
     async def run(self, coordinator: Any) -> None:
@@ -304,6 +320,7 @@ class VerifierActor:
         watched = tuple(verifiers.canaries(programs=self._has_programs))
         await asyncio.to_thread(verifiers.check_canaries, subset=watched)
         self._coordinator = self._coordinator or coordinator
+        self._began_at_us = time.time_ns() // 1000
         judged: list[JudgedTrace] = []
         while True:
             batch = await self._exchange(judged)
@@ -324,8 +341,9 @@ class VerifierActor:
         coordinator = self._coordinator
         try:
             batch: Sequence[JudgeItem] = await coordinator.judge.remote(
-                self._worker_id, judged, self._spec.job.verify.batch_size
+                self._worker_id, judged, self._spec.job.verify.batch_size, self._delays_s
             )
+            self._delays_s = [time.time() - ended_at_us / 1e6 for ended_at_us in self._ended_at_us]
             return batch
         except RayActorError:
             deadline = time.monotonic() + ORPHAN_S
@@ -336,10 +354,13 @@ class VerifierActor:
             return []
 
     def _judge(self, batch: Sequence[JudgeItem]) -> list[JudgedTrace]:
+        self._ended_at_us = []
         if not batch:
             return []
         traces = read_traces(self._folder, [item.position for item in batch])
         judged = list(self._threads.map(self._judge_one, traces))
+        # Those from before waited for this verifier to start.
+        self._ended_at_us = [one.finished_at_us for one in traces if one.finished_at_us >= self._began_at_us]
         self._turn += 1
         verifiers.check_canaries(subset=verifiers.one_pair(self._turn, programs=self._has_programs))
         return judged

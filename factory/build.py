@@ -39,8 +39,22 @@ def build_tables(path: Path, config: SelectConfig | None = None) -> WrittenTable
         runs=[_run_row(folder, manifest)],
         fingerprint=manifest.fingerprint,
         verdict_digest=manifest.verifiers,
+        num_first=first_attempts(folder, manifest),
     )
     return write_tables(folder.tables, content, config or SelectConfig(**manifest.config["select"]))
+
+
+def first_attempts(folder: RunFolder, manifest: Manifest) -> int:
+    """Return how many attempts at every problem, by sample index, were made whatever the others gave.
+
+    The job says so; a run that was once adaptive with fewer has cancelled some of them, and goes by those.
+    """
+    adaptive = manifest.config.get("schedule", {}).get("adaptive")
+    found: int = manifest.num_samples if adaptive is None else adaptive["min_samples"]
+    for table in folder.tables_of("untraced", manifest.untraced, ["sample_index", "ending"]):
+        cancelled = table["sample_index"].filter(pc.equal(table["ending"], "cancelled"))
+        found = min([found, *([pc.min(cancelled).as_py()] if len(cancelled) else [])])
+    return found
 
 
 def _run_row(folder: RunFolder, manifest: Manifest) -> RunRow:

@@ -29,6 +29,7 @@ from factory.journal import segment_table, sync_folder
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
 from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
 from schemas.arrow import (
+    cancelled_table,
     problems_to_table,
     quarantine_to_table,
     untraced_to_table,
@@ -37,7 +38,7 @@ from schemas.arrow import (
 from schemas.errors import ConfigError, CorruptRunError, FencedError, StoreError
 from schemas.manifest import Counts, Manifest, Shard, manifest_to_json
 from schemas.problem import Problem, Prompt, Quarantined
-from schemas.trace import Untraced
+from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import JudgedTrace, Outcome
 
 SHARD_BYTES: Final = 32 << 20  # of segments that become one shard; more only where one segment has more
@@ -164,8 +165,11 @@ class Committer:
         kept: Sequence[str] = (),
         judged: Iterable[JudgedTrace] = (),
         untraced: Iterable[Untraced] = (),
+        cancelled: Mapping[str, Places] = {},
     ) -> Counts:
         """Make journal segments, verdicts and endings part of the run, in one manifest; return the new counts.
+
+        ``cancelled`` are numbers of attempts that were never made, by reason.
 
         Traces and endings that the run already holds are dropped. The segments are deleted afterwards, but for those
         to be kept, which a later commit takes again; those that are gone before were committed by a committer that
@@ -187,7 +191,7 @@ class Committer:
             known |= zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True)
             shards += self._trace_shards(number, traces)
         changes: dict[str, Any] = {"traces": (*self.manifest.traces, *shards)} if shards else {}
-        changes |= self._untraced_changes(number, list(untraced))
+        changes |= self._untraced_changes(number, list(untraced), cancelled)
         changes |= self._verdict_changes(number, judged, known)
         if changes:
             self._write(note="committed", **changes)
@@ -206,13 +210,26 @@ class Committer:
         assert pc.all(pc.equal(fresh["fingerprint"], self.manifest.fingerprint)).as_py(), "a segment of another run"
         return [self._write_shard("traces", number, fresh.sort_by("trace_id"))]
 
-    def _untraced_changes(self, number: int, untraced: Sequence[Untraced]) -> dict[str, Any]:
-        flags = np.array([_ENDINGS[item.ending] for item in untraced], np.uint8)
-        fresh = self._unended(untraced_to_table(untraced), flags)
+    def _untraced_changes(
+        self, number: int, untraced: Sequence[Untraced], cancelled: Mapping[str, Places]
+    ) -> dict[str, Any]:
+        never_made = [self._never_made(reason, numbers) for reason, numbers in cancelled.items()]
+        rows = pa.concat_tables([untraced_to_table(untraced), *never_made])
+        flags = np.full(rows.num_rows, CANCELLED, np.uint8)
+        flags[: len(untraced)] = [_ENDINGS[item.ending] for item in untraced]
+        fresh = self._unended(rows, flags)
         if not fresh.num_rows:
             return {}
         shard = self._write_shard("untraced", number, fresh.sort_by("trace_id"))
         return {"untraced": (*self.manifest.untraced, shard)}
+
+    def _never_made(self, reason: str, numbers: Places) -> pa.Table:
+        """Return the rows of attempts that were cancelled before they were made."""
+        places, indices = np.divmod(numbers, self.state.num_samples)
+        problem_ids = self.state.problems.ids.take(pa.array(places))
+        fingerprint = self.manifest.fingerprint
+        pairs = zip(problem_ids.to_pylist(), indices.tolist(), strict=True)
+        return cancelled_table([make_trace_id(fingerprint, *pair) for pair in pairs], problem_ids, indices, reason)
 
     def _unended(self, rows: pa.Table, flags: Flags) -> pa.Table:
         """Mark the attempts of the rows, unless they have ended before; return the rows of those, each attempt once."""

@@ -8,23 +8,29 @@ stays on disk as long as an attempt may go on from tokens that are saved in it.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from factory.adaptive import Adaptive, CancelReason, Closing
+from factory.delays import Delays, Quantiles
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
 from factory.journal import Position, SegmentScan
 from factory.saved import SavedAttempts
-from factory.state import ENDED, TRACED, RunState
+from factory.state import CANCELLED, ENDED, FAILED, TRACED, Places, RunState
 from schemas.manifest import Counts
 from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 
 BACKLOG_STEP: Final = 1_000  # committed traces without a verdict that are looked up at a time
+MAX_CANCELLED_PER_COMMIT: Final = 100_000  # attempts that were never made; a row of ids each (guess)
 MAX_TRACES_PER_COMMIT: Final = 20_000  # unless one segment has more: their verdicts are in memory (guess)
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
@@ -71,12 +77,13 @@ class CommitBatch:
     kept: tuple[str, ...] = ()  # those of them that are still needed; they come again
     judged: tuple[JudgedTrace, ...] = ()
     untraced: tuple[Untraced, ...] = ()
+    cancelled: Mapping[str, Places] = field(default_factory=dict)  # numbers of attempts never made, by reason
     is_last: bool = True  # nothing more could be committed now: the next may wait its time
 
     @property
     def is_empty(self) -> bool:
         """True when there is nothing to write."""
-        return not (self.segments or self.judged or self.untraced)
+        return not (self.segments or self.judged or self.untraced or self.cancelled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,7 @@ class Progress:
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
     occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
+    delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
 
 @dataclass(slots=True)
@@ -110,6 +118,8 @@ class Coordinator:
     base_seed: int | None = None
     max_tries: int = 3
     is_draining: bool = False
+    adaptive: Adaptive | None = None  # the supply of ``dispatch``; null: all attempts are made
+    delays: Delays = field(default_factory=Delays)
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: deque[Unjudged] = field(default_factory=deque)
@@ -130,6 +140,10 @@ class Coordinator:
     _damage: list[str] = field(default_factory=list)  # what could not be read of the journal, in words
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
     _saved: SavedAttempts = field(default_factory=SavedAttempts)
+    _never_made: dict[CancelReason, array[int]] = field(default_factory=dict)  # numbers, until they are committed
+    _num_cancelled: int = 0
+    _given_up: dict[Key, CancelReason] = field(default_factory=dict)  # in flight, to be aborted
+    _aborts: dict[str, list[Key]] = field(default_factory=dict)  # orders by engine, not yet sent
 
     def add_backlog(self, places: Iterator[tuple[int, Position]]) -> None:
         """Queue committed traces (number of the attempt, place) that today's verifiers have not judged."""
@@ -185,9 +199,17 @@ class Coordinator:
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
+        for key, num_tokens in report.aborted:
+            if key not in self._given_up:  # by order of a former coordinator, who knew more
+                self.dispatch.take_back(report.engine_id, key)
+            elif self.dispatch.finish(report.engine_id, [key]):
+                self._cancel(key, num_tokens)
         for refused in report.refused:
             if self.dispatch.holds(report.engine_id, refused.key):
                 self._saved.drop(refused.key)  # what was saved may be why
+                if refused.key in self._given_up:
+                    self.dispatch.finish(report.engine_id, [refused.key])
+                    self._cancel(refused.key)
             failure = self.dispatch.refuse(report.engine_id, *refused)
             if failure is not None:
                 self._fail(failure)
@@ -196,7 +218,8 @@ class Coordinator:
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity)
-        return Orders(leases=tuple(self._lease(key) for key in keys if self._has_room(report.engine_id, key)))
+        leases = tuple(self._lease(key) for key in keys if self._has_room(report.engine_id, key))
+        return Orders(leases=leases, abort=tuple(self._aborts.pop(report.engine_id, ())))
 
     def _has_room(self, engine_id: str, key: Key) -> bool:
         """Return whether the attempt's prompt leaves room for a token; if not, the attempt has failed by that."""
@@ -226,6 +249,15 @@ class Coordinator:
             self.add_saved(scan, engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
+        self._aborts.pop(engine_id, None)
+        for key in list(self._given_up):
+            if self.dispatch.give_up(key) is None:
+                self._cancel(key)
+
+    def close_finished(self) -> None:
+        """Close the problems that an earlier start left with nothing to do; comes once all that is held is known."""
+        for closing in self.adaptive.resume() if self.adaptive is not None else ():
+            self._close(closing)
 
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
         """Give a verifier up to ``size`` traces to judge."""
@@ -281,13 +313,26 @@ class Coordinator:
         self._segments |= {name: Segment(is_closed=True, is_kept=True) for name in kept}
         older, self._older = self._older, []
         untraced, self._untraced = self._untraced, []
+        cancelled = self._take_cancelled()
         return CommitBatch(
             segments=tuple(ready),
             kept=kept,
             judged=(*judged, *older),
             untraced=tuple(untraced),
-            is_last=len(ready) == len(closed),
+            cancelled=cancelled,
+            is_last=len(ready) == len(closed) and not any(self._never_made.values()),
         )
+
+    def _take_cancelled(self) -> dict[str, Places]:
+        """Return the numbers of some attempts that are never made, by reason, and forget them."""
+        taken: dict[str, Places] = {}
+        room = MAX_CANCELLED_PER_COMMIT
+        for reason, numbers in self._never_made.items():
+            if some := numbers[-room:] if room else None:
+                del numbers[-len(some) :]
+                room -= len(some)
+                taken[reason] = np.array(some, np.int64)
+        return taken
 
     def _is_ready(self, name: str, segment: Segment) -> bool:
         return segment.is_closed and not segment.num_waiting and not (segment.is_kept and self._saved.needs(name))
@@ -312,6 +357,7 @@ class Coordinator:
         unjudged = self.base.unjudged + self._outcomes[Outcome.UNJUDGED]
         judged = self.base.judged + self._num_judged - self._outcomes[Outcome.UNJUDGED]
         failed = self.base.failed + self._num_failed
+        cancelled = self.base.cancelled + self._num_cancelled
         return Progress(
             counts=Counts(
                 requested=requested,
@@ -319,8 +365,8 @@ class Coordinator:
                 judged=judged,
                 unjudged=unjudged,
                 failed=failed,
-                cancelled=self.base.cancelled,
-                pending=requested - judged - unjudged - failed - self.base.cancelled,
+                cancelled=cancelled,
+                pending=requested - judged - unjudged - failed - cancelled,
             ),
             num_problems=len(self.state.problems),
             outcomes=dict(self.base_outcomes + self._outcomes),
@@ -332,6 +378,7 @@ class Coordinator:
             damage=tuple(self._damage),
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
+            delays=self.delays.quantiles(),
             occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
         )
 
@@ -366,10 +413,15 @@ class Coordinator:
         number = self.state.number(key)
         if self.state.flags[number] & TRACED:
             return
+        if self.adaptive is not None and self.adaptive.adopt(number):
+            self.dispatch.drop_fresh(1)
         self.state.flags[number] |= TRACED
         self._saved.drop(key)
         self._num_made += 1
         self._num_tokens += num_tokens
+        self._given_up.pop(key, None)  # it was quicker
+        if self.adaptive is not None:
+            self.adaptive.made(number, num_tokens)
         segment = self._segments.get(position.file)
         if segment is None:
             segment = self._segments[position.file] = Segment()
@@ -388,20 +440,58 @@ class Coordinator:
         else:
             segment.num_waiting -= 1
             segment.judged.append(verdict)
+        if self.adaptive is not None:
+            self._close(self.adaptive.judged(item.number, verdict.verdict))
+
+    def _close(self, closing: Closing | None) -> None:
+        """Cancel what a closed problem has left, and give up what it has in flight."""
+        if closing is None:
+            return
+        self.state.flags[closing.never_made] |= CANCELLED
+        self.dispatch.drop_fresh(len(closing.never_made))
+        self._num_cancelled += len(closing.never_made)
+        numbers = self._never_made.setdefault(closing.reason, array("q"))
+        numbers.frombytes(closing.never_made.astype(np.int64).tobytes())
+        for key in closing.running:
+            self._given_up[key] = closing.reason
+            self._give_up(key)
+
+    def _give_up(self, key: Key) -> None:
+        """Have an engine abort an attempt that nobody needs any more; where none has it, it ends at once."""
+        engine_id = self.dispatch.give_up(key)
+        if engine_id is None:
+            self._cancel(key)
+        else:
+            self._aborts.setdefault(engine_id, []).append(key)
+
+    def _cancel(self, key: Key, num_tokens: int = 0) -> None:
+        """End an attempt that was given up; so many tokens of it were made."""
+        self._num_cancelled += 1
+        self._num_tokens += num_tokens
+        self._end_untraced(key, "cancelled", self._given_up.pop(key), num_tokens=num_tokens)
 
     def _fail(self, failure: Failure) -> None:
         self._num_failed += 1
-        self._saved.drop(failure.key)
+        self._given_up.pop(failure.key, None)
+        self._end_untraced(failure.key, "failed", failure.reason, detail=failure.detail[:500])
+
+    def _end_untraced(self, key: Key, ending: str, reason: str, *, detail: str = "", num_tokens: int = 0) -> None:
+        number = self.state.number(key)
+        self.state.flags[number] |= CANCELLED if ending == "cancelled" else FAILED
+        self._saved.drop(key)
         self._untraced.append(
             Untraced(
-                trace_id=self._trace_id(failure.key),
-                problem_id=self.state.problems.problem_id(failure.key.problem),
-                sample_index=failure.key.sample_index,
-                ending="failed",
-                reason=failure.reason,
-                detail=failure.detail[:500],
+                trace_id=self._trace_id(key),
+                problem_id=self.state.problems.problem_id(key.problem),
+                sample_index=key.sample_index,
+                ending=ending,
+                reason=reason,
+                detail=detail,
+                num_tokens=num_tokens,
             )
         )
+        if self.adaptive is not None:
+            self._close(self.adaptive.ended(number))
 
 
 def scanned_keys(state: RunState, scan: SegmentScan) -> list[Key]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 SUSPECT_DEATHS: Final = 2  # engine deaths after which an attempt is leased with few others like it
 MAX_SUSPECTS: Final = 8  # that one engine gets at a time, at first; guess
@@ -44,6 +44,36 @@ class Failure(NamedTuple):
     detail: str
 
 
+class Supply(Protocol):
+    """Attempts that no engine has had yet."""
+
+    @property
+    def num_left(self) -> int:
+        """How many there may still be."""
+
+    def take(self) -> Key | None:
+        """Return the next one; None if there is none now."""
+
+
+class InOrder:
+    """All attempts of a sequence, in its order; it is read as they are taken."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys, self._next = keys, 0
+
+    @property
+    def num_left(self) -> int:
+        """Attempts not yet taken."""
+        return len(self._keys) - self._next
+
+    def take(self) -> Key | None:
+        """Return the next one."""
+        if not self.num_left:
+            return None
+        self._next += 1
+        return self._keys[self._next - 1]
+
+
 @dataclass(slots=True)
 class EngineState:
     """What one engine incarnation has in flight, and what it has done."""
@@ -56,14 +86,13 @@ class EngineState:
 class Dispatch:
     """The queue of attempts and the leases of every engine. Not thread-safe."""
 
-    def __init__(self, keys: Sequence[Key], *, max_deaths: int, max_errors: int = 2) -> None:
-        """Queue the attempts in their order; the sequence is read as they are leased.
+    def __init__(self, keys: Sequence[Key] | Supply, *, max_deaths: int, max_errors: int = 2) -> None:
+        """Queue the attempts of a sequence in their order, or those that a supply gives when it is asked.
 
         An attempt fails when ``max_deaths`` engines (3 or more) died under it, the last with nothing else in flight, or
         when engines refused it ``max_errors`` times.
         """
-        self._fresh = keys
-        self._next = 0  # place in it of the next one to lease
+        self._fresh: Supply = InOrder(keys) if isinstance(keys, Sequence) else keys
         self._back: deque[Key] = deque()  # was in flight at a death: goes first
         self._refused: deque[Key] = deque()  # an engine in trouble should not see it at once again: goes last
         self._suspects: deque[Key] = deque()
@@ -74,15 +103,14 @@ class Dispatch:
         self._deaths: dict[Key, int] = {}
         self._errors: dict[Key, int] = {}
         self._num_ended = 0
-        self.num_total = len(keys)
+        self.num_total = self._fresh.num_left
         self._max_deaths = max_deaths
         self._max_errors = max_errors
 
     @property
     def num_queued(self) -> int:
-        """Attempts that no engine holds."""
-        fresh = len(self._fresh) - self._next
-        return fresh + len(self._back) + len(self._refused) + len(self._suspects) + len(self._alone)
+        """Attempts that no engine holds; of a supply those that may still come."""
+        return self._fresh.num_left + len(self._back) + len(self._refused) + len(self._suspects) + len(self._alone)
 
     @property
     def num_leased(self) -> int:
@@ -139,9 +167,8 @@ class Dispatch:
         """Return the next attempt that is no suspect."""
         if self._back:
             return self._back.popleft()
-        if self._next < len(self._fresh):
-            self._next += 1
-            return self._fresh[self._next - 1]
+        if (key := self._fresh.take()) is not None:
+            return key
         return self._refused.popleft() if self._refused else None
 
     def is_dead(self, engine_id: str) -> bool:
@@ -175,6 +202,29 @@ class Dispatch:
             return None
         self._num_ended += 1
         return Failure(key, reason, detail)
+
+    def drop_fresh(self, count: int) -> None:
+        """End attempts that the supply will not give any more."""
+        self._num_ended += count
+
+    def give_up(self, key: Key) -> str | None:
+        """Return which engine holds an attempt that nobody needs; None if none did: then it has ended now."""
+        for engine_id, engine in self._engines.items():
+            if key in engine.leased:
+                return engine_id
+        for queue in (self._back, self._refused, self._suspects, self._alone):
+            if key in queue:
+                queue.remove(key)
+                self._num_ended += 1
+        return None
+
+    def take_back(self, engine_id: str, key: Key) -> None:
+        """Queue an attempt that an engine let go."""
+        engine = self._engines.get(engine_id)
+        if engine is not None and key in engine.leased:
+            engine.leased.discard(key)
+            engine.is_alone &= bool(engine.leased)
+            (self._suspects if self._is_suspect(key) else self._back).append(key)
 
     def engine_died(self, engine_id: str) -> list[Failure]:
         """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""

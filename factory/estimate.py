@@ -30,6 +30,9 @@ STORED_BYTES_PER_TOKEN: Final = 4.5
 STORED_BYTES_PER_ATTEMPT: Final = 400
 
 
+_AT_MOST: Final = ", at most: schedule.adaptive makes what is needed, and what follows is of all of them"
+
+
 class Figure(NamedTuple):
     """A number, None where it cannot be known, and where it comes from or what is missing."""
 
@@ -71,10 +74,13 @@ def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
     """Return the figures of a job by name, with the unit in it, in the order in which they follow from one another."""
     num_samples = job.sampling.num_samples
     requests = counted.num_prompts * num_samples
+    bound = "" if job.schedule.adaptive is None else _AT_MOST
     how = f"characters / {CHARACTERS_PER_TOKEN}, an estimate" if counted.is_estimated else "the teacher's tokenizer"
     figures = {
         "problems": Figure(counted.num_prompts, "the sources, without rows set aside"),
-        "requests": Figure(requests, f"problems x sampling.num_samples ({num_samples})"),
+        "requests": Figure(
+            requests, f"problems x sampling.num_samples ({num_samples}){_AT_MOST if is_adaptive else ''}"
+        ),
         "prompt_tokens": Figure(counted.num_tokens * num_samples, f"{how}; a prompt counts once per request"),
         "output_tokens_at_most": _output_tokens_at_most(job, requests),
         "output_tokens": _output_tokens(job, requests),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from factory.capacity import Lengths, in_flight, kv_tokens
 from factory.dispatch import FailReason, Key
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
@@ -32,7 +32,6 @@ from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 TICK_S: Final = 0.05  # longest time that a finished attempt waits before room is asked for again; guess
 HEARTBEAT_S: Final = 1.0  # between two pulls when there is nothing to say, so that progress is seen
 EVACUATE_S: Final = 10.0  # that an engine gets to give up what it has in flight; vLLM needs far less than one: guess
-MIN_BACKLOG: Final = 8  # attempts beyond max_num_seqs at least, so that a freed slot never waits for a lease
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +52,13 @@ class Refused(NamedTuple):
     key: Key
     reason: FailReason
     detail: str
+
+
+class Aborted(NamedTuple):
+    """An attempt that was given up by order, and how many tokens of it were made."""
+
+    key: Key
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,7 @@ class Report:
     finished: tuple[Finished, ...] = ()
     saved: tuple[SavedPiece, ...] = ()
     refused: tuple[Refused, ...] = ()
+    aborted: tuple[Aborted, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
     occupancy: Occupancy = field(default_factory=Occupancy)
 
@@ -99,6 +106,7 @@ class Orders:
     """What the coordinator answers. ``stop`` ends the engine: nothing is left to do, or the job is interrupted."""
 
     leases: tuple[Lease, ...] = ()
+    abort: tuple[Key, ...] = ()  # attempts in flight that nobody needs any more: no trace is kept of them
     stop: bool = False
 
 
@@ -156,10 +164,13 @@ class Feeder:
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
-    _in_flight: set[str] = field(default_factory=set)  # requests that the engine has
+    _in_flight: dict[Key, str] = field(default_factory=dict)  # requests that the engine has
     _is_evacuating: bool = False
     _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
+    _unwanted: set[Key] = field(default_factory=set)  # to be given up by order
+    _aborted: list[Aborted] = field(default_factory=list)
+    _aborting: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: list[str] = field(default_factory=list)
     _writer: SegmentWriter | None = None
     _opened_at: float = 0.0
@@ -167,6 +178,7 @@ class Feeder:
     _num_closed: int = 0
     _occupancy: Occupancy = field(default_factory=Occupancy)
     _accounted_at: float | None = None  # until when it tells; None: it has not begun
+    _lengths: Lengths = field(default_factory=Lengths)
     _has_no_more: bool = False  # the last leases were fewer than asked for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -176,9 +188,14 @@ class Feeder:
 
     @property
     def target(self) -> int:
-        """Attempts that the engine should have in flight: its own limit and a small backlog."""
-        slots = self.info.max_num_seqs
-        return slots + max(MIN_BACKLOG, math.ceil(slots * self.oversubscribe))
+        """Attempts that the engine should have in flight: its own limit and a small backlog, if its cache has room."""
+        cache = kv_tokens(self.info.settings)
+        return in_flight(self.info.max_num_seqs, self.oversubscribe, cache, self._lengths.mean_held)
+
+    @property
+    def _num_slots(self) -> int:
+        """Attempts with which the engine is full."""
+        return min(self.info.max_num_seqs, self.target)
 
     async def run(self) -> None:
         """Feed the engine until told to stop; what is there by then, whole or not, is synced and reported.
@@ -206,6 +223,7 @@ class Feeder:
         finished, self._synced = self._synced, []
         saved, self._saved = self._saved, []
         refused, self._refused = self._refused, []
+        aborted, self._aborted = self._aborted, []
         closed, self._closed = self._closed, []
         capacity = max(0, self.target - len(self._tasks))
         self._account(starved=self._has_no_more)
@@ -218,6 +236,7 @@ class Feeder:
                 finished=tuple(finished),
                 saved=tuple(saved),
                 refused=tuple(refused),
+                aborted=tuple(aborted),
                 closed=tuple(closed),
                 occupancy=self._occupancy,
             )
@@ -225,15 +244,28 @@ class Feeder:
         self._account(starved=False)
         if orders is None:
             self._synced[:0], self._saved[:0] = finished, saved
-            self._refused[:0], self._closed[:0] = refused, closed
+            self._refused[:0], self._aborted[:0], self._closed[:0] = refused, aborted, closed
             return None
-        self._held.difference_update(item.key for item in finished)
-        self._held.difference_update(item.key for item in refused)
+        ended = {item.key for items in (finished, refused, aborted) for item in items}
+        self._held -= ended
+        self._unwanted -= ended
         self._has_no_more = len(orders.leases) < capacity
         for lease in orders.leases:
             self._held.add(lease.key)
             self._tasks.add(asyncio.create_task(self._attempt(lease)))
+        for key in orders.abort:
+            self._give_up(key)
         return orders
+
+    def _give_up(self, key: Key) -> None:
+        """Abort an attempt that nobody needs, unless it has ended: then it is a trace as any other."""
+        if key not in self._held:
+            return
+        self._unwanted.add(key)
+        if (request_id := self._in_flight.get(key)) is not None:
+            task = asyncio.create_task(self.engine.abort(request_id))
+            self._aborting.add(task)
+            task.add_done_callback(self._aborting.discard)
 
     async def _wait(self, flusher: asyncio.Task[None]) -> None:
         """Return when a pull is due: room below the mark, something safe to report, or a heartbeat."""
@@ -252,8 +284,9 @@ class Feeder:
                 self._synced
                 or self._saved
                 or self._refused
+                or self._aborted
                 or self._closed
-                or len(self._tasks) < self.info.max_num_seqs
+                or len(self._tasks) < self._num_slots
             ):
                 return
 
@@ -263,7 +296,7 @@ class Feeder:
         elapsed = 0.0 if self._accounted_at is None else now - self._accounted_at
         self._accounted_at = now
         full, starved_s, blocked = self._occupancy
-        if sum(not task.done() for task in self._tasks) >= self.info.max_num_seqs:
+        if sum(not task.done() for task in self._tasks) >= self._num_slots:
             self._occupancy = Occupancy(full + elapsed, starved_s, blocked)
         elif starved:
             self._occupancy = Occupancy(full, starved_s + elapsed, blocked)
@@ -275,6 +308,9 @@ class Feeder:
         work = Work(lease, await self._read_saved(lease))
         if self._is_evacuating:
             return
+        if lease.key in self._unwanted:
+            self._aborted.append(Aborted(lease.key, 0))
+            return
         try:
             completion = await self._generate(work)
         except NotRecordedError as error:
@@ -282,6 +318,9 @@ class Feeder:
             return
         except RequestError as error:
             self._refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, str(error)))
+            return
+        if lease.key in self._unwanted and completion.finish_reason is FinishReason.ABORT:
+            self._aborted.append(Aborted(lease.key, completion.num_tokens))
             return
         if self._is_evacuating and completion.finish_reason is FinishReason.ABORT:
             begin = work.num_saved or completion.resumed_at or 0
@@ -291,6 +330,7 @@ class Feeder:
         trace = self._trace(work, completion)
         position = self._open_writer().append(trace)
         num_tokens = trace.num_completion_tokens
+        self._lengths.add(trace.num_prompt_tokens, num_tokens)
         self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
 
     async def _generate(self, work: Work) -> Completion:
@@ -309,11 +349,11 @@ class Feeder:
             saved=work.given.token_ids,
             watch=watch,
         )
-        self._in_flight.add(work.request_id)
+        self._in_flight[lease.key] = work.request_id
         try:
             return await self.engine.generate(request)
         finally:
-            self._in_flight.discard(work.request_id)
+            del self._in_flight[lease.key]
 
     async def _read_saved(self, lease: Lease) -> Saved:
         """Return what the attempt goes on from. Where that cannot be read, it begins anew: nothing but time is lost."""
@@ -427,7 +467,7 @@ class Feeder:
         if not self._can_save:
             return
         self._is_evacuating = True
-        aborts = {asyncio.create_task(self.engine.abort(request_id)) for request_id in self._in_flight}
+        aborts = {asyncio.create_task(self.engine.abort(request_id)) for request_id in self._in_flight.values()}
         if work := self._tasks | aborts:
             _, late = await asyncio.wait(work, timeout=EVACUATE_S)
             for task in late & aborts:
@@ -442,4 +482,4 @@ class Feeder:
         self._stopping.set()
         await flusher
         await self._close_writer()
-        self._held &= {item.key for item in self._synced} | {item.key for item in self._refused}
+        self._held &= {item.key for items in (self._synced, self._refused, self._aborted) for item in items}

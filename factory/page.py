@@ -130,6 +130,11 @@ def _warnings(status: Status, sums: Sums) -> list[str]:
     found = []
     if status.counts.pending:
         found.append(f"The run is not finished: {status.counts.pending:,} attempts are pending.")
+    if status.num_suspects:
+        found.append(
+            f"{status.num_suspects:,} problems have attempts that agree with one another and never with the reference, "
+            f"which is then probably wrong: `factory report {status.path} --suspects` lists them."
+        )
     told: Counter[str] = Counter()
     for outcomes in sums.by_source.values():
         told.update(outcomes)
@@ -157,8 +162,9 @@ def _funnel(status: Status) -> list[dict[str, Any]]:
     for name, count in (("failed", counts.failed), ("cancelled", counts.cancelled), ("pending", counts.pending)):
         if count:
             row(name, count, 1, NONE, is_share=False)
-    for reason, count in _by_count(status.failed_reasons):
-        row(f"failed: {reason}", count, 2, NONE, is_share=False)
+    for ending, reasons in (("failed", status.failed_reasons), ("cancelled", status.cancelled_reasons)):
+        for reason, count in _by_count(reasons):
+            row(f"{ending}: {reason}", count, 2, NONE, is_share=False)
     row("judged", counts.judged)
     for outcome, count in _by_count(status.outcomes):
         row(outcome, count, 1, outcome)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from factory.delays import Quantiles
 from factory.journal import scan_segment
 from factory.selection import diff_selections
 from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
 from factory.store import RunFolder
+from factory.suspects import find_suspects
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
 from schemas.errors import ConfigError, StoreError
@@ -44,14 +46,17 @@ class Status:
     pass_rate: float | None  # true / (true + false) of all judged traces
     failed_reasons: Mapping[str, int]
     failed_details: Mapping[str, str]  # what was said of one of them, by reason
+    cancelled_reasons: Mapping[str, int]
     quarantined: Mapping[str, int]
+    num_suspects: int  # problems whose reference is probably wrong: see `suspects`
     selection: str
     accepted: int | None  # null: its tables are not built
     rejected: Mapping[str, int]
-    num_tokens: int  # of committed completions
+    num_tokens: int  # of committed completions, and of attempts that were aborted since nobody needed them
     tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
     engine_seconds: dict[str, float]  # of the last start that came to its end: full, starved, blocked, loading, dead
+    verdict_delays: Quantiles | None  # of that start: from the end of a trace until the scheduler had its verdict
 
 
 def read_status(path: Path, selection: str | None = None) -> Status:
@@ -64,11 +69,12 @@ def read_status(path: Path, selection: str | None = None) -> Status:
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
     counts = state.counts()
-    failed_reasons, failed_details = _failed_reasons(folder, manifest)
+    untraced, ledger = _untraced(folder, manifest), _ledger(folder)
     in_journal = _in_journal(folder, state)
     counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
     words = _words(folder, manifest, state.problems)
     num_tokens, busy_s = _tokens(folder, manifest)
+    num_tokens += untraced.num_tokens
     selection = selection or str(manifest.config["select"]["name"])
     tables = _tables_manifest(folder, selection)
     accepted = None if tables is None else tables["counts"]["accepted"]
@@ -80,24 +86,27 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         outcomes=dict(state.outcomes.most_common()),
         reasons=dict(state.reasons.most_common()),
         pass_rate=words[True] / (words[True] + words[False]) if words[True] + words[False] else None,
-        failed_reasons=failed_reasons,
-        failed_details=failed_details,
+        failed_reasons=untraced.failed,
+        failed_details=untraced.details,
+        cancelled_reasons=untraced.cancelled,
         quarantined=_quarantined(folder, manifest),
+        num_suspects=len(find_suspects(folder, manifest, state)),
         selection=selection,
         accepted=accepted,
         rejected={} if tables is None else tables["counts"]["rejected"],
         num_tokens=num_tokens,
         tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
         tokens_per_accepted=num_tokens / accepted if accepted else None,
-        engine_seconds=_engine_seconds(folder),
+        engine_seconds=ledger.get("seconds", {}),
+        verdict_delays=Quantiles(**delays) if (delays := ledger.get("verdict_delays")) else None,
     )
 
 
-def _engine_seconds(folder: RunFolder) -> dict[str, float]:
-    """Return what the newest ledger says; empty where no start has come to its end, or none needed an engine."""
+def _ledger(folder: RunFolder) -> dict[str, Any]:
+    """Return the newest ledger; empty where no start has come to its end, or none needed an engine."""
     found = sorted(folder.logs.glob("engine-time-*.json"))
-    seconds: dict[str, float] = json.loads(found[-1].read_bytes())["seconds"] if found else {}
-    return seconds
+    ledger: dict[str, Any] = json.loads(found[-1].read_bytes()) if found else {}
+    return ledger
 
 
 def _in_journal(folder: RunFolder, state: RunState) -> int:
@@ -149,15 +158,30 @@ def _union_s(spans: Any) -> float:
     return total / 1e6
 
 
-def _failed_reasons(folder: RunFolder, manifest: Manifest) -> tuple[dict[str, int], dict[str, str]]:
-    """Return how many attempts failed, by reason, and what was said of the first of each."""
-    counts: Counter[str] = Counter()
+class _Untraced(NamedTuple):
+    """Attempts that ended without a trace: counts by reason, what was said of the first that failed, tokens made."""
+
+    failed: dict[str, int]
+    details: dict[str, str]
+    cancelled: dict[str, int]
+    num_tokens: int
+
+
+def _untraced(folder: RunFolder, manifest: Manifest) -> _Untraced:
+    counts: Counter[tuple[str, str]] = Counter()
     details: dict[str, str] = {}
-    for table in folder.tables_of("untraced", manifest.untraced):
-        for item in untraced_from_table(table):
-            counts[item.reason] += 1
-            details.setdefault(item.reason, item.detail)
-    return dict(counts), details
+    num_tokens = 0
+    for table in folder.tables_of("untraced", manifest.untraced, ["ending", "reason", "detail", "num_tokens"]):
+        num_tokens += pc.sum(table["num_tokens"]).as_py() or 0
+        for row in table.group_by(["ending", "reason"]).aggregate([("detail", "min"), ("detail", "count")]).to_pylist():
+            counts[row["ending"], row["reason"]] += row["detail_count"]
+            if row["ending"] == "failed":
+                details.setdefault(row["reason"], row["detail_min"])
+    by_ending = {
+        ending: {reason: count for (found, reason), count in counts.items() if found == ending}
+        for ending in ("failed", "cancelled")
+    }
+    return _Untraced(by_ending["failed"], details, by_ending["cancelled"], num_tokens)
 
 
 def _quarantined(folder: RunFolder, manifest: Manifest) -> dict[str, int]:

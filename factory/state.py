@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from schemas.errors import CorruptRunError
 from schemas.manifest import Counts, Manifest
 from schemas.problem import ID_HEX_DIGITS, Prompt
 from schemas.trace import make_trace_id
-from schemas.verdict import Outcome
+from schemas.verdict import Outcome, Reason, counts_against, is_useful
 
 # Flags of an attempt.
 TRACED: Final = 1
@@ -34,10 +34,28 @@ JUDGED: Final = 8  # today's verifiers have a verdict against today's reference,
 UNJUDGED: Final = 16  # that verdict is ``unjudged``
 ENDED: Final = TRACED | FAILED | CANCELLED
 
+# What a verdict says of an attempt, in ``RunState.words``.
+USEFUL: Final = 1
+TRUE: Final = 2
+AGAINST: Final = 4  # see ``counts_against``
+UNUSABLE: Final = 8  # the reference cannot be used
+
 PROMPT_COLUMNS: Final = ("prompt_text", "prompt_sha256", "prompt_token_ids")
 
 Flags = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
+Counts_P = npt.NDArray[np.int16]  # by problem
+
+
+class Tally(NamedTuple):
+    """What verdicts say, by problem; ``first`` is of the first attempts alone."""
+
+    useful: Counts_P
+    true: Counts_P
+    against: Counts_P
+    first_true: Counts_P
+    first_words: Counts_P
+    is_unusable: npt.NDArray[np.bool_]
 
 
 class FrozenProblems:
@@ -139,6 +157,7 @@ class RunState:
         self.problems = problems
         self.num_samples = num_samples
         self.flags: Flags = np.zeros(len(problems) * num_samples, np.uint8)
+        self.words: Flags = np.zeros(len(problems) * num_samples, np.uint8)  # of committed verdicts
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
 
@@ -174,7 +193,7 @@ class RunState:
     def _add_verdicts(
         self, folder: RunFolder, manifest: Manifest, ids: npt.NDArray[np.uint64], numbers: Places
     ) -> None:
-        columns = ["trace_id", "problem_id", "reference_hash", "outcome", "reason"]
+        columns = ["trace_id", "problem_id", "reference_hash", "outcome", "reason", "is_correct"]
         rows = folder.columns_of("verdicts", manifest.verdicts.get(manifest.verifiers, ()), columns)
         rows = rows.filter(_is_current(rows, self.problems))
         order = np.argsort(ids)
@@ -187,6 +206,7 @@ class RunState:
         is_unjudged = np.asarray(pc.equal(rows["outcome"], str(Outcome.UNJUDGED)), dtype=bool)
         self.flags[judged] |= JUDGED
         self.flags[judged[is_unjudged]] |= UNJUDGED
+        self.words[judged] = _words(rows)
         self.outcomes.update(_value_counts(rows["outcome"]))
         self.reasons.update(_value_counts(rows["reason"]))
 
@@ -236,6 +256,24 @@ class RunState:
         is_open = self.flags & ENDED == 0
         is_open[[self.number(key) for key in journaled]] = False
         return PendingKeys(np.flatnonzero(is_open), self.num_samples)
+
+    def tally(self, num_first: int) -> Tally:
+        """Return what committed verdicts say by problem, and of the first so many attempts at each."""
+        words = self.words.reshape(-1, self.num_samples)
+        first = words[:, :num_first]
+
+        def count(among: Flags, flags: int) -> Counts_P:
+            counts: Counts_P = (among & flags > 0).sum(axis=1, dtype=np.int16)
+            return counts
+
+        return Tally(
+            useful=count(words, USEFUL),
+            true=count(words, TRUE),
+            against=count(words, AGAINST),
+            first_true=count(first, TRUE),
+            first_words=count(first, TRUE | AGAINST),
+            is_unusable=count(words, UNUSABLE) > 0,
+        )
 
     def num_with(self, flags: int, *, without: int = 0) -> int:
         """Return how many attempts have one of these flags, and none of the others."""
@@ -289,6 +327,37 @@ def current_verdicts(
 def _is_current(verdicts: pa.Table, problems: FrozenProblems) -> pa.ChunkedArray:
     today = problems.reference_hashes.take(pa.array(problems.places(verdicts["problem_id"])))
     return pc.equal(pc.fill_null(verdicts["reference_hash"], ""), pc.fill_null(today, ""))
+
+
+def _words(verdicts: pa.Table) -> Flags:
+    """Return what each verdict says, as flags; there are few kinds, and each is looked at once."""
+    if not verdicts.num_rows:
+        return np.zeros(0, np.uint8)
+    outcomes = verdicts["outcome"].combine_chunks().dictionary_encode()
+    reasons = pc.fill_null(verdicts["reason"], "").combine_chunks().dictionary_encode()
+    corrects = pc.fill_null(verdicts["is_correct"].cast(pa.int8()), 2)
+    shape = (len(outcomes.dictionary), len(reasons.dictionary), 3)
+    codes = np.ravel_multi_index(
+        [np.asarray(column) for column in (outcomes.indices, reasons.indices, corrects)], shape
+    )
+    kinds, kind_of = np.unique(codes, return_inverse=True)
+    words = np.zeros(len(kinds), np.uint8)
+    for place, (outcome, reason, correct) in enumerate(zip(*np.unravel_index(kinds, shape), strict=True)):
+        reason_text = reasons.dictionary[int(reason)].as_py()
+        is_correct = None if correct == 2 else bool(correct)
+        outcome_text = outcomes.dictionary[int(outcome)].as_py()
+        words[place] = word_of(Outcome(outcome_text), Reason(reason_text) if reason_text else None, is_correct)
+    return words[kind_of]
+
+
+def word_of(outcome: Outcome, reason: Reason | None, is_correct: bool | None) -> int:
+    """Return what a verdict says, as flags."""
+    return (
+        USEFUL * is_useful(outcome, is_correct)
+        | TRUE * (is_correct is True)
+        | AGAINST * counts_against(outcome, reason, is_correct)
+        | UNUSABLE * (outcome is Outcome.BAD_REFERENCE)
+    )
 
 
 def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:

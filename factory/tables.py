@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ class RunContent:
     runs: Sequence[RunRow]
     fingerprint: str  # of the run
     verdict_digest: str  # which verifiers judged
+    num_first: int = 32_767  # attempts per problem, by sample index, that were made whatever the others gave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +99,19 @@ def write_tables(
 class _Group(NamedTuple):
     """What the answer checks said about the attempts at one problem."""
 
-    num_true: int
-    num_judged: int
+    num_true: int = 0
+    num_judged: int = 0
+    first_true: int = 0  # of the first attempts, which no stopping rule has touched
+    first_judged: int = 0
 
     @property
     def pass_rate(self) -> float | None:
         return self.num_true / self.num_judged if self.num_judged else None
+
+    @property
+    def pass_rate_unbiased(self) -> float | None:
+        """Unbiased given how many of the first attempts were judged: which those are does not depend on the others."""
+        return self.first_true / self.first_judged if self.first_judged else None
 
 
 class _Joined(NamedTuple):
@@ -156,7 +164,7 @@ def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: in
         verdicts=verdicts,
         outcomes=outcomes,
         decisions={decision.trace_id: decision for decision in select(candidates, config)},
-        groups=_group(candidates),
+        groups=_group(candidates, content.num_first),
         config=config,
         digest=selection_digest(config, {"verdicts": content.verdict_digest}),
     )
@@ -171,12 +179,15 @@ def _candidate(row: Mapping[str, Any], word: _Word) -> Candidate:
     )
 
 
-def _group(candidates: Iterable[Candidate]) -> dict[str, _Group]:
-    groups: dict[str, _Group] = {}
+def _group(candidates: Iterable[Candidate], num_first: int) -> dict[str, _Group]:
+    groups: dict[str, _Group] = defaultdict(_Group)
     for candidate in candidates:
-        if candidate.is_correct is not None:
-            num_true, num_judged = groups.get(candidate.problem_id, _Group(0, 0))
-            groups[candidate.problem_id] = _Group(num_true + candidate.is_correct, num_judged + 1)
+        if (word := candidate.is_correct) is not None:
+            true, judged, first_true, first_judged = groups[candidate.problem_id]
+            is_first = candidate.sample_index < num_first
+            groups[candidate.problem_id] = _Group(
+                true + word, judged + 1, first_true + (word and is_first), first_judged + is_first
+            )
     return groups
 
 
@@ -195,12 +206,13 @@ def _rows(joined: _Joined) -> Iterator[tuple[dict[str, Any], dict[str, Any] | No
 
 
 def _shared_columns(joined: _Joined, problem: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Any]:
-    group = joined.groups.get(trace["problem_id"], _Group(0, 0))
+    group = joined.groups.get(trace["problem_id"], _Group())
     names = ("domain", "language", "source", "source_row_id", "license", "messages", "prompt_sha256", "reference_hash")
     return {
         **{name: problem[name] for name in names},
         "reference": reference_text(problem["reference"]),
         "pass_rate": group.pass_rate,
+        "pass_rate_unbiased": group.pass_rate_unbiased,
         "num_true": group.num_true,
         "num_judged": group.num_judged,
         "selection_digest": joined.digest,

@@ -274,15 +274,24 @@ def report(
         bool,
         typer.Option("--disagreements", help="List instead every attempt whose recorded label is not our verdict."),
     ] = False,
+    suspects: Annotated[
+        bool,
+        typer.Option("--suspects", help="List instead problems whose attempts agree, but never with the reference."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page of a run: funnel, outcomes, plots, samples with their mathematics."""
     from factory.agreement import read_agreement
     from factory.page import write_page
+    from factory.suspects import read_suspects
 
     if disagreements:
         found = read_agreement(run_path)
         show.json_line(asdict(found) | {"rate": found.rate}) if as_json else show.agreement(found)
+        return
+    if suspects:
+        listed = read_suspects(run_path)
+        show.json_line([asdict(one) for one in listed]) if as_json else show.suspects(listed)
         return
     page = out or run_path / "report.html"
     num_bytes = write_page(run_path, selection, page)
@@ -464,6 +473,37 @@ def bench_scale(
         show.json_line({"runs": rows})
     else:
         show.figures("coordinator, journal and committer; engines and verifiers are simulated", rows)
+
+
+@bench.command("adaptive", epilog="Example: factory bench adaptive --run runs/recorded --useful 2")
+def bench_adaptive(
+    run: Annotated[
+        list[Path],
+        typer.Option(metavar="RUN", help="Complete run with a fixed n, to draw attempts from; may be repeated."),
+    ] = [],  # noqa: B006 typer's way to say several
+    problems: Annotated[int, typer.Option(min=0, help="Made-up problems; 0: none.")] = 3_000,
+    samples: Annotated[int, typer.Option(min=2, help="Most attempts at a made-up problem.")] = 32,
+    useful: Annotated[int, typer.Option(min=1, help="Useful samples that a problem needs.")] = 2,
+    min_samples: Annotated[int, typer.Option(min=1, help="Attempts that every problem gets.")] = 2,
+    give_up_below: Annotated[float, typer.Option(min=0, max=1, help="Chance below which a problem is given up.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the made-up problems.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure teacher tokens per useful sample, adaptive sampling against the smallest fixed n of equal coverage."""
+    from jobs.bench import adaptive as measured
+    from schemas.config import AdaptiveConfig
+
+    rule = AdaptiveConfig(useful=useful, min_samples=min_samples, give_up_below=give_up_below)
+    pools = {str(path): measured.recorded_pool(path) for path in run}
+    if problems:
+        pools[f"{problems} made-up problems"] = measured.made_pool(problems, samples, seed)
+    found = {name: (measured.histogram(pool), measured.measure(pool, rule)) for name, pool in pools.items()}
+    if as_json:
+        show.json_line({name: {"pass rates": rates, "arms": arms} for name, (rates, arms) in found.items()})
+        return
+    for name, (rates, arms) in found.items():
+        show.bars(f"{name}: problems by pass rate", rates)
+        show.figures(f"{name}: at most {useful} useful samples counted per problem", arms)
 
 
 @bench.command("resume", epilog="Example: factory bench resume --traces 100000")

@@ -77,5 +77,6 @@ class Meters:
 
     def write(self, folder: Path, epoch: int, progress: Progress) -> None:
         """Keep the ledger of this start beside the engines' logs."""
-        body = {"epoch": epoch, "seconds": self.ledger(progress)}
+        delays = None if progress.delays is None else progress.delays._asdict()
+        body = {"epoch": epoch, "seconds": self.ledger(progress), "verdict_delays": delays}
         write_atomically(folder / f"engine-time-{epoch:06d}.json", json.dumps(body).encode())

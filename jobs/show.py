@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from factory.estimate import Figure
     from factory.plan import Plan
     from factory.report import Status
+    from factory.suspects import Suspect
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
@@ -38,6 +39,7 @@ err = Console(stderr=True)
 PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
 MAX_SAMPLE_CHARACTERS: Final = 6_000
+BAR_CHARACTERS: Final = 40
 PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 
@@ -190,11 +192,12 @@ def funnel(found: Status) -> None:
 
     row("requested", counts.requested, share=False)
     row("generated", counts.generated, share=False)
+    reasons = {"failed": found.failed_reasons, "cancelled": found.cancelled_reasons}
     for name, count in (("failed", counts.failed), ("cancelled", counts.cancelled), ("pending", counts.pending)):
         if count or name == "pending":
             row(f"  {name}", count, share=False)
-    for reason, count in sorted(found.failed_reasons.items()):
-        row(f"    failed: {reason}", count, share=False)
+        for reason, of_reason in sorted(reasons.get(name, {}).items()):
+            row(f"    {name}: {reason}", of_reason, share=False)
     row("judged", counts.judged)
     for outcome, count in found.outcomes.items():
         row(f"  {outcome}", count)
@@ -211,8 +214,16 @@ def funnel(found: Status) -> None:
     if whole:
         shares = ", ".join(f"{seconds / whole:.1%} {state}" for state, seconds in found.engine_seconds.items())
         out.print(f"engines, {whole:,.0f} s in all: {shares}", highlight=False)
+    if found.verdict_delays is not None:
+        count, median_s, p99_s = found.verdict_delays
+        _line(f"verdicts after the end of their traces: {median_s:.2f} s (median), {p99_s:.2f} s (99 %) of {count:,}")
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
+    if found.num_suspects:
+        _line(
+            f"{found.num_suspects:,} problems whose attempts agree with one another and never with the reference: "
+            f"factory report {found.path} --suspects"
+        )
 
 
 def sample(row: Mapping[str, Any]) -> None:
@@ -289,6 +300,16 @@ def explanation(found: Mapping[str, Any]) -> None:
         out.print(
             visible(f"attempt {item['sample_index']} {item['ending']}: {item['reason']} ({item['detail']})"),
             markup=False,
+        )
+
+
+def suspects(found: Sequence[Suspect]) -> None:
+    """Print the problems whose reference is probably wrong."""
+    _line(f"{len(found):,} problems whose attempts agree with one another and never with the reference")
+    for item in found:
+        _line(
+            f"problem {item.problem_id} ({item.source} row {item.source_row_id}): {item.num_agreeing} of "
+            f"{item.num_answers} answers are {item.answer!r}, the reference is {item.reference!r}"
         )
 
 
@@ -427,6 +448,17 @@ def figures(title: str, columns: Sequence[Mapping[str, Any]]) -> None:
     out.print(
         _table(title, [{"": name, **{f"#{n}": one[name] for n, one in enumerate(columns, 1)}} for name in columns[0]])
     )
+
+
+def bars(title: str, counts: Mapping[str, int]) -> None:
+    """Print a histogram, a bar in each row."""
+    most = max(counts.values(), default=0) or 1
+    table = Table(title=title, title_justify="left")
+    for name in ("", "count", "bar"):
+        table.add_column(name, justify="right" if name == "count" else "left")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}", "#" * round(BAR_CHARACTERS * count / most))
+    out.print(table)
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

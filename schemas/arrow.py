@@ -412,6 +412,14 @@ def untraced_to_table(rows: Iterable[Untraced]) -> pa.Table:
     return _rows_to_table([{n: getattr(row, n) for n in UNTRACED.names} for row in rows], UNTRACED)
 
 
+def cancelled_table(trace_ids: Sequence[str], problem_ids: pa.Array, indices: Any, reason: str) -> pa.Table:
+    """Return attempts that were cancelled for one reason before a token was made as an ``UNTRACED`` table."""
+    same = {"ending": "cancelled", "reason": reason, "detail": "", "num_tokens": 0}
+    columns = {"trace_id": trace_ids, "problem_id": problem_ids, "sample_index": indices}
+    columns |= {name: pa.repeat(value, len(trace_ids)) for name, value in same.items()}
+    return pa.table([pa.array(columns[f.name]).cast(f.type) for f in UNTRACED], schema=UNTRACED)
+
+
 def untraced_from_table(table: pa.Table) -> list[Untraced]:
     """Return the endings of an ``UNTRACED`` table."""
     return [Untraced(**row) for row in table.to_pylist()]

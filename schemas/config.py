@@ -327,10 +327,20 @@ class SamplingConfig(Part):
     seed: int | None = None  # gives every attempt a seed of its own; slow on some engines, no promise of equal text
 
 
+class AdaptiveConfig(Part):
+    """Attempts where they help: at most ``sampling.num_samples`` per problem, and no more than it takes."""
+
+    useful: int = Field(default=2, ge=1)  # right and readable samples that a problem needs; then it gets no more
+    min_samples: int = Field(default=2, ge=1)  # attempts that every problem gets, whatever they give
+    # A problem is given up where the chance to get there within what is left falls below this; 0: never.
+    give_up_below: float = Field(default=0.1, ge=0, lt=1)
+
+
 class ScheduleConfig(Part):
     """How work is handed to the engines."""
 
     max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
+    adaptive: AdaptiveConfig | None = None  # null: every problem gets sampling.num_samples attempts
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
     max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
@@ -425,6 +435,16 @@ class JobConfig(Part):
     select: SelectConfig = SelectConfig()
     store: StoreConfig = StoreConfig()
     publish: None = None  # reserved
+
+    @model_validator(mode="after")
+    def _has_attempts(self) -> JobConfig:
+        adaptive, most = self.schedule.adaptive, self.sampling.num_samples
+        if adaptive is not None and max(adaptive.min_samples, adaptive.useful) > most:
+            raise ValueError(
+                f"schedule.adaptive: useful={adaptive.useful} and min_samples={adaptive.min_samples} must be <= "
+                f"sampling.num_samples={most}, which is the most that a problem gets"
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -529,7 +549,7 @@ def _explain(item: dict[str, Any]) -> str:
         return f"{key}.kind={item['ctx']['tag']!r} must be one of {item['ctx']['expected_tags']}"
     if kind == "union_tag_not_found":
         return f"{key}.kind: is missing; it says which kind of {loc[0]} this is"
-    return f"{key}{seen} {message[0].lower()}{message[1:]}"
+    return f"{key}{seen} {message[0].lower()}{message[1:]}".lstrip()  # an error of the whole job has no key
 
 
 # What pydantic calls by the names of its own types.

@@ -46,6 +46,7 @@ SFT: Final = _schema(
         ("outcome", _TEXT),
         ("checks", pa.list_(_TEXT)),  # name@version:outcome
         ("pass_rate", pa.float64()),  # num_true / num_judged
+        ("pass_rate_unbiased", pa.float64()),  # of the first attempts alone: factory/ADAPTIVE.md
         ("num_true", pa.int32()),  # attempts at this problem whose answer is right
         ("num_judged", pa.int32()),  # attempts whose answer is right or wrong: what pass_rate counts
         ("teacher", _TEXT),
@@ -111,6 +112,7 @@ CANDIDATES: Final = _schema(
         ("reject_reason", _TEXT),
         ("rank", pa.int32()),  # among the problem's correct traces, in the order of the rule
         ("pass_rate", pa.float64()),
+        ("pass_rate_unbiased", pa.float64()),
         ("num_true", pa.int32()),
         ("num_judged", pa.int32()),
         ("teacher", _TEXT),

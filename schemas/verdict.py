@@ -261,6 +261,23 @@ class JudgedTrace:
     verdict: Verdict
 
 
+def is_useful(outcome: Outcome, is_correct: bool | None) -> bool:
+    """Return whether a trace is what a run looks for: right and readable, or readable where nothing is to compare."""
+    return (outcome is Outcome.CORRECT and is_correct is True) or (outcome is Outcome.READABLE and is_correct is None)
+
+
+# Defects of form that mean that no answer was reached, however long the text.
+GIVEN_UP: Final = frozenset({Reason.TRUNCATED, Reason.REPETITION_LOOP})
+
+
+def counts_against(outcome: Outcome, reason: Reason | None, is_correct: bool | None) -> bool:
+    """Return whether a trace says that its problem is hard: a wrong answer, or none within the limits.
+
+    One that fails for its form alone does not: a group whose attempts all forget a tag is not hard.
+    """
+    return is_correct is False and (outcome is not Outcome.UNREADABLE or reason in GIVEN_UP)
+
+
 def pass_rate(words: Iterable[bool | None]) -> float | None:
     """Return true / (true + false) of ``is_correct`` over a group of traces; null when none is either."""
     said = [word for word in words if word is not None]

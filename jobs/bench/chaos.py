@@ -66,13 +66,17 @@ class Work:
 
     job: Path
     overrides: tuple[str, ...] = ()
+    every_second: tuple[str, ...] = ()  # overrides of the first run, the third and so on
     hurry: tuple[str, ...] = ()  # overrides that bring a run to its end quickly, when the rounds are over
     held: int  # attempts that engines hold at most: more new ones than that need new leases
     folder: Path | None = None  # where the command runs
 
 
 def scripted_work(folder: Path) -> Work:
-    """Write a job of 4,000 attempts, two engines and one verifier, good for some twenty rounds; return it."""
+    """Write a job of 4,000 attempts, two engines and one verifier, good for some twenty rounds; return it.
+
+    Every second run samples adaptively, the first one too.
+    """
     lines = "".join(f'{{"q": "What is {n} + {7 * n}?", "a": "{8 * n}"}}\n' for n in range(1000))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "problems.jsonl").write_text(lines, encoding="utf-8")
@@ -89,7 +93,8 @@ def scripted_work(folder: Path) -> Work:
     }
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(body), encoding="utf-8")
-    return Work(job=path, hurry=("teacher.tokens_per_s=1000000",), held=32)
+    adaptive = ("schedule.adaptive={useful: 2, min_samples: 1}",)
+    return Work(job=path, every_second=adaptive, hurry=("teacher.tokens_per_s=1000000",), held=32)
 
 
 def vllm_work() -> Work:
@@ -274,7 +279,8 @@ class Chaos:
     def _start(self, overrides: Sequence[str] = ()) -> None:
         self._num_starts += 1
         self._seen_at_start = len(self._disk.seen)
-        settings = [part for text in (*self._work.overrides, *overrides) for part in ("--set", text)]
+        kind = self._work.every_second if self._num_runs % 2 else ()
+        settings = [part for text in (*self._work.overrides, *kind, *overrides) for part in ("--set", text)]
         arguments: list[str | Path] = [
             "run",
             self._work.job,

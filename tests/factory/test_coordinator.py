@@ -16,16 +16,16 @@ from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
-from factory.feeder import Finished, Holding, Lease, Refused, Report, SavedPiece
+from factory.feeder import Aborted, Finished, Holding, Lease, Refused, Report, SavedPiece
 from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
 from jobs.bench.drill import committed_traces
-from schemas.arrow import problems_to_table
-from schemas.config import parse_config
+from schemas.arrow import problems_to_table, untraced_from_table
+from schemas.config import AdaptiveConfig, JobConfig, SamplingConfig, ScheduleConfig, parse_config
 from schemas.errors import CorruptRunError, FencedError
 from schemas.manifest import Counts
-from schemas.trace import Partial
+from schemas.trace import Partial, Trace, make_trace_id
 from schemas.verdict import JudgedTrace, Outcome, Reason
 from tests.runs import (
     FINGERPRINT,
@@ -50,6 +50,13 @@ JOB = parse_config(
     },
     origin="test",
 )
+ADAPTIVE_SAMPLES = 7
+ADAPTIVE_JOB = JOB.model_copy(
+    update={
+        "sampling": SamplingConfig(num_samples=ADAPTIVE_SAMPLES),
+        "schedule": ScheduleConfig(adaptive=AdaptiveConfig(useful=2, min_samples=3, give_up_below=0.25)),
+    }
+)
 
 
 class Engine:
@@ -61,6 +68,7 @@ class Engine:
         self.appended: list[Finished] = []
         self.synced: list[Finished] = []
         self.refused: list[Refused] = []
+        self.aborted: list[Aborted] = []
         self.pieces: list[SavedPiece] = []
         self.saved: list[SavedPiece] = []
         self.lengths: dict[Key, int] = {}  # tokens of attempts in flight that lie in this engine's segments
@@ -134,23 +142,24 @@ class Engine:
             finished=tuple(self.synced),
             saved=tuple(self.saved),
             refused=tuple(self.refused),
+            aborted=tuple(self.aborted),
             closed=tuple(self.closed),
         )
-        self.synced, self.saved, self.refused, self.closed = [], [], [], []
-        for item in (*report.finished, *report.refused):
+        self.synced, self.saved, self.refused, self.aborted, self.closed = [], [], [], [], []
+        for item in (*report.finished, *report.refused, *report.aborted):
             self.lengths.pop(item.key, None)
         return report
 
     def holding(self) -> Holding:
         """Say what is held, in flight or not yet reported."""
-        ended = [item.key for item in (*self.appended, *self.synced, *self.refused)]
+        ended = [item.key for item in (*self.appended, *self.synced, *self.refused, *self.aborted)]
         return Holding((*(lease.key for lease in self.in_flight), *ended), self.sequence - (self.writer is not None))
 
     def lose_report(self, coordinator: Coordinator) -> None:
         """Report to a coordinator that dies before its answer is out."""
-        before = list(self.synced), list(self.saved), list(self.refused), list(self.closed)
+        before = list(self.synced), list(self.saved), list(self.refused), list(self.aborted), list(self.closed)
         coordinator.engine_report(self.report())
-        self.synced, self.saved, self.refused, self.closed = before
+        self.synced, self.saved, self.refused, self.aborted, self.closed = before
 
     def pull(self, coordinator: Coordinator) -> None:
         """Report, and take what is ordered."""
@@ -160,6 +169,9 @@ class Engine:
             assert saved == make_trace(lease.prompt.problem_id, lease.key.sample_index).token_ids[: len(saved)]
             self.num_given += len(saved)
         self.in_flight += orders.leases
+        for lease in [lease for lease in self.in_flight if lease.key in orders.abort]:
+            self.in_flight.remove(lease)
+            self.aborted.append(Aborted(lease.key, self.chance.randint(0, 9)))
         if orders.stop:
             self.in_flight = []
             self.close()
@@ -179,12 +191,12 @@ class Engine:
 class Simulation:
     """One start of a run: engines, verifiers and a committer around a coordinator."""
 
-    def __init__(self, path: Path, chance: random.Random) -> None:
+    def __init__(self, path: Path, chance: random.Random, job: JobConfig = JOB) -> None:
         self.path, self.chance = path, chance
         self.folder = RunFolder(path)
         self.committer = Committer(path, verifiers="v1")
         self.epoch = self.committer.manifest.epoch
-        self.spec = RunSpec(path=path, job=JOB, fingerprint=FINGERPRINT)
+        self.spec = RunSpec(path=path, job=job, fingerprint=FINGERPRINT)
         self.coordinator = load_coordinator(self.spec, generate=True)
         self.num_started = 0
         self.engines = [self.start_engine() for _ in range(2)]
@@ -251,10 +263,17 @@ class Simulation:
         judged: list[JudgedTrace] = []
         for trace, item in zip(traces, self.batches[worker], strict=True):
             assert trace.trace_id == item.trace_id, "the journal has another trace at that place"
-            outcome = self.chance.choice([Outcome.CORRECT, Outcome.WRONG_ANSWER, Outcome.UNJUDGED])
-            judged.append(make_verdict(trace, BY_ID[trace.problem_id], outcome))
+            judged.append(make_verdict(trace, BY_ID[trace.problem_id], self.outcome(trace)))
         self.coordinator.judge_report(worker, judged)
         self.batches[worker] = self.coordinator.take_batch(worker, 5)
+
+    def outcome(self, trace: Trace) -> Outcome:
+        """Return what a verifier says; in an adaptive run one that was lost is given again as it was."""
+        if self.spec.job is JOB:
+            return self.chance.choice([Outcome.CORRECT, Outcome.WRONG_ANSWER, Outcome.UNJUDGED])
+        rights = int(BY_ID[trace.problem_id].source_row_id) // 2  # of six
+        words = [Outcome.CORRECT] * rights + [Outcome.WRONG_ANSWER] * (6 - rights)
+        return random.Random(trace.trace_id).choice(words)
 
     def commit_all(self) -> None:
         """Commit until nothing is left, as the driver does at the end."""
@@ -264,7 +283,13 @@ class Simulation:
     def commit(self) -> bool:
         """Commit what is ready; return whether there was anything."""
         batch = self.coordinator.take_commit()
-        self.committer.commit(segments=batch.segments, kept=batch.kept, judged=batch.judged, untraced=batch.untraced)
+        self.committer.commit(
+            segments=batch.segments,
+            kept=batch.kept,
+            judged=batch.judged,
+            untraced=batch.untraced,
+            cancelled=batch.cancelled,
+        )
         state = RunState.load(self.folder, self.folder.manifest())
         assert state.num_with(TRACED) == state.num_with(JUDGED), "a trace was committed that nobody judged"
         return not batch.is_empty
@@ -273,14 +298,14 @@ class Simulation:
         return self.coordinator.progress(sum(not engine.is_stopped for engine in self.engines)).is_done
 
 
-def _check_end(path: Path, progress: Counts) -> None:
+def _check_end(path: Path, progress: Counts, num_samples: int = NUM_SAMPLES) -> None:
     folder = RunFolder(path)
     manifest = folder.manifest()
     counts = manifest.counts
     assert counts == progress
-    assert counts.requested == len(PROBLEMS) * NUM_SAMPLES
+    assert counts.requested == len(PROBLEMS) * num_samples
     assert counts.pending == 0
-    assert counts.judged + counts.unjudged + counts.failed == counts.requested
+    assert counts.judged + counts.unjudged + counts.failed + counts.cancelled == counts.requested
     state = RunState.load(folder, manifest)  # raises if an attempt is there twice
     assert state.counts() == counts
     assert not state.pending()
@@ -302,6 +327,46 @@ def test_a_run_in_which_anything_dies_ends_with_every_attempt_once(tmp_path: Pat
     assert simulation.is_done(), "a late report undoes the end"
     simulation.commit_all()
     _check_end(tmp_path, simulation.coordinator.progress(0).counts)
+
+
+def _check_adaptive_end(path: Path) -> None:
+    """Every problem has what it needs, or there was a reason to stop."""
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    rule = ADAPTIVE_JOB.schedule.adaptive
+    assert rule is not None
+    state = RunState.load(folder, manifest)
+    tally = state.tally(rule.min_samples)
+    untraced = [
+        item for table in folder.tables_of("untraced", manifest.untraced) for item in untraced_from_table(table)
+    ]
+    cancelled = [item for item in untraced if item.ending == "cancelled"]
+    for item in cancelled:
+        place = int(state.problems.places([item.problem_id])[0])
+        assert item.sample_index >= rule.min_samples
+        assert item.trace_id == make_trace_id(FINGERPRINT, item.problem_id, item.sample_index)
+        assert item.reason == "hopeless" or tally.useful[place] >= rule.useful
+    assert {item.reason for item in cancelled} == {"hopeless", "quota_reached"}
+    assert len(cancelled) == manifest.counts.cancelled
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_adaptive_run_in_which_anything_dies_ends_with_every_attempt_once(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(f"adaptive/{seed}")
+    start_run(tmp_path, PROBLEMS, num_samples=ADAPTIVE_SAMPLES)
+    while True:
+        simulation = Simulation(tmp_path, chance, ADAPTIVE_JOB)
+        for _ in range(chance.choice([60, 1_000])):
+            simulation.step()
+            if simulation.is_done():
+                break
+        if simulation.is_done():
+            break
+        for engine in simulation.engines:
+            engine.die()
+    simulation.commit_all()
+    _check_end(tmp_path, simulation.coordinator.progress(0).counts, ADAPTIVE_SAMPLES)
+    _check_adaptive_end(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from factory.estimate import CHARACTERS_PER_TOKEN, PromptCount, count_prompts, estimate
-from schemas.config import JobConfig, parse_config
+from schemas.config import AdaptiveConfig, JobConfig, ScheduleConfig, parse_config
 from schemas.problem import Prompt
 
 COUNTED = PromptCount(num_prompts=1_000, num_tokens=100_000, is_estimated=False)
@@ -37,6 +37,13 @@ def test_time_and_cost_follow_from_the_stated_speed_and_length() -> None:
     assert figures["cost"].value == pytest.approx(engine_hours * 4 * 2.5)
     assert figures["cost"].origin.startswith("EUR")
     assert 0 < figures["stored_bytes"].value < figures["journal_bytes_at_most"].value
+
+
+def test_what_is_asked_for_adaptively_is_a_bound() -> None:
+    job = _job()
+    adaptive = job.model_copy(update={"schedule": ScheduleConfig(adaptive=AdaptiveConfig())})
+    assert "at most" not in estimate(job, COUNTED)["requests"].origin
+    assert "at most" in estimate(adaptive, COUNTED)["requests"].origin
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from factory.capacity import MIN_BACKLOG
 from factory.dispatch import Key
-from factory.feeder import MIN_BACKLOG, Feeder, Lease, Orders, Report, TraceStamp
+from factory.feeder import Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
 from factory.teachers import Completion, Request
@@ -182,6 +183,35 @@ def test_a_prompt_that_is_refused_is_reported_and_others_go_on(tmp_path: Path) -
     asyncio.run(_feed(desk, max_model_len=100))
     assert sorted(desk.refused) == [Key(number, 0) for number in range(20)]
     assert desk.on_disk() == []
+
+
+# Attempts that nobody needs any more
+
+
+@dataclass(slots=True)
+class FickleDesk(Desk):
+    """A desk that has every third attempt given up: in flight, in the backlog, or when it has ended already."""
+
+    aborted: dict[Key, int] = field(default_factory=dict)
+
+    async def pull(self, report: Report) -> Orders:
+        """Change its mind about some, the later of which are leased with this very answer."""
+        for key, num_tokens in report.aborted:
+            assert key not in self.aborted, "given up twice"
+            self.aborted[key] = num_tokens
+        self.ended = set(self.aborted)
+        orders = await Desk.pull(self, report)
+        unwanted = tuple(Key(number, 0) for number in range(0, self.num_given, 3))
+        return replace(orders, abort=unwanted)
+
+
+def test_attempts_that_are_given_up_leave_no_trace_and_end_once(tmp_path: Path) -> None:
+    desk = FickleDesk(tmp_path, num_leases=60)
+    asyncio.run(_feed(desk, mean_tokens=400, max_tokens=3_000, tokens_per_s=100_000))
+    assert sorted([*desk.finished, *desk.aborted]) == [Key(number, 0) for number in range(60)]
+    assert sorted(desk.on_disk()) == sorted(desk.finished)
+    assert set(desk.aborted) == {Key(number, 0) for number in range(0, 60, 3)}
+    assert not any(report.aborted for report in desk.reports[:1])
 
 
 # Long attempts, and what is saved of them

@@ -90,6 +90,7 @@ def make_content(found: list[Problem], traced: list[Trace], said: list[JudgedTra
         return (rows[i : i + batch] for i in range(0, len(rows), batch))
 
     return RunContent(
+        num_first=2,
         problems=(problems_to_table((p, RENDERER.render(p)) for p in part) for part in batches(found)),
         traces=(traces_to_table(part) for part in batches(traced)),
         verdicts=(verdicts_to_table(part) for part in batches(said)),
@@ -138,6 +139,7 @@ def test_sft_holds_the_accepted_traces_as_conversations(demo):
     assert (row["num_tokens"], row["reasoning_tokens"]) == (20, 9)
     assert (row["reference"], row["outcome"], row["checks"]) == ("42", "correct", ["math@1:correct"])
     assert (row["num_true"], row["num_judged"], row["pass_rate"]) == (3, 4, 0.75)
+    assert row["pass_rate_unbiased"] == 1.0, "attempts 0 and 1 are the first ones"
     assert (row["source"], row["source_row_id"], row["license"], row["domain"]) == ("mine", "6", "MIT", "math")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.bench import mutants
+from jobs.bench import adaptive, mutants
 from jobs.bench.math import (
     Case,
     by_category,
@@ -22,6 +22,7 @@ from jobs.bench.math import (
     summary,
     typical_cases,
 )
+from schemas.config import AdaptiveConfig
 from schemas.errors import ConfigError
 from tests.jobs.test_cli import factory
 
@@ -256,3 +257,25 @@ def test_the_code_bench_reads_humaneval_and_says_what_its_tests_let_through(tmp_
     assert body["figures"]["agreement"] == 1
     assert [one["cases"] for one in body["styles"]] == [2, 3]
     assert body["accepted changes"] == [{"case": "own/0/1", "change": "Gt -> GtE: return a if a > b else b"}]
+
+
+def test_the_adaptive_arm_spends_less_than_the_fixed_one_at_equal_coverage() -> None:
+    pool = adaptive.made_pool(240, 24, seed=1)
+    assert sum(adaptive.histogram(pool).values()) == 240
+    on, off = adaptive.measure(pool, AdaptiveConfig())
+    for column in (on, off):
+        assert column["fixed: coverage"] >= column["adaptive: coverage"] > 0.5
+        assert column["adaptive: useful samples"] <= 2 * 240
+        assert column["tokens, adaptive / fixed"] == column["adaptive: tokens"] / column["fixed: tokens"] < 0.75
+    assert on["adaptive: tokens"] < off["adaptive: tokens"]
+
+
+def test_a_fixed_arm_is_the_smallest_that_covers_enough() -> None:
+    pool = adaptive.made_pool(60, 16, seed=2)
+    useful = pool.is_useful
+    for n in (2, 5, 16):
+        coverage = float((useful[:, :n].sum(axis=1) >= 2).mean())
+        smallest, spent = adaptive.fixed_arm(pool, 2, coverage)
+        assert smallest <= n
+        assert (useful[:, : smallest - 1].sum(axis=1) >= 2).mean() < coverage or smallest == 1
+        assert spent.num_tokens == pool.tokens[:, :smallest].sum()

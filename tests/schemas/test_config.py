@@ -112,6 +112,11 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
             "schedule stop_before_s=60 must be below time_limit_s=60: the run would stop at once",
         ),
         (
+            {"schedule": {"adaptive": {"useful": 5}}},
+            "schedule.adaptive: useful=5 and min_samples=2 must be <= sampling.num_samples=4",
+        ),
+        ({"schedule": {"adaptive": {"k": 5}}}, "schedule.adaptive.k: unknown key"),
+        (
             {"sources": [{"kind": "jsonl", "path": "a", "columns": {"problem": "q", "messages": "m"}}]},
             "sources.0.columns give exactly one of `problem` and `messages`",
         ),

@@ -1,0 +1,330 @@
+"""`factory bench adaptive`: teacher tokens per useful sample, adaptive sampling against a fixed number of attempts.
+
+Both arms draw on the same pool of attempts: a problem's n-th attempt has the same length and the same verdict in each.
+The adaptive arm is the real coordinator, with its dispatch and its rule; the engine is a clock with slots, in which
+every attempt in flight makes one token per tick. The fixed arm is the smallest n with which as many problems get their
+useful samples. At most ``useful`` samples per problem count in both. A pool is made up (a third of the problems under a
+pass rate of 0.1), or it is what a complete run with a fixed n recorded.
+
+Early abort is not built yet: the column in which it is on stands for one that ends a looping attempt after
+``LOOP_SEEN`` of its tokens.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from factory.adaptive import Adaptive
+from factory.coordinator import Coordinator, JudgeItem
+from factory.dispatch import Dispatch, Key
+from factory.feeder import Aborted, Finished, Lease, Report
+from factory.journal import Position
+from factory.plots import rate_bins
+from factory.state import FrozenProblems, RunState, current_verdicts
+from factory.store import RunFolder
+from schemas.arrow import problems_to_table
+from schemas.config import AdaptiveConfig
+from schemas.errors import ConfigError
+from schemas.manifest import Counts
+from schemas.problem import Answer, Domain, Message, Problem, Prompt
+from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Summary, Verdict, is_useful, summarize
+
+Grid = npt.NDArray[np.int64]  # by problem and attempt
+ENGINE: Final = "engine"
+PROBLEMS_PER_SLOT: Final = 10  # so that the tail, in which attempts are asked for in advance, is a part as in long runs
+# Of made-up pools; all guesses, in the shape of what is published of long chains of thought.
+MEAN_TOKENS: Final = 4_000  # of a right answer to an easy problem; gamma with shape 2
+HARDER: Final = 1.5  # attempts at a problem that is never right are longer by this share
+LOOPS: Final = 0.03  # attempts that loop until the limit
+UNREADABLE: Final = 0.03  # right or wrong, and with a defect of form
+MAX_TOKENS: Final = 32_768
+LOOP_SEEN: Final = 0.25  # share of a looping attempt's tokens after which early abort would end it
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Attempts at problems: how each would end, and how long it is."""
+
+    kinds: tuple[Verdict, ...]
+    kind_of: Grid  # place in ``kinds``
+    tokens: Grid
+
+    @property
+    def num_problems(self) -> int:
+        """Problems of the pool."""
+        return len(self.tokens)
+
+    @property
+    def num_samples(self) -> int:
+        """Attempts at each."""
+        return int(self.tokens.shape[1])
+
+    def marks(self, of: Any) -> npt.NDArray[np.bool_]:
+        """Return for each attempt what a function says of its summary."""
+        return np.array([bool(of(summarize(kind.checks))) for kind in self.kinds])[self.kind_of]
+
+    @property
+    def is_useful(self) -> npt.NDArray[np.bool_]:
+        """Which attempts are useful."""
+        return self.marks(lambda found: is_useful(found.outcome, found.is_correct))
+
+    def with_early_abort(self) -> Pool:
+        """Return the pool with its loops cut short."""
+        is_loop = self.marks(lambda found: found.reason is Reason.REPETITION_LOOP)
+        return replace(self, tokens=np.where(is_loop, np.ceil(self.tokens * LOOP_SEEN), self.tokens).astype(np.int64))
+
+
+def _verdict(summary: Summary) -> Verdict:
+    """Return a verdict that sums up so."""
+    checks = []
+    if summary.is_correct is not None:
+        outcome = Outcome.CORRECT if summary.is_correct else Outcome.WRONG_ANSWER
+        checks.append(Check(name="math", version="1", outcome=outcome, reason=None if summary.is_correct else WRONG))
+    if not checks or summarize(checks).outcome is not summary.outcome:
+        checks.append(Check(name="other", version="1", outcome=summary.outcome, reason=summary.reason))
+    return Verdict(reference_hash=None, checks=tuple(checks))
+
+
+WRONG: Final = Reason.VALUE_DIFFERS
+
+
+def made_pool(num_problems: int, num_samples: int, seed: int) -> Pool:
+    """Return made-up attempts; a third of the problems has a pass rate under 0.1, the others any above."""
+    chance = np.random.default_rng(seed)
+    low = num_problems // 3
+    rates = np.concatenate([chance.uniform(0, 0.1, low), chance.uniform(0.1, 1, num_problems - low)])
+    chance.shuffle(rates)
+    shape = (num_problems, num_samples)
+    kinds = [
+        Summary(Outcome.WRONG_ANSWER, WRONG, is_correct=False),
+        Summary(Outcome.CORRECT, None, is_correct=True),
+        Summary(Outcome.UNREADABLE, Reason.LANGUAGE_MIXING, is_correct=False),
+        Summary(Outcome.UNREADABLE, Reason.LANGUAGE_MIXING, is_correct=True),
+        Summary(Outcome.UNREADABLE, Reason.REPETITION_LOOP, is_correct=False),
+    ]
+    kind_of = (chance.random(shape) < rates[:, None]).astype(np.int64)
+    fate = chance.random(shape)
+    kind_of = np.where(fate < UNREADABLE, kind_of + 2, kind_of)
+    is_loop = fate > 1 - LOOPS
+    lengths = chance.gamma(2.0, MEAN_TOKENS / 2, shape) * (1 + HARDER * (1 - rates[:, None]))
+    tokens = np.where(is_loop, MAX_TOKENS, np.clip(np.ceil(lengths), 1, MAX_TOKENS))
+    return Pool(tuple(map(_verdict, kinds)), np.where(is_loop, 4, kind_of), tokens.astype(np.int64))
+
+
+def recorded_pool(path: Path) -> Pool:
+    """Return the attempts of a complete run with a fixed number of them; problems that lack one are left out.
+
+    Raises:
+        ConfigError: If the folder holds no run, or no problem with all its attempts judged.
+    """
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    state = RunState.load(folder, manifest)
+    shape = (len(state.problems), state.num_samples)
+    tokens, kind_of = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    at: dict[str, int] = {}
+    for table in folder.tables_of(
+        "traces", manifest.traces, ["trace_id", "problem_id", "sample_index", "num_completion_tokens"]
+    ):
+        numbers = state.numbers(table["problem_id"], table["sample_index"].to_numpy())
+        tokens.reshape(-1)[numbers] = table["num_completion_tokens"].to_numpy()
+        at |= zip(table["trace_id"].to_pylist(), numbers.tolist(), strict=True)
+    kinds: dict[Summary, int] = {}
+    columns = ["trace_id", "problem_id", "reference_hash", "outcome", "reason", "is_correct"]
+    for table in current_verdicts(folder, manifest, state.problems, columns):
+        for row in table.to_pylist():
+            reason = None if row["reason"] is None else Reason(row["reason"])
+            summary = Summary(Outcome(row["outcome"]), reason, row["is_correct"])
+            kind_of.reshape(-1)[at[row["trace_id"]]] = kinds.setdefault(summary, len(kinds))
+    is_whole = (kind_of >= 0).all(axis=1)
+    if not is_whole.any():
+        raise ConfigError(f"{path}: no problem has all its {state.num_samples} attempts judged; give a complete run")
+    return Pool(tuple(map(_verdict, kinds)), kind_of[is_whole], tokens[is_whole])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What an arm made of a pool."""
+
+    num_attempts: int  # those aborted included
+    num_tokens: int
+    num_useful: npt.NDArray[np.int64]  # by problem
+    busy: float | None = None  # share of slot time in which something was made; null for the fixed arm
+
+    def row(self, useful: int) -> dict[str, Any]:
+        """Return what is printed of it, at most ``useful`` samples counted per problem."""
+        counted = int(np.minimum(self.num_useful, useful).sum())
+        return {
+            "attempts per problem": self.num_attempts / len(self.num_useful),
+            "coverage": float((self.num_useful >= useful).mean()),
+            "useful samples": counted,
+            "tokens": self.num_tokens,
+            "tokens per useful sample": self.num_tokens / counted if counted else None,
+        }
+
+
+def fixed_arm(pool: Pool, useful: int, coverage: float) -> tuple[int, Spent]:
+    """Return the smallest number of attempts with which that share of problems is covered, and what it costs."""
+    by_attempt = pool.is_useful.cumsum(axis=1)
+    covered = (by_attempt >= useful).mean(axis=0)
+    n = int(np.argmax(covered >= coverage)) + 1
+    assert covered[n - 1] >= coverage, "the adaptive arm found more than there is"
+    tokens = int(pool.tokens[:, :n].sum())
+    return n, Spent(num_attempts=n * pool.num_problems, num_tokens=tokens, num_useful=by_attempt[:, n - 1])
+
+
+class _Run:
+    """The adaptive arm: one engine that is a clock, and verdicts that come at once."""
+
+    def __init__(self, pool: Pool, rule: AdaptiveConfig) -> None:
+        state = RunState(FrozenProblems(problems_to_table(map(_problem, range(pool.num_problems)))), pool.num_samples)
+        self._pool, self._is_useful = pool, pool.is_useful
+        adaptive = Adaptive(state, rule)
+        self.coordinator = Coordinator(
+            fingerprint="0" * 32,
+            state=state,
+            dispatch=Dispatch(adaptive, max_deaths=3),
+            base=state.counts(),
+            base_outcomes=Counter(),
+            base_reasons=Counter(),
+            adaptive=adaptive,
+        )
+        self._slots = max(8, pool.num_problems // PROBLEMS_PER_SLOT)
+        self._running: list[tuple[int, Key]] = []  # a heap by end
+        self._began: dict[Key, int] = {}
+        self._now = self._num_attempts = self._num_tokens = 0
+        self._useful = np.zeros(pool.num_problems, np.int64)
+
+    def run(self) -> Spent:
+        """Return what it took until every attempt has ended."""
+        finished: tuple[Finished, ...] = ()
+        aborted: tuple[Aborted, ...] = ()
+        while True:
+            capacity = self._slots - len(self._began)
+            orders = self.coordinator.engine_report(
+                Report(
+                    engine_id=ENGINE,
+                    capacity=capacity,
+                    in_flight=len(self._began),
+                    num_tokens_out=self._num_tokens,
+                    finished=finished,
+                    aborted=aborted,
+                )
+            )
+            if orders.stop:
+                break
+            self._begin(orders.leases)
+            aborted = tuple(self._abort(key) for key in orders.abort if key in self._began)
+            finished = () if aborted else self._finish()
+            if finished:  # verdicts first: what they decide is in the next orders
+                self.coordinator.engine_report(
+                    Report(
+                        engine_id=ENGINE,
+                        capacity=0,
+                        in_flight=len(self._began),
+                        num_tokens_out=self._num_tokens,
+                        finished=finished,
+                    )
+                )
+                self._judge()
+        self._check()
+        return Spent(
+            num_attempts=self._num_attempts,
+            num_tokens=self._num_tokens,
+            num_useful=self._useful,
+            busy=self._num_tokens / (self._now * self._slots),
+        )
+
+    def _begin(self, leases: tuple[Lease, ...]) -> None:
+        for lease in leases:
+            self._num_attempts += 1
+            self._began[lease.key] = self._now
+            heapq.heappush(self._running, (self._now + int(self._pool.tokens[lease.key]), lease.key))
+
+    def _abort(self, key: Key) -> Aborted:
+        num_tokens = self._now - self._began.pop(key)
+        self._num_tokens += num_tokens
+        return Aborted(key, num_tokens)
+
+    def _finish(self) -> tuple[Finished, ...]:
+        """Go on to the next moment at which attempts end; return those."""
+        ended: list[Finished] = []
+        while self._running and (not ended or self._running[0][0] == self._now):
+            end, key = heapq.heappop(self._running)
+            if key in self._began:  # else it was aborted
+                self._now = end
+                del self._began[key]
+                num_tokens = int(self._pool.tokens[key])
+                self._num_tokens += num_tokens
+                ended.append(Finished(key=key, position=Position("segment", 0), num_tokens=num_tokens))
+        return tuple(ended)
+
+    def _judge(self) -> None:
+        batch = self.coordinator.take_batch("verifier", 1_000_000)
+        self.coordinator.judge_report("verifier", [self._judged(item) for item in batch])
+
+    def _judged(self, item: JudgeItem) -> JudgedTrace:
+        place = divmod(item.number, self._pool.num_samples)
+        self._useful[place[0]] += self._is_useful[place]
+        verdict = self._pool.kinds[self._pool.kind_of[place]]
+        return JudgedTrace(trace_id=item.trace_id, problem_id=item.problem_id, verdict=verdict)
+
+    def _check(self) -> None:
+        counts: Counts = self.coordinator.progress(0).counts
+        counts.check()
+        assert counts.pending == 0, f"{counts}: attempts were left"
+
+
+def _problem(number: int) -> tuple[Problem, Prompt]:
+    message = Message(role="user", content=f"Problem {number}")
+    problem = Problem(
+        domain=Domain.MATH, messages=(message,), source="made", source_row_id=str(number), reference=Answer(text="1")
+    )
+    return problem, Prompt(problem_id=problem.problem_id, text="p", sha256="", token_ids=(1,))
+
+
+def adaptive_arm(pool: Pool, rule: AdaptiveConfig) -> Spent:
+    """Return what adaptive sampling makes of a pool."""
+    return _Run(pool, rule).run()
+
+
+def measure(pool: Pool, rule: AdaptiveConfig) -> list[dict[str, Any]]:
+    """Return a column each for adaptive sampling with and without early abort, with the fixed arm of equal coverage.
+
+    The fixed arm has no early abort: it is what one would do without either.
+    """
+    columns = []
+    for has_abort in (True, False):
+        spent = adaptive_arm(pool.with_early_abort() if has_abort else pool, rule)
+        mine = spent.row(rule.useful)
+        n, fixed = fixed_arm(pool, rule.useful, mine["coverage"])
+        theirs = fixed.row(rule.useful)
+        columns.append(
+            {
+                "early abort": "on" if has_abort else "off",
+                **{f"adaptive: {name}": value for name, value in mine.items()},
+                "adaptive: share of slots busy": spent.busy,
+                "fixed n of equal coverage": n,
+                **{f"fixed: {name}": value for name, value in theirs.items()},
+                "tokens, adaptive / fixed": spent.num_tokens / fixed.num_tokens,
+                "tokens per useful sample, adaptive / fixed": mine["tokens per useful sample"]
+                / theirs["tokens per useful sample"],
+            }
+        )
+    return columns
+
+
+def histogram(pool: Pool) -> Mapping[str, int]:
+    """Return how many problems have which pass rate, over all attempts of the pool."""
+    is_true = pool.marks(lambda found: found.is_correct is True).sum(axis=1)
+    is_said = pool.marks(lambda found: found.is_correct is not None).sum(axis=1)
+    rates = Counter(zip(is_true.tolist(), is_said.tolist(), strict=True))
+    return {found.label: found.counts["all"] for found in rate_bins(rates)}
