@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError
@@ -25,6 +26,7 @@ from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, s
 from factory.dispatch import Dispatch
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
+from factory.notice import on_termination
 from factory.state import RunState, unjudged_places
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
@@ -37,6 +39,7 @@ from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+TERMINATED: Final = 128 + signal.SIGTERM  # exit code of an engine whose node is taken away while it loads
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
 
 
@@ -173,8 +176,11 @@ class CoordinatorActor:
         """Hand over what may be committed."""
         return self._coordinator.take_commit()
 
-    async def engine_died(self, engine_id: str) -> int:
-        """Take back a dead engine's leases and read what its journal holds; return how many it had finished."""
+    async def engine_died(self, engine_id: str, was_taken: bool) -> int:
+        """Take back a dead engine's leases and read what its journal holds; return how many it had finished.
+
+        Where its node ``was_taken`` away, no attempt is to blame.
+        """
         self._coordinator.mark_dead(engine_id)
         finished = self._coordinator.dispatch.num_finished(engine_id)
         names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
@@ -183,7 +189,7 @@ class CoordinatorActor:
             if self._coordinator.lacks(path.name):
                 await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
                 scans[path.name] = scan_segment(path)
-        self._coordinator.engine_died(engine_id, scans)
+        self._coordinator.engine_died(engine_id, scans, was_taken=was_taken)
         return finished
 
     async def verifier_died(self, worker_id: str) -> None:
@@ -203,8 +209,15 @@ class CoordinatorActor:
         return self._coordinator.engine_tokens()
 
 
+class Started(NamedTuple):
+    """What an engine says when it has loaded."""
+
+    info: EngineInfo
+    node_id: str
+
+
 class EngineActor:
-    """One engine: loads the teacher, then feeds it until told to stop."""
+    """One engine: loads the teacher, then feeds it until told to stop, or until its node is taken away."""
 
     def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
         faults.begin(faults.Role.ENGINE)
@@ -218,15 +231,18 @@ class EngineActor:
         self._feeder: Feeder | None = None
         self._coordinator: Any = None  # none while the last has died and the next is not known
         self._lost_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        on_termination(self._terminated)
 
-    async def start(self) -> EngineInfo:
+    async def start(self) -> Started:
         """Load the teacher."""
         self._info = await self._engine.start()
-        return self._info
+        return Started(self._info, ray.get_runtime_context().get_node_id())
 
-    async def run(self, coordinator: Any) -> None:
-        """Feed the engine until the coordinator says stop."""
+    async def run(self, coordinator: Any) -> bool:
+        """Feed the engine until the coordinator says stop; return whether it ended because its node is taken away."""
         assert self._info is not None, "start() comes first"
+        self._loop = asyncio.get_running_loop()
         self._coordinator = coordinator
         self._feeder = Feeder(
             engine=self._engine,
@@ -239,6 +255,18 @@ class EngineActor:
         )
         await self._feeder.run()
         await self._engine.close()
+        return self._feeder.has_left
+
+    async def leave(self) -> None:
+        """Give up what is in flight, with its tokens so far in the journal: the node is to be taken away."""
+        if self._feeder is not None:
+            self._feeder.leave()
+
+    def _terminated(self) -> None:
+        """Heed SIGTERM; called in a thread. An engine that loads has nothing to save, and its loop may not turn."""
+        if self._loop is None or self._feeder is None:
+            os._exit(TERMINATED)
+        self._loop.call_soon_threadsafe(self._feeder.leave)
 
     async def detach(self) -> Holding:
         """Take no more leases of the coordinator that there was; return what the next one has to know."""

@@ -185,6 +185,9 @@ class Coordinator:
                 self._fail(failure)
         for name in set(report.closed) - self._handed_over:  # what a former coordinator knew is reported again
             self._segments.setdefault(name, Segment()).is_closed = True
+        if report.is_leaving:
+            self.dispatch.engine_left(report.engine_id)
+            return Orders(stop=True)
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity)
@@ -210,12 +213,17 @@ class Coordinator:
         """Take no more reports of an engine whose death is being seen to."""
         self._dying.add(engine_id)
 
-    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan]) -> None:
-        """Take back a dead engine's leases; what its journal holds counts as made."""
+    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> None:
+        """Take back a dead engine's leases; what its journal holds counts as made.
+
+        Where its node ``was_taken`` away, that is no death of the attempts that it had.
+        """
         for name, scan in scans.items():
             keys = self.add_scan(name, scan)
             self.dispatch.finish(engine_id, keys)
             self.add_saved(scan, engine_id)
+        if was_taken:
+            self.dispatch.engine_left(engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
 

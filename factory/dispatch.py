@@ -176,6 +176,18 @@ class Dispatch:
         self._num_ended += 1
         return Failure(key, reason, detail)
 
+    def engine_left(self, engine_id: str) -> None:
+        """Take back all leases of an engine whose node was taken away: no attempt is to blame."""
+        self._dead.add(engine_id)
+        engine = self._engines.pop(engine_id, EngineState())
+        for key in sorted(engine.leased, reverse=True):
+            if engine.is_alone:
+                self._alone.append(key)
+            elif self._is_suspect(key):
+                self._suspects.append(key)
+            else:
+                self._back.appendleft(key)
+
     def engine_died(self, engine_id: str) -> list[Failure]:
         """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""
         self._dead.add(engine_id)

@@ -92,6 +92,7 @@ class Report:
     refused: tuple[Refused, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
     occupancy: Occupancy = field(default_factory=Occupancy)
+    is_leaving: bool = False  # its node is taken away: what it had in flight is for others, and nobody is to blame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,7 @@ class Feeder:
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
     _in_flight: set[str] = field(default_factory=set)  # requests that the engine has
     _is_evacuating: bool = False
+    _is_leaving: bool = False
     _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
     _closed: list[str] = field(default_factory=list)
@@ -189,13 +191,22 @@ class Feeder:
         """
         flusher = asyncio.create_task(self._flush_regularly())
         try:
-            while (orders := await self._pull()) is None or not orders.stop:
+            while not self._is_leaving and ((orders := await self._pull()) is None or not orders.stop):
                 await self._wait(flusher)
             await self._evacuate()
         finally:
             await self._end(flusher)
         while await self._pull() is None:
             await asyncio.sleep(TICK_S)
+
+    def leave(self) -> None:
+        """Take no more leases, and end as if told to stop: this engine's node is to be taken away."""
+        self._is_leaving = True
+
+    @property
+    def has_left(self) -> bool:
+        """True if it ended, or will, because of ``leave``."""
+        return self._is_leaving
 
     def holding(self) -> Holding:
         """Return what the next coordinator has to know of this engine."""
@@ -220,6 +231,7 @@ class Feeder:
                 refused=tuple(refused),
                 closed=tuple(closed),
                 occupancy=self._occupancy,
+                is_leaving=self._is_leaving and self._stopping.is_set(),  # once there is nothing more to report
             )
         )
         self._account(starved=False)
@@ -249,7 +261,8 @@ class Feeder:
             if self._failure is not None:
                 raise self._failure
             if (
-                self._synced
+                self._is_leaving
+                or self._synced
                 or self._saved
                 or self._refused
                 or self._closed

@@ -34,6 +34,7 @@ from factory.store import RunFolder, RunLock, check_fingerprint, write_atomicall
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
 from jobs.meters import Meters
+from jobs.nodes import draining_nodes, is_taken
 from jobs.signals import Notice, termination_interrupts
 from schemas.config import JobConfig, VllmTeacher, parse_config
 from schemas.errors import (
@@ -55,6 +56,7 @@ LOG_TAIL_LINES: Final = 12  # of an engine's log, shown when it is given up
 LOG_ERROR_LINES: Final = 6  # distinct lines of it that name an error, from the first
 ERROR_LINE: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .*")
 PROBE_S: Final = 5.0  # to connect to a cluster's address
+DRAINING_POLL_S: Final = 2.0  # between two looks for nodes that are being drained; a look takes milliseconds
 DETACH_S: Final = 30.0  # that an engine gets to say what it holds when the coordinator has died; guess
 MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progress of the run between; guess
 FIRST_PAUSE_S: Final = 1.0  # before an engine that died twice in a row is started again; doubled at each further death
@@ -272,6 +274,8 @@ class _Engine:
     ref: Any
     is_running: bool = False  # started, and feeding
     restarts: int = 0  # in a row, without a finished attempt between
+    node_ids: tuple[str, ...] = ()  # known once it has loaded
+    is_leaving: bool = False  # was told that a node of it is being drained
     tokens: int = -1
     progress_at: float = field(default_factory=time.monotonic)
 
@@ -326,6 +330,7 @@ class _Supervisor:
         schedule = spec.job.schedule
         limit_s = math.inf if schedule.time_limit_s is None else schedule.time_limit_s
         self._stop_at = began_at + limit_s - schedule.stop_before_s
+        self._looked_at_nodes = time.monotonic()
 
     def supervise(self, notice: Notice) -> None:
         """Run until every attempt is judged and committed."""
@@ -382,6 +387,7 @@ class _Supervisor:
                 engine = next(engine for engine in self._engines.values() if engine.ref == ref)
                 self._engine_moved(engine)
         self._kill_stalled()
+        self._heed_draining()
         self._fill_slots()
         interval_s = self._job.store.commit_interval_s
         if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
@@ -485,34 +491,59 @@ class _Supervisor:
                 raise TeacherError(f"{cause}\n{self._log_tail(engine)}") from error
             self._engine_died(engine, str(cause))
         except RayActorError as error:
-            self._engine_died(engine, f"its process ended: {_first_line(error)}")
+            was_taken = is_taken(engine.node_ids)
+            why = "its node was stopped" if was_taken else f"its process ended: {_first_line(error)}"
+            self._engine_died(engine, why, was_taken=was_taken)
         else:
             if engine.is_running:
-                del self._engines[engine.slot]  # told to stop, and did
-                self._meters.engine_ended(engine.slot)
+                self._engine_stopped(engine, has_left=result)
                 return
-            self._info = result
-            if result.max_model_len is not None:
-                self._ask("context_known", result.max_model_len)
+            info, node_id = result
+            self._info, engine.node_ids = info, (node_id,)
+            if info.max_model_len is not None:
+                self._ask("context_known", info.max_model_len)
             engine.is_running = True
             self._meters.engine_loaded(engine.slot, time.monotonic() - engine.progress_at)
             engine.progress_at = time.monotonic()
             engine.ref = engine.actor.run.remote(self._coordinator)
             self._note = ""
 
-    def _engine_died(self, engine: _Engine, why: str) -> None:
+    def _engine_stopped(self, engine: _Engine, *, has_left: bool) -> None:
+        """See to an engine that ended well: told to stop, or, if it ``has_left``, since its node is taken away."""
+        if has_left and self._ask("num_to_make"):
+            ray.kill(engine.actor)
+            self._start_engine(engine.slot, restarts=engine.restarts)
+            self._warn(f"the node of engine {engine.slot} is taken away; its attempts go on elsewhere")
+            return
+        del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
+        self._meters.engine_ended(engine.slot)
+
+    def _heed_draining(self) -> None:
+        """Tell engines whose node is being drained to leave."""
+        now = time.monotonic()
+        if now - self._looked_at_nodes < DRAINING_POLL_S:
+            return
+        self._looked_at_nodes = now
+        running = [engine for engine in self._engines.values() if engine.is_running and not engine.is_leaving]
+        draining = draining_nodes() if running else set()
+        for engine in running:
+            if not draining.isdisjoint(engine.node_ids):
+                engine.is_leaving = True
+                engine.actor.leave.remote()
+
+    def _engine_died(self, engine: _Engine, why: str, *, was_taken: bool = False) -> None:
         """Take back its leases, read its journal, start the next incarnation; give up after too many in a row.
 
-        Where it was not the first death in a row, the next incarnation waits, longer each time.
+        Where it was not the first death in a row, the next incarnation waits, longer each time; where its node
+        ``was_taken`` away, it was no death.
 
         Raises:
             TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
         """
         ray.kill(engine.actor)
-        finished = self._ask("engine_died", engine.engine_id)
-        if not self._ask("num_to_make"):
-            del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
-            self._meters.engine_ended(engine.slot)
+        finished = self._ask("engine_died", engine.engine_id, was_taken)
+        if was_taken or not self._ask("num_to_make"):
+            self._engine_stopped(engine, has_left=was_taken)
             return
         restarts = 1 if finished else engine.restarts + 1
         if restarts > self._job.schedule.max_engine_restarts:
