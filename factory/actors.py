@@ -176,21 +176,19 @@ class CoordinatorActor:
         """Hand over what may be committed."""
         return self._coordinator.take_commit()
 
-    async def engine_died(self, engine_id: str, was_taken: bool) -> int:
-        """Take back a dead engine's leases and read what its journal holds; return how many it had finished.
+    async def engine_died(self, engine_id: str, was_taken: bool) -> bool:
+        """Take back a dead engine's leases and read what its journal holds; return whether it made any progress.
 
         Where its node ``was_taken`` away, no attempt is to blame.
         """
         self._coordinator.mark_dead(engine_id)
-        finished = self._coordinator.dispatch.num_finished(engine_id)
         names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
         scans = {}
         for path in names:
             if self._coordinator.lacks(path.name):
                 await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
                 scans[path.name] = scan_segment(path)
-        self._coordinator.engine_died(engine_id, scans, was_taken=was_taken)
-        return finished
+        return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken)
 
     async def verifier_died(self, worker_id: str) -> None:
         """Take back a dead verifier's batch."""

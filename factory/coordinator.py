@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
-from factory.journal import Position, SegmentScan
+from factory.journal import Piece, Position, SegmentScan
 from factory.saved import SavedAttempts
 from factory.state import ENDED, TRACED, RunState
 from schemas.manifest import Counts
@@ -159,8 +159,15 @@ class Coordinator:
         for number, piece in zip(numbers.tolist(), scan.pieces, strict=True):
             key = Key(*divmod(number, self.state.num_samples))
             is_open = not self.state.flags[number] & ENDED
-            if is_open and (engine_id is None or self.dispatch.holds(engine_id, key)):
+            if is_open and engine_id is None:
                 self._saved.add(key, scan.header.engine_id, piece)
+            elif is_open and engine_id is not None and self.dispatch.holds(engine_id, key):
+                self._save(key, engine_id, piece)
+
+    def _save(self, key: Key, engine_id: str, piece: Piece) -> None:
+        """Take note of a piece by the engine that has the attempt."""
+        if self._saved.add(key, engine_id, piece):
+            self.dispatch.advance(engine_id, key)
 
     def engine_report(self, report: Report) -> Orders:
         """Take an engine's report; answer with leases, or the order to stop.
@@ -173,7 +180,7 @@ class Coordinator:
         self._occupancy[report.engine_id] = report.occupancy
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
-                self._saved.add(item.key, report.engine_id, item.piece)
+                self._save(item.key, report.engine_id, item.piece)
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
@@ -213,8 +220,8 @@ class Coordinator:
         """Take no more reports of an engine whose death is being seen to."""
         self._dying.add(engine_id)
 
-    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> None:
-        """Take back a dead engine's leases; what its journal holds counts as made.
+    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> bool:
+        """Take back a dead engine's leases; what its journal holds counts as made. Return whether it made anything.
 
         Where its node ``was_taken`` away, that is no death of the attempts that it had.
         """
@@ -222,10 +229,12 @@ class Coordinator:
             keys = self.add_scan(name, scan)
             self.dispatch.finish(engine_id, keys)
             self.add_saved(scan, engine_id)
+        has_progressed = self.dispatch.has_progressed(engine_id)
         if was_taken:
             self.dispatch.engine_left(engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
+        return has_progressed
 
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
         """Give a verifier up to ``size`` traces to judge."""

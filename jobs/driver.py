@@ -273,7 +273,7 @@ class _Engine:
     actor: Any
     ref: Any
     is_running: bool = False  # started, and feeding
-    restarts: int = 0  # in a row, without a finished attempt between
+    restarts: int = 0  # in a row, without an attempt that was finished or came further between
     node_ids: tuple[str, ...] = ()  # known once it has loaded
     is_leaving: bool = False  # was told that a node of it is being drained
     tokens: int = -1
@@ -541,14 +541,14 @@ class _Supervisor:
             TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
         """
         ray.kill(engine.actor)
-        finished = self._ask("engine_died", engine.engine_id, was_taken)
+        has_progressed = self._ask("engine_died", engine.engine_id, was_taken)
         if was_taken or not self._ask("num_to_make"):
             self._engine_stopped(engine, has_left=was_taken)
             return
-        restarts = 1 if finished else engine.restarts + 1
+        restarts = 1 if has_progressed else engine.restarts + 1
         if restarts > self._job.schedule.max_engine_restarts:
             raise TeacherError(
-                f"engine {engine.slot} died {restarts} times in a row without a finished attempt (limit "
+                f"engine {engine.slot} died {restarts} times in a row without progress (limit "
                 f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}\n"
                 f"{self._log_tail(engine)}"
             )

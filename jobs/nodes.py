@@ -24,14 +24,14 @@ TAKEN: Final = (
 
 def draining_nodes() -> set[str]:
     """Return the ids of the nodes that are being drained; none where Ray does not say, such as to a Ray client."""
-    if ray.util.client.ray.is_connected():
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         return set()
     try:
         status = get_cluster_status(ray.get_runtime_context().gcs_address, timeout=TIMEOUT_S)
     except (RayError, RuntimeError, OSError):  # the head is busy or away: who needs it more will say so
         return set()
     nodes = (*status.active_nodes, *status.idle_nodes)
-    return {node.node_id for node in nodes if node.node_status == "DRAINING"}
+    return {str(node.node_id) for node in nodes if node.node_status == "DRAINING"}
 
 
 def is_taken(node_ids: Collection[str]) -> bool:

@@ -332,7 +332,7 @@ class ScheduleConfig(Part):
 
     max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
-    max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
+    max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without progress between
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
     time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
