@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
@@ -116,12 +117,13 @@ def _may_grow(name: str, living: Mapping[str, Holding]) -> bool:
     return engine_id in living and sequence > living[engine_id].num_closed
 
 
-def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
+def spawn(role: type, *arguments: Any, num_gpus: int = 0, place: PlacementGroupSchedulingStrategy | None = None) -> Any:
     """Start an actor of this role, owned by this process. No CPU is reserved: roles share them, and mostly wait.
 
-    Engines and verifiers, which do the work, go to all nodes; the others stay near the driver.
+    Engines and verifiers, which do the work, go to all nodes, unless a place is given; the others stay near the driver.
     """
-    strategy: Literal["SPREAD", "DEFAULT"] = "SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT"
+    strategy: PlacementGroupSchedulingStrategy | Literal["SPREAD", "DEFAULT"]
+    strategy = place or ("SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT")
     return ray.remote(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=strategy)(role).remote(*arguments)
 
 
@@ -217,8 +219,13 @@ class Started(NamedTuple):
 class EngineActor:
     """One engine: loads the teacher, then feeds it until told to stop, or until its node is taken away."""
 
-    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
+    def __init__(
+        self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, bundles: Sequence[int] = ()
+    ) -> None:
+        """Load nothing yet; ``bundles`` of this actor's placement group are in the order of ranks."""
         faults.begin(faults.Role.ENGINE)
+        if bundles:  # vLLM's own order may split a stage that fits into a node
+            os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, bundles))
         self._spec = spec
         self._stamp = stamp
         self._redirect_output(engine_log(spec.path, stamp.engine_id))

@@ -12,8 +12,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from typing import Any, Final
 import ray
 import yaml
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
@@ -32,11 +33,12 @@ from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
-from jobs.gpus import check_backend, gpus_of_teacher
+from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
+from jobs.groups import Group, bundles_by_rank, make_group, num_split_stages, sweep
 from jobs.meters import Meters
-from jobs.nodes import draining_nodes, is_taken
+from jobs.nodes import draining_nodes, free_gpus, is_taken
 from jobs.signals import Notice, termination_interrupts
-from schemas.config import JobConfig, VllmTeacher, parse_config
+from schemas.config import JobConfig, parse_config
 from schemas.errors import (
     ConfigError,
     FactoryError,
@@ -80,8 +82,6 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
     path = path.resolve()  # actors have other working directories
-    if isinstance(plan.teacher, VllmTeacher):
-        check_backend(plan.teacher.engine)
     with RunLock(path):
         freeze(plan, path, warn)
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
@@ -269,15 +269,29 @@ class _Engine:
     """One engine slot: the incarnation that serves it now."""
 
     slot: int
-    engine_id: str
-    actor: Any
-    ref: Any
+    stamp: TraceStamp
+    incarnation: int
+    group: Group | None = None  # its GPUs, where they are not the actor's own
+    actor: Any = None  # none while the group waits for room
+    ref: Any = None
     is_running: bool = False  # started, and feeding
     restarts: int = 0  # in a row, without an attempt that was finished or came further between
     node_ids: tuple[str, ...] = ()  # known once it has loaded
     is_leaving: bool = False  # was told that a node of it is being drained
     tokens: int = -1
     progress_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def engine_id(self) -> str:
+        """Name of this incarnation."""
+        return self.stamp.engine_id
+
+    def end(self) -> None:
+        """Kill its actor, if there is one, and whatever else runs on its GPUs."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        if self.group is not None:
+            self.group.remove()
 
 
 @dataclass(slots=True)
@@ -302,7 +316,7 @@ class _Supervisor:
         self._spec = spec
         self._plan = plan
         self._job = spec.job
-        self._num_gpus = 0 if plan is None else gpus_of_teacher(plan.teacher)
+        self._demand = Demand() if plan is None else demand_of_teacher(plan.teacher)
         self._path = path = spec.path
         self._watch = watch
         self._warn = warn
@@ -335,6 +349,8 @@ class _Supervisor:
     def supervise(self, notice: Notice) -> None:
         """Run until every attempt is judged and committed."""
         try:
+            if strays := sweep(self._path):
+                self._warn(f"{strays} placement groups that a former start of this run left are removed")
             self._start_committer()
             self._start_coordinator()
             self._fill_slots()
@@ -360,6 +376,10 @@ class _Supervisor:
             raise InterruptedRun(self._how_to_go_on("interrupted")) from None
         except RayError as error:
             raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
+        finally:
+            with suppress(RayError):  # of a cluster that is gone
+                for engine in self._engines.values():
+                    engine.end()
 
     def _how_to_go_on(self, why: str) -> str:
         return f"{why}; all finished attempts are safe in {self._path}; run the same command again to go on"
@@ -378,7 +398,7 @@ class _Supervisor:
 
     def _step(self) -> None:
         """Wait a moment for anything to end, then see to it."""
-        refs = [engine.ref for engine in self._engines.values()] + list(self._verifiers)
+        refs = [engine.ref for engine in self._engines.values() if engine.ref is not None] + list(self._verifiers)
         done, _ = ray.wait(refs, timeout=POLL_S, num_returns=1) if refs else ([], [])
         for ref in done:
             if ref in self._verifiers:
@@ -386,8 +406,9 @@ class _Supervisor:
             else:
                 engine = next(engine for engine in self._engines.values() if engine.ref == ref)
                 self._engine_moved(engine)
+        self._place_engines()
         self._kill_stalled()
-        self._heed_draining()
+        self._look_at_nodes()
         self._fill_slots()
         interval_s = self._job.store.commit_interval_s
         if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
@@ -425,7 +446,8 @@ class _Supervisor:
         self._has_gaps = True
         verifier_actors = [actor for _, actor in self._verifiers.values()]
         for actor in [*(engine.actor for engine in self._engines.values()), *verifier_actors]:
-            actor.attach.remote(self._coordinator)
+            if actor is not None:
+                actor.attach.remote(self._coordinator)
 
     def _count_coordinator_death(self, coordinator: Any, error: RayActorError) -> None:
         """Make sure that it is dead; it may only be out of reach.
@@ -470,11 +492,54 @@ class _Supervisor:
             engine_id=engine_id,
         )
         is_first = restarts == 0 and self._incarnations <= self._job.teacher.num_engines
-        incarnation = 1 if is_first else 2
-        actor = spawn(EngineActor, self._spec, self._plan.teacher, stamp, incarnation, num_gpus=self._num_gpus)
-        self._engines[slot] = _Engine(slot, engine_id, actor, actor.start.remote(), restarts=restarts)
+        engine = self._engines[slot] = _Engine(slot, stamp, 1 if is_first else 2, restarts=restarts)
         self._meters.engine_spawned(slot)
+        if self._demand.is_group:
+            engine.group = make_group(self._path, engine_id, self._demand.num_gpus)
+            self._note = f"waiting for {self._demand.num_gpus} GPUs"
+        else:
+            self._load_engine(engine, num_gpus=self._demand.num_gpus)
+
+    def _load_engine(self, engine: _Engine, *, num_gpus: int = 0, nodes: Sequence[str] = ()) -> None:
+        """Start the actor of an engine: with GPUs of its own, or with those of its group, whose bundles lie there."""
+        assert self._plan is not None, "no plan, no attempts to make"
+        teacher, place = self._plan.teacher, None
+        bundles = bundles_by_rank(nodes, self._demand.num_per_stage)
+        if engine.group is not None:
+            teacher = placed_by_ray(teacher)
+            place = PlacementGroupSchedulingStrategy(
+                engine.group.handle, placement_group_bundle_index=bundles[0], placement_group_capture_child_tasks=True
+            )
+        arguments = (self._spec, teacher, engine.stamp, engine.incarnation, bundles)
+        engine.actor = spawn(EngineActor, *arguments, num_gpus=num_gpus, place=place)
+        engine.ref = engine.actor.start.remote()
+        engine.node_ids, engine.progress_at = tuple(set(nodes)), time.monotonic()
         self._note = "loading the teacher"
+
+    def _place_engines(self) -> None:
+        """Load the engines whose GPUs there are now.
+
+        Raises:
+            TeacherError: If none came in ``teacher.start_timeout_s``, and no other engine works.
+        """
+        limit_s = self._job.teacher.start_timeout_s
+        for engine in [engine for engine in self._engines.values() if engine.actor is None]:
+            assert engine.group is not None, "it has an actor at once"
+            if not self._ask("num_to_make"):
+                self._engine_stopped(engine, has_left=False)
+            elif nodes := engine.group.nodes():
+                if split := num_split_stages(nodes, self._demand.num_per_stage):
+                    self._warn(f"engine {engine.slot}: {split} tensor parallel stages lie on several nodes: slow")
+                self._load_engine(engine, nodes=nodes)
+            elif time.monotonic() - engine.progress_at > limit_s:
+                engine.progress_at = time.monotonic()
+                why = (
+                    f"the cluster gave engine {engine.slot} no {self._demand.num_gpus} GPUs in {limit_s:g} s "
+                    f"(teacher.start_timeout_s); free are {free_gpus() or 'none'}"
+                )
+                if not any(other.actor is not None for other in self._engines.values()):
+                    raise TeacherError(f"{why}; start more nodes, or lower what an engine takes, and run again")
+                self._warn(f"{why}; the others go on")
 
     def _engine_moved(self, engine: _Engine) -> None:
         """See to an engine whose start or run has ended, well or not."""
@@ -499,7 +564,7 @@ class _Supervisor:
                 self._engine_stopped(engine, has_left=result)
                 return
             info, node_id = result
-            self._info, engine.node_ids = info, (node_id,)
+            self._info, engine.node_ids = info, engine.node_ids or (node_id,)
             if info.max_model_len is not None:
                 self._ask("context_known", info.max_model_len)
             engine.is_running = True
@@ -511,15 +576,16 @@ class _Supervisor:
     def _engine_stopped(self, engine: _Engine, *, has_left: bool) -> None:
         """See to an engine that ended well: told to stop, or, if it ``has_left``, since its node is taken away."""
         if has_left and self._ask("num_to_make"):
-            ray.kill(engine.actor)
+            engine.end()
             self._start_engine(engine.slot, restarts=engine.restarts)
             self._warn(f"the node of engine {engine.slot} is taken away; its attempts go on elsewhere")
             return
+        engine.end()
         del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
         self._meters.engine_ended(engine.slot)
 
-    def _heed_draining(self) -> None:
-        """Tell engines whose node is being drained to leave."""
+    def _look_at_nodes(self) -> None:
+        """Tell engines to leave whose node is being drained; see to those that lost one of several nodes."""
         now = time.monotonic()
         if now - self._looked_at_nodes < DRAINING_POLL_S:
             return
@@ -530,6 +596,13 @@ class _Supervisor:
             if not draining.isdisjoint(engine.node_ids):
                 engine.is_leaving = True
                 engine.actor.leave.remote()
+        for engine in list(self._engines.values()):  # an engine may not notice, or wait long for an answer
+            if (
+                engine.group is not None
+                and engine.actor is not None
+                and set(engine.group.nodes()) != {*engine.node_ids}
+            ):
+                self._engine_died(engine, "a node of it died", was_taken=is_taken(engine.node_ids))
 
     def _engine_died(self, engine: _Engine, why: str, *, was_taken: bool = False) -> None:
         """Take back its leases, read its journal, start the next incarnation; give up after too many in a row.
@@ -540,7 +613,7 @@ class _Supervisor:
         Raises:
             TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
         """
-        ray.kill(engine.actor)
+        engine.end()
         has_progressed = self._ask("engine_died", engine.engine_id, was_taken)
         if was_taken or not self._ask("num_to_make"):
             self._engine_stopped(engine, has_left=was_taken)
@@ -592,7 +665,7 @@ class _Supervisor:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
         tokens = self._ask("engine_tokens")
         now = time.monotonic()
-        for engine in list(self._engines.values()):
+        for engine in [engine for engine in self._engines.values() if engine.actor is not None]:
             seen, has_leases = tokens.get(engine.engine_id, (-1, False))
             if not engine.is_running:
                 limit_s, what = self._job.teacher.start_timeout_s, "did not start"

@@ -38,3 +38,17 @@ def is_taken(node_ids: Collection[str]) -> bool:
     """Return whether one of these nodes was stopped or drained, in place of having died."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return any(node["NodeID"] in node_ids and not node["Alive"] and node.get("DeathReason") in TAKEN for node in nodes)
+
+
+def free_gpus() -> str:
+    """Return in words how many GPUs each node has free, for messages."""
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        return ""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address, timeout=TIMEOUT_S)
+    found = [
+        f"{usage.total - usage.used:g} of {usage.total:g} on {node.ip_address}"
+        for node in (*status.active_nodes, *status.idle_nodes)
+        for usage in (() if node.resource_usage is None else node.resource_usage.usage)
+        if usage.resource_name == "GPU"
+    ]
+    return ", ".join(found)

@@ -175,7 +175,8 @@ class EngineOptions(Part):
     tensor_parallel_size: int = Field(default=1, ge=1)
     pipeline_parallel_size: int = Field(default=1, ge=1)
     enable_expert_parallel: bool = False  # mixtures of experts: whole experts per GPU, not a slice of each
-    distributed_executor_backend: Literal["mp", "ray"] | None = None  # default: mp, which stays on one node
+    # Default: mp, which stays on one node, and ray, in a placement group, where an engine is larger than any node.
+    distributed_executor_backend: Literal["mp", "ray"] | None = None
     speculation: Speculation | None = None
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     cpu_kvcache_gib: float | None = Field(default=None, gt=0)  # CPU builds only
@@ -216,7 +217,7 @@ class VllmTeacher(Part):
     num_engines: int = Field(default=1, ge=1)
     engine: EngineOptions = EngineOptions()
     price: Price = Price()
-    start_timeout_s: float = Field(default=1800, gt=0)
+    start_timeout_s: float = Field(default=1800, gt=0)  # to get the GPUs of several nodes, and again to load
 
 
 class OpenaiTeacher(Part):
@@ -304,6 +305,7 @@ class ScriptedTeacher(Part):
     mean_tokens: int = Field(default=64, ge=4)
     correct_rate: float = Field(default=0.6, ge=0, le=1)
     seed: int = 0
+    num_gpus: int = Field(default=0, ge=0)  # that an engine reserves one by one, anywhere, and leaves idle
     start_s: float = Field(default=0.0, ge=0)
     dies_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation kills itself
     stalls_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation stops answering
