@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
@@ -28,6 +28,7 @@ from factory.dispatch import Dispatch
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.notice import on_termination
+from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
@@ -209,6 +210,14 @@ class CoordinatorActor:
         return self._coordinator.engine_tokens()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an engine lies that is spread over bundles of a placement group."""
+
+    bundles: tuple[int, ...] = ()  # in the order of ranks
+    node_ids: tuple[str, ...] = ()
+
+
 class Started(NamedTuple):
     """What an engine says when it has loaded."""
 
@@ -219,19 +228,17 @@ class Started(NamedTuple):
 class EngineActor:
     """One engine: loads the teacher, then feeds it until told to stop, or until its node is taken away."""
 
-    def __init__(
-        self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, bundles: Sequence[int] = ()
-    ) -> None:
-        """Load nothing yet; ``bundles`` of this actor's placement group are in the order of ranks."""
+    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, place: Place) -> None:
         faults.begin(faults.Role.ENGINE)
-        if bundles:  # vLLM's own order may split a stage that fits into a node
-            os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, bundles))
+        if place.bundles:  # vLLM's own order may split a stage that fits into a node
+            os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundles))
         self._spec = spec
         self._stamp = stamp
         self._redirect_output(engine_log(spec.path, stamp.engine_id))
-        self._engine: TeacherEngine = make_engine(
-            teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
-        )
+        self._teacher = teacher
+        self._incarnation = incarnation
+        self._node_ids = place.node_ids
+        self._engine: TeacherEngine
         self._info: EngineInfo | None = None
         self._feeder: Feeder | None = None
         self._coordinator: Any = None  # none while the last has died and the next is not known
@@ -240,9 +247,36 @@ class EngineActor:
         on_termination(self._terminated)
 
     async def start(self) -> Started:
-        """Load the teacher."""
+        """Load the teacher.
+
+        Raises:
+            NodeError: If this node, or another of this engine, lacks what it needs.
+            TeacherError: If the model cannot be loaded.
+        """
+        here = ray.get_runtime_context().get_node_id()
+        teacher = await self._make_ready(here)
+        engine_id = self._stamp.engine_id
+        self._engine = make_engine(teacher, self._spec.job.sampling, engine_id=engine_id, incarnation=self._incarnation)
         self._info = await self._engine.start()
-        return Started(self._info, ray.get_runtime_context().get_node_id())
+        return Started(self._info, here)
+
+    async def _make_ready(self, here: str) -> Teacher:
+        """Have the model on all nodes of this engine; return the teacher as it is loaded from there."""
+        revision = self._stamp.teacher_revision
+        others = [
+            ray.remote(num_cpus=0, max_retries=0)(ready_teacher)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+            .remote(self._teacher, revision)
+            for node_id in self._node_ids
+            if node_id != here
+        ]
+        teacher = await asyncio.to_thread(ready_teacher, self._teacher, revision)
+        for other in others:
+            try:
+                await other
+            except RayTaskError as error:
+                raise error.cause from None
+        return teacher
 
     async def run(self, coordinator: Any) -> bool:
         """Feed the engine until the coordinator says stop; return whether it ended because its node is taken away."""

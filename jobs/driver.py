@@ -25,7 +25,16 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
-from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
+from factory.actors import (
+    CommitterActor,
+    CoordinatorActor,
+    EngineActor,
+    Place,
+    RunSpec,
+    VerifierActor,
+    engine_log,
+    spawn,
+)
 from factory.committer import Committer, FrozenJob
 from factory.coordinator import CommitBatch, Progress
 from factory.feeder import Holding, TraceStamp
@@ -43,6 +52,7 @@ from schemas.errors import (
     ConfigError,
     FactoryError,
     InterruptedRun,
+    NodeError,
     SourceError,
     StoreError,
     TeacherError,
@@ -503,17 +513,19 @@ class _Supervisor:
     def _load_engine(self, engine: _Engine, *, num_gpus: int = 0, nodes: Sequence[str] = ()) -> None:
         """Start the actor of an engine: with GPUs of its own, or with those of its group, whose bundles lie there."""
         assert self._plan is not None, "no plan, no attempts to make"
-        teacher, place = self._plan.teacher, None
-        bundles = bundles_by_rank(nodes, self._demand.num_per_stage)
+        teacher, strategy = self._plan.teacher, None
+        place = Place(bundles=bundles_by_rank(nodes, self._demand.num_per_stage), node_ids=tuple(set(nodes)))
         if engine.group is not None:
             teacher = placed_by_ray(teacher)
-            place = PlacementGroupSchedulingStrategy(
-                engine.group.handle, placement_group_bundle_index=bundles[0], placement_group_capture_child_tasks=True
+            strategy = PlacementGroupSchedulingStrategy(
+                engine.group.handle,
+                placement_group_bundle_index=place.bundles[0],
+                placement_group_capture_child_tasks=True,
             )
-        arguments = (self._spec, teacher, engine.stamp, engine.incarnation, bundles)
-        engine.actor = spawn(EngineActor, *arguments, num_gpus=num_gpus, place=place)
+        arguments = (self._spec, teacher, engine.stamp, engine.incarnation, place)
+        engine.actor = spawn(EngineActor, *arguments, num_gpus=num_gpus, place=strategy)
         engine.ref = engine.actor.start.remote()
-        engine.node_ids, engine.progress_at = tuple(set(nodes)), time.monotonic()
+        engine.node_ids, engine.progress_at = place.node_ids, time.monotonic()
         self._note = "loading the teacher"
 
     def _place_engines(self) -> None:
@@ -551,8 +563,8 @@ class _Supervisor:
                 raise StoreError(
                     f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
                 ) from error
-            if not engine.is_running and self._info is None:
-                # It never worked: starting it again will not help.
+            if isinstance(cause, NodeError) or (not engine.is_running and self._info is None):
+                # It never worked, or cannot there: starting it again will not help.
                 raise TeacherError(f"{cause}\n{self._log_tail(engine)}") from error
             self._engine_died(engine, str(cause))
         except RayActorError as error:

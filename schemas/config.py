@@ -214,10 +214,12 @@ class VllmTeacher(Part):
     model: str
     revision: str | None = None
     tokenizer: str | None = None  # folder or Hub name; default: the model's own
+    stage_to: str | None = None  # folder on each node's own disk; `model`, a folder, is copied there once, then loaded
     num_engines: int = Field(default=1, ge=1)
     engine: EngineOptions = EngineOptions()
     price: Price = Price()
-    start_timeout_s: float = Field(default=1800, gt=0)  # to get the GPUs of several nodes, and again to load
+    # To get the GPUs of several nodes, and again to load, copying included.
+    start_timeout_s: float = Field(default=1800, gt=0)
 
 
 class OpenaiTeacher(Part):

@@ -173,7 +173,7 @@ def test_an_engine_over_two_nodes_loses_them_in_every_way_and_its_groups_come_an
     traces = committed_traces(path)
     assert set(Counter((trace.problem_id, trace.sample_index) for trace in traces).values()) == {1}
     assert len(traces) == NUM_PROBLEMS
-    assert max(len(trace.resumed_at) for trace in traces) >= 4
+    assert max(len(trace.resumed_at) for trace in traces) >= 2
 
 
 def test_a_cluster_that_cannot_give_the_gpus_is_told_of_in_time(nodes: Nodes, tmp_path: Path) -> None:
