@@ -86,6 +86,7 @@ class Progress:
     damage: tuple[str, ...] = ()  # what could not be read of the journal
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
+    journal_lag_s: float = 0.0  # since the oldest frame of any engine was appended that is not yet synced
     occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
 
 
@@ -119,6 +120,7 @@ class Coordinator:
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _dying: set[str] = field(default_factory=set)
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)
+    _journal_lags: dict[str, float] = field(default_factory=dict)  # seconds, as each living engine last said
     _damage: list[str] = field(default_factory=list)  # what could not be read of the journal, in words
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
     _saved: SavedAttempts = field(default_factory=SavedAttempts)
@@ -178,6 +180,7 @@ class Coordinator:
             return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
         self._occupancy[report.engine_id] = report.occupancy
+        self._journal_lags[report.engine_id] = report.journal_lag_s
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
                 self._save(item.key, report.engine_id, item.piece)
@@ -218,6 +221,7 @@ class Coordinator:
 
     def mark_dead(self, engine_id: str) -> None:
         """Take no more reports of an engine whose death is being seen to."""
+        self._journal_lags.pop(engine_id, None)
         self._dying.add(engine_id)
 
     def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> bool:
@@ -341,6 +345,7 @@ class Coordinator:
             damage=tuple(self._damage),
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
+            journal_lag_s=max(self._journal_lags.values(), default=0.0),
             occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
         )
 

@@ -92,6 +92,7 @@ class Report:
     refused: tuple[Refused, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
     occupancy: Occupancy = field(default_factory=Occupancy)
+    journal_lag_s: float = 0.0  # since the oldest frame was appended that is not yet synced
     is_leaving: bool = False  # its node is taken away: what it had in flight is for others, and nobody is to blame
 
 
@@ -157,6 +158,8 @@ class Feeder:
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
+    _appended_at: float | None = None  # when the oldest of those in the journal's memory was
+    _syncing_from: float | None = None  # the same of those whose sync is under way
     _in_flight: set[str] = field(default_factory=set)  # requests that the engine has
     _is_evacuating: bool = False
     _is_leaving: bool = False
@@ -231,6 +234,7 @@ class Feeder:
                 refused=tuple(refused),
                 closed=tuple(closed),
                 occupancy=self._occupancy,
+                journal_lag_s=self._journal_lag_s(),
                 is_leaving=self._is_leaving and self._stopping.is_set(),  # once there is nothing more to report
             )
         )
@@ -400,6 +404,8 @@ class Feeder:
             )
             self._writer = SegmentWriter(self.journal, header)
             self._opened_at = time.monotonic()
+        if self._appended_at is None:
+            self._appended_at = time.monotonic()  # whoever asks for it appends at once
         return self._writer
 
     async def _flush_regularly(self) -> None:
@@ -415,23 +421,29 @@ class Feeder:
         age_s = time.monotonic() - self._opened_at
         return age_s >= self.store.segment_s or writer.size >= self.store.segment_mb << 20
 
+    def _journal_lag_s(self) -> float:
+        since = self._appended_at if self._syncing_from is None else self._syncing_from
+        return 0.0 if since is None else time.monotonic() - since
+
     async def _flush(self) -> None:
         """Sync the journal; what was appended before is then safe."""
+        if (self._appended or self._pieces) and self._writer is not None:
+            await self._make_safe(self._writer.sync)
+
+    async def _make_safe(self, sync: Callable[[], None]) -> None:
+        """Have a thread sync the journal; what was appended before may be reported then."""
         appended, self._appended = self._appended, []
         pieces, self._pieces = self._pieces, []
-        if (appended or pieces) and self._writer is not None:
-            await asyncio.to_thread(self._writer.sync)
-            self._synced += appended
-            self._saved += pieces
+        self._syncing_from, self._appended_at = self._appended_at, None
+        await asyncio.to_thread(sync)
+        self._syncing_from = None
+        self._synced += appended
+        self._saved += pieces
 
     async def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            appended, self._appended = self._appended, []
-            pieces, self._pieces = self._pieces, []
-            await asyncio.to_thread(writer.close)
-            self._synced += appended
-            self._saved += pieces
+            await self._make_safe(writer.close)
             self._closed.append(writer.name)
             self._num_closed += 1
 

@@ -94,6 +94,8 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     path = path.resolve()  # actors have other working directories
     with RunLock(path):
         freeze(plan, path, warn)
+        for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
+            leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         _supervise(spec, plan, address, watch, warn, began_at)
 
@@ -331,7 +333,7 @@ class _Supervisor:
         self._watch = watch
         self._warn = warn
         self._told: set[str] = set()  # damage that was warned of
-        self._meters = Meters(spec.job.name)
+        self._meters = Meters(spec.job.name, path)
         self._epoch = RunFolder(path).manifest().epoch
         self._committer: Any = None
         self._coordinator: Any = None

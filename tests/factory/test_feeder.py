@@ -102,6 +102,8 @@ async def _feed(
         oversubscribe=0.1,
         pull=desk.pull,
     )
+    if isinstance(desk, LeavingDesk):
+        desk.feeder = feeder
     try:
         await asyncio.wait_for(feeder.run(), 60)
     finally:
@@ -143,6 +145,8 @@ def test_nothing_is_reported_while_its_fsync_still_runs(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", slow_fsync)
     asyncio.run(_feed(desk))
     assert sorted(desk.finished) == sorted(desk.on_disk())
+    assert max(report.journal_lag_s for report in desk.reports) > 0.1  # and the disk is seen to be slow
+    assert desk.reports[-1].journal_lag_s == 0
 
 
 def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:
@@ -201,6 +205,36 @@ class ImpatientDesk(Desk):
         self.patience -= bool(report.saved)
         orders = await Desk.pull(self, report)
         return orders if self.patience > 0 else Orders(stop=True)
+
+
+@dataclass(slots=True)
+class LeavingDesk(Desk):
+    """A desk whose engine is told, in the middle of everything, that its node is taken away."""
+
+    feeder: Feeder | None = None
+
+    async def pull(self, report: Report) -> Orders:
+        """Tell it at the first piece; lease nothing to an engine that leaves."""
+        if report.is_leaving:
+            self.reports.append(report)
+            for key, piece in report.saved:
+                self.saved.add(key, report.engine_id, piece)
+            self.closed += report.closed
+            return Orders(stop=True)
+        if report.saved and self.feeder is not None:
+            self.feeder.leave()
+        return await Desk.pull(self, report)
+
+
+def test_an_engine_that_leaves_says_so_once_all_that_it_had_in_flight_is_safe(tmp_path: Path) -> None:
+    desk = LeavingDesk(tmp_path, num_leases=12)
+    feeder = asyncio.run(_feed(desk, store=SAVING, **LONG | {"tokens_per_s": 4000}))
+    assert feeder.has_left
+    assert [report.is_leaving for report in desk.reports] == [False] * (len(desk.reports) - 1) + [True]
+    assert sorted(desk.closed) == sorted(path.name for path in tmp_path.glob("*.seg"))
+    given_up = [Key(number, 0) for number in range(8) if Key(number, 0) not in desk.finished]
+    assert given_up
+    assert all(read_saved(tmp_path, desk.saved.positions(key)).token_ids for key in given_up)
 
 
 def _undisturbed(folder: Path, num_leases: int) -> dict[str, Trace]:
