@@ -230,8 +230,12 @@ class EngineActor:
 
     def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, place: Place) -> None:
         faults.begin(faults.Role.ENGINE)
-        if place.bundles:  # vLLM's own order may split a stage that fits into a node
+        if place.bundles:
+            # vLLM's own order may split a stage that fits into a node.
             os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundles))
+            # Its engine core joins Ray by this. vLLM 0.32 sets it itself, but not where VLLM_WORKER_MULTIPROC_METHOD
+            # is `spawn` already: then the core would start a Ray of its own.
+            os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         self._spec = spec
         self._stamp = stamp
         self._redirect_output(engine_log(spec.path, stamp.engine_id))
