@@ -25,7 +25,7 @@ from factory.dispatch import FailReason, Key
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
 from schemas.config import StoreConfig
-from schemas.errors import CorruptRunError, NotRecordedError, RequestError
+from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, RequestError
 from schemas.problem import Prompt
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 
@@ -197,6 +197,9 @@ class Feeder:
             while not self._is_leaving and ((orders := await self._pull()) is None or not orders.stop):
                 await self._wait(flusher)
             await self._evacuate()
+        except EngineDeadError:
+            if not self._is_leaving:  # else its own processes heard of the node's end, too, and were quicker
+                raise
         finally:
             await self._end(flusher)
         while await self._pull() is None:

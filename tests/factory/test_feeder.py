@@ -8,6 +8,7 @@ import itertools
 import os
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -212,17 +213,22 @@ class LeavingDesk(Desk):
     """A desk whose engine is told, in the middle of everything, that its node is taken away."""
 
     feeder: Feeder | None = None
+    leave_after: int | None = None  # finished attempts; default: at the first piece
 
     async def pull(self, report: Report) -> Orders:
-        """Tell it at the first piece; lease nothing to an engine that leaves."""
+        """Tell it when it is time; lease nothing to an engine that leaves."""
         if report.is_leaving:
             self.reports.append(report)
+            self.finished += [item.key for item in report.finished]
             for key, piece in report.saved:
                 self.saved.add(key, report.engine_id, piece)
             self.closed += report.closed
             return Orders(stop=True)
-        if report.saved and self.feeder is not None:
+        has_come = report.saved if self.leave_after is None else len(self.finished) >= self.leave_after
+        if has_come and self.feeder is not None:
             self.feeder.leave()
+            if isinstance(self.feeder.engine, DyingEngine):
+                self.feeder.engine.die()  # its core gets the signal, too
         return await Desk.pull(self, report)
 
 
@@ -309,7 +315,11 @@ class DyingEngine:
     num_tokens_out = 0
 
     def __init__(self, num_served: int) -> None:
-        self._left = itertools.count(num_served, -1)
+        self._left: Iterator[int] = itertools.count(num_served, -1)
+
+    def die(self) -> None:
+        """Serve nothing more."""
+        self._left = itertools.repeat(0)
 
     async def start(self) -> None:
         """Be there."""
@@ -344,6 +354,13 @@ def test_a_dead_engine_ends_the_feeder_and_what_had_finished_is_on_disk(tmp_path
         asyncio.run(_feed(desk, engine=DyingEngine(num_served=30)))
     assert len(desk.on_disk()) == 30
     assert set(desk.finished) <= set(desk.on_disk())
+
+
+def test_an_engine_that_dies_while_it_leaves_has_left(tmp_path: Path) -> None:
+    desk = LeavingDesk(tmp_path, num_leases=1000, leave_after=20)
+    assert asyncio.run(_feed(desk, engine=DyingEngine(num_served=500))).has_left
+    assert desk.reports[-1].is_leaving
+    assert set(desk.finished) == set(desk.on_disk())
 
 
 def test_a_full_disk_ends_the_feeder_and_nothing_unsaved_was_reported(tmp_path: Path) -> None:
