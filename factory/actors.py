@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
@@ -26,6 +28,8 @@ from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, s
 from factory.dispatch import Dispatch
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
+from factory.notice import on_termination
+from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
@@ -38,6 +42,7 @@ from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+TERMINATED: Final = 128 + signal.SIGTERM  # exit code of an engine whose node is taken away while it loads
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
 
 
@@ -119,12 +124,13 @@ def _may_grow(name: str, living: Mapping[str, Holding]) -> bool:
     return engine_id in living and sequence > living[engine_id].num_closed
 
 
-def spawn(role: type, *arguments: Any, num_gpus: int = 0) -> Any:
+def spawn(role: type, *arguments: Any, num_gpus: int = 0, place: PlacementGroupSchedulingStrategy | None = None) -> Any:
     """Start an actor of this role, owned by this process. No CPU is reserved: roles share them, and mostly wait.
 
-    Engines and verifiers, which do the work, go to all nodes; the others stay near the driver.
+    Engines and verifiers, which do the work, go to all nodes, unless a place is given; the others stay near the driver.
     """
-    strategy: Literal["SPREAD", "DEFAULT"] = "SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT"
+    strategy: PlacementGroupSchedulingStrategy | Literal["SPREAD", "DEFAULT"]
+    strategy = place or ("SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT")
     return ray.remote(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=strategy)(role).remote(*arguments)
 
 
@@ -186,18 +192,19 @@ class CoordinatorActor:
         """Hand over what may be committed."""
         return self._coordinator.take_commit()
 
-    async def engine_died(self, engine_id: str) -> int:
-        """Take back a dead engine's leases and read what its journal holds; return how many it had finished."""
+    async def engine_died(self, engine_id: str, was_taken: bool) -> bool:
+        """Take back a dead engine's leases and read what its journal holds; return whether it made any progress.
+
+        Where its node ``was_taken`` away, no attempt is to blame.
+        """
         self._coordinator.mark_dead(engine_id)
-        finished = self._coordinator.dispatch.num_finished(engine_id)
         names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
         scans = {}
         for path in names:
             if self._coordinator.lacks(path.name):
                 await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
                 scans[path.name] = scan_segment(path)
-        self._coordinator.engine_died(engine_id, scans)
-        return finished
+        return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken)
 
     async def verifier_died(self, worker_id: str) -> None:
         """Take back a dead verifier's batch."""
@@ -216,30 +223,82 @@ class CoordinatorActor:
         return self._coordinator.engine_tokens()
 
 
-class EngineActor:
-    """One engine: loads the teacher, then feeds it until told to stop."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an engine lies that is spread over bundles of a placement group."""
 
-    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int) -> None:
+    bundles: tuple[int, ...] = ()  # in the order of ranks
+    node_ids: tuple[str, ...] = ()
+
+
+class Started(NamedTuple):
+    """What an engine says when it has loaded."""
+
+    info: EngineInfo
+    node_id: str
+
+
+class EngineActor:
+    """One engine: loads the teacher, then feeds it until told to stop, or until its node is taken away."""
+
+    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, place: Place) -> None:
         faults.begin(faults.Role.ENGINE)
+        if place.bundles:
+            # vLLM's own order may split a stage that fits into a node.
+            os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundles))
+            # Its engine core joins Ray by this. vLLM 0.32 sets it itself, but not where VLLM_WORKER_MULTIPROC_METHOD
+            # is `spawn` already: then the core would start a Ray of its own.
+            os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         self._spec = spec
         self._stamp = stamp
         self._redirect_output(engine_log(spec.path, stamp.engine_id))
-        self._engine: TeacherEngine = make_engine(
-            teacher, spec.job.sampling, engine_id=stamp.engine_id, incarnation=incarnation
-        )
+        self._teacher = teacher
+        self._incarnation = incarnation
+        self._node_ids = place.node_ids
+        self._engine: TeacherEngine
         self._info: EngineInfo | None = None
         self._feeder: Feeder | None = None
         self._coordinator: Any = None  # none while the last has died and the next is not known
         self._lost_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        on_termination(self._terminated)
 
-    async def start(self) -> EngineInfo:
-        """Load the teacher."""
+    async def start(self) -> Started:
+        """Load the teacher.
+
+        Raises:
+            NodeError: If this node, or another of this engine, lacks what it needs.
+            TeacherError: If the model cannot be loaded.
+        """
+        here = ray.get_runtime_context().get_node_id()
+        teacher = await self._make_ready(here)
+        engine_id = self._stamp.engine_id
+        self._engine = make_engine(teacher, self._spec.job.sampling, engine_id=engine_id, incarnation=self._incarnation)
         self._info = await self._engine.start()
-        return self._info
+        return Started(self._info, here)
 
-    async def run(self, coordinator: Any) -> None:
-        """Feed the engine until the coordinator says stop."""
+    async def _make_ready(self, here: str) -> Teacher:
+        """Have the model on all nodes of this engine; return the teacher as it is loaded from there."""
+        revision = self._stamp.teacher_revision
+        others = [
+            ray.remote(num_cpus=0, max_retries=0)(ready_teacher)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False))
+            .remote(self._teacher, revision)
+            for node_id in self._node_ids
+            if node_id != here
+        ]
+        teacher = await asyncio.to_thread(ready_teacher, self._teacher, revision)
+        for other in others:
+            try:
+                await other
+            except RayTaskError as error:
+                raise error.cause from None
+        return teacher
+
+    async def run(self, coordinator: Any) -> bool:
+        """Feed the engine until the coordinator says stop; return whether it ended because its node is taken away."""
         assert self._info is not None, "start() comes first"
+        self._loop = asyncio.get_running_loop()
         self._coordinator = coordinator
         self._feeder = Feeder(
             engine=self._engine,
@@ -252,6 +311,18 @@ class EngineActor:
         )
         await self._feeder.run()
         await self._engine.close()
+        return self._feeder.has_left
+
+    async def leave(self) -> None:
+        """Give up what is in flight, with its tokens so far in the journal: the node is to be taken away."""
+        if self._feeder is not None:
+            self._feeder.leave()
+
+    def _terminated(self) -> None:
+        """Heed SIGTERM; called in a thread. An engine that loads has nothing to save, and its loop may not turn."""
+        if self._loop is None or self._feeder is None:
+            os._exit(TERMINATED)
+        self._loop.call_soon_threadsafe(self._feeder.leave)
 
     async def detach(self) -> Holding:
         """Take no more leases of the coordinator that there was; return what the next one has to know."""

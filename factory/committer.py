@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ SHARD_BYTES: Final = 32 << 20  # of segments that become one shard; more only wh
 VERDICT_ROWS: Final = 4_096  # that are turned into columns at a time
 ROW_GROUP_ROWS: Final = 1024  # at 100 KB a trace, text and token ids, about 100 MB: guess
 COUNTED: Final = ("problems", "num_samples", "traces", "untraced", "verdicts")  # what the counts of a manifest are of
+NUMBERED: Final = re.compile(r"\.?(?:quarantine-)?(\d{6,})[-.]")  # shards, manifests, and their temporary names
 _ENDINGS: Final = {"failed": FAILED, "cancelled": CANCELLED}
 MAX_CLAIMS: Final = 10  # tries to claim a run whose former committer still writes; each costs it a commit
 
@@ -77,11 +79,35 @@ class Committer:
             self._state = None  # of another manifest
             try:
                 self._write(note="claimed")
+                self._remove_leftovers()
                 break
             except FencedError:  # a former committer, not yet dead, was quicker; the next claim stops it
                 if not left:
                     raise
                 self._manifest = self.folder.find_manifest()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed committers left: files under temporary names, and shards that no manifest names.
+
+        All such names begin with the number of the manifest that they were written for. Where that is taken, as all are
+        up to this claim's, nobody will ever name the file, not even a committer that was fenced just now between its
+        shard and its manifest. Higher ones are a successor's. Lists the folders, and reads no shard.
+        """
+        path, manifest = self.folder.path, self.manifest
+        holding = [path / "traces", path / "untraced", *(path / "verdicts").glob("*/")]
+        for folder in (path / "problems", path / "manifest", *holding):
+            for leftover in folder.glob(".*.tmp"):
+                if 0 < _number_of(leftover.name) <= manifest.number:
+                    leftover.unlink(missing_ok=True)
+        found = (f"{folder.relative_to(path)}/{name}" for folder in holding for name in os.listdir(folder))
+        named = _names(manifest)
+        orphans = [name for name in found if name not in named and 0 < _number_of(name) <= manifest.number]
+        for number in {_number_of(name) for name in orphans} - {manifest.number}:  # to be quite sure
+            if self.folder.manifest_path(number).exists():
+                named |= _names(self.folder.read_manifest(number))
+        for name in orphans:
+            if name not in named:
+                (path / name).unlink(missing_ok=True)
 
     @property
     def state(self) -> RunState:
@@ -312,16 +338,28 @@ class Committer:
         reach(Point.MANIFEST_WRITTEN)
         try:
             os.link(temporary, path)  # fails if the name is there: create-only-if-absent
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # the second where the other one has tidied up
             raise FencedError(
                 f"{path}: another process took this run over and wrote this manifest; this one stops, nothing is lost"
             ) from None
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         reach(Point.MANIFEST_LINKED)
         sync_folder(path.parent)
         reach(Point.MANIFEST_FOLDER_SYNCED)
         write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
+
+
+def _names(manifest: Manifest) -> set[str]:
+    """Return the names of the shards of traces, endings and verdicts that a manifest holds."""
+    verdicts = (shard for shards in manifest.verdicts.values() for shard in shards)
+    return {shard.name for shard in (*manifest.traces, *manifest.untraced, *verdicts)}
+
+
+def _number_of(name: str) -> int:
+    """Return the number of the manifest that a file was written for; 0 where the name is none of ours."""
+    found = NUMBERED.match(Path(name).name)
+    return int(found[1]) if found else 0
 
 
 def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:

@@ -21,7 +21,7 @@ from factory.adaptive import Adaptive, CancelReason, Closing
 from factory.delays import Delays, Quantiles
 from factory.dispatch import Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
-from factory.journal import Position, SegmentScan
+from factory.journal import Piece, Position, SegmentScan
 from factory.saved import SavedAttempts
 from factory.state import CANCELLED, ENDED, FAILED, TRACED, Places, RunState
 from schemas.manifest import Counts
@@ -101,6 +101,7 @@ class Progress:
     damage: tuple[str, ...] = ()  # what could not be read of the journal
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
+    journal_lag_s: float = 0.0  # since the oldest frame of any engine was appended that is not yet synced
     occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
     delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
@@ -137,6 +138,7 @@ class Coordinator:
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _dying: set[str] = field(default_factory=set)
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)
+    _journal_lags: dict[str, float] = field(default_factory=dict)  # seconds, as each living engine last said
     _damage: list[str] = field(default_factory=list)  # what could not be read of the journal, in words
     _handed_over: set[str] = field(default_factory=set)  # segments given to the committer
     _saved: SavedAttempts = field(default_factory=SavedAttempts)
@@ -181,8 +183,15 @@ class Coordinator:
         for number, piece in zip(numbers.tolist(), scan.pieces, strict=True):
             key = self.state.key(number)
             is_open = not self.state.flags[number] & ENDED
-            if is_open and (engine_id is None or self.dispatch.holds(engine_id, key)):
+            if is_open and engine_id is None:
                 self._saved.add(key, scan.header.engine_id, piece)
+            elif is_open and engine_id is not None and self.dispatch.holds(engine_id, key):
+                self._save(key, engine_id, piece)
+
+    def _save(self, key: Key, engine_id: str, piece: Piece) -> None:
+        """Take note of a piece by the engine that has the attempt."""
+        if self._saved.add(key, engine_id, piece):
+            self.dispatch.advance(engine_id, key)
 
     def engine_report(self, report: Report) -> Orders:
         """Take an engine's report; answer with leases, or the order to stop.
@@ -193,9 +202,10 @@ class Coordinator:
             return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
         self._occupancy[report.engine_id] = report.occupancy
+        self._journal_lags[report.engine_id] = report.journal_lag_s
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
-                self._saved.add(item.key, report.engine_id, item.piece)
+                self._save(item.key, report.engine_id, item.piece)
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
@@ -215,6 +225,9 @@ class Coordinator:
                 self._fail(failure)
         for name in set(report.closed) - self._handed_over:  # what a former coordinator knew is reported again
             self._segments.setdefault(name, Segment()).is_closed = True
+        if report.is_leaving:
+            self.dispatch.engine_left(report.engine_id)
+            return Orders(stop=True)
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity)
@@ -239,20 +252,28 @@ class Coordinator:
 
     def mark_dead(self, engine_id: str) -> None:
         """Take no more reports of an engine whose death is being seen to."""
+        self._journal_lags.pop(engine_id, None)
         self._dying.add(engine_id)
 
-    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan]) -> None:
-        """Take back a dead engine's leases; what its journal holds counts as made."""
+    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> bool:
+        """Take back a dead engine's leases; what its journal holds counts as made. Return whether it made anything.
+
+        Where its node ``was_taken`` away, that is no death of the attempts that it had.
+        """
         for name, scan in scans.items():
             keys = self.add_scan(name, scan)
             self.dispatch.finish(engine_id, keys)
             self.add_saved(scan, engine_id)
+        has_progressed = self.dispatch.has_progressed(engine_id)
+        if was_taken:
+            self.dispatch.engine_left(engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
         self._aborts.pop(engine_id, None)
         for key in list(self._given_up):
             if self.dispatch.give_up(key) is None:
                 self._cancel(key)
+        return has_progressed
 
     def close_finished(self) -> None:
         """Close the problems that an earlier start left with nothing to do; comes once all that is held is known."""
@@ -379,6 +400,7 @@ class Coordinator:
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
             delays=self.delays.quantiles(),
+            journal_lag_s=max(self._journal_lags.values(), default=0.0),
             occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
         )
 

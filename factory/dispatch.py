@@ -2,10 +2,10 @@
 
 Invariant: every requested attempt is in exactly one of queued, leased and ended, and ends once; a report of an attempt
 that has ended, or of an engine that is dead, is ignored. Attempts that were in flight when an engine died come back
-first. One that has seen two deaths is a suspect: an engine gets few suspects at a time, half as many after each death
-that leaves several of them in question. The only suspect at a death is tried by itself, on an engine that has nothing
-else in flight, and is blamed if that engine dies too. So a prompt that kills engines fails in the end, and takes no
-innocent attempt with it.
+first. One that has seen two deaths, without more of it saved between, is a suspect: an engine gets few suspects at a
+time, half as many after each death that leaves several of them in question. The only suspect at a death is tried by
+itself, on an engine that has nothing else in flight, and is blamed if that engine dies too. So a prompt that kills
+engines fails in the end, and takes no innocent attempt with it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class EngineState:
     """What one engine incarnation has in flight, and what it has done."""
 
     leased: set[Key] = field(default_factory=set)
-    num_finished: int = 0
+    has_progressed: bool = False  # finished an attempt, or saved more of one than there was
     is_alone: bool = False  # holds one suspect, and must get nothing beside it
 
 
@@ -123,10 +123,10 @@ class Dispatch:
         assert self.num_queued + self.num_leased + self._num_ended == self.num_total, "an attempt is lost"
         return self._num_ended == self.num_total
 
-    def num_finished(self, engine_id: str) -> int:
-        """Attempts that this incarnation brought to an end."""
+    def has_progressed(self, engine_id: str) -> bool:
+        """True if this incarnation brought an attempt to an end, or nearer to it."""
         engine = self._engines.get(engine_id)
-        return 0 if engine is None else engine.num_finished
+        return engine is not None and engine.has_progressed
 
     def has_leases(self, engine_id: str) -> bool:
         """True while the engine has attempts in flight."""
@@ -183,11 +183,19 @@ class Dispatch:
         ended = [key for key in dict.fromkeys(keys) if key in engine.leased]
         engine.leased.difference_update(ended)
         engine.is_alone &= bool(engine.leased)
-        engine.num_finished += len(ended)
+        engine.has_progressed |= bool(ended)
         self._num_ended += len(ended)
         if any(self._is_suspect(key) for key in ended):
             self._suspects_at_once = min(2 * self._suspects_at_once, MAX_SUSPECTS)
         return ended
+
+    def advance(self, engine_id: str, key: Key) -> None:
+        """An engine that has it leased saved more of an attempt than ever: the deaths before were not its fault.
+
+        A prompt that kills engines at some token never comes beyond that, so it is blamed all the same.
+        """
+        self._engines[engine_id].has_progressed = True
+        self._deaths.pop(key, None)
 
     def refuse(self, engine_id: str, key: Key, reason: FailReason, detail: str) -> Failure | None:
         """Take back an attempt that the engine refused; a failure when that was the last try, or trying is no use."""
@@ -225,6 +233,18 @@ class Dispatch:
             engine.leased.discard(key)
             engine.is_alone &= bool(engine.leased)
             (self._suspects if self._is_suspect(key) else self._back).append(key)
+
+    def engine_left(self, engine_id: str) -> None:
+        """Take back all leases of an engine whose node was taken away: no attempt is to blame."""
+        self._dead.add(engine_id)
+        engine = self._engines.pop(engine_id, EngineState())
+        for key in sorted(engine.leased, reverse=True):
+            if engine.is_alone:
+                self._alone.append(key)
+            elif self._is_suspect(key):
+                self._suspects.append(key)
+            else:
+                self._back.appendleft(key)
 
     def engine_died(self, engine_id: str) -> list[Failure]:
         """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""

@@ -25,7 +25,7 @@ from factory.dispatch import FailReason, Key
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
 from schemas.config import StoreConfig
-from schemas.errors import CorruptRunError, NotRecordedError, RequestError
+from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, RequestError
 from schemas.problem import Prompt
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 
@@ -99,6 +99,8 @@ class Report:
     aborted: tuple[Aborted, ...] = ()
     closed: tuple[str, ...] = ()  # segments that get no more frames
     occupancy: Occupancy = field(default_factory=Occupancy)
+    journal_lag_s: float = 0.0  # since the oldest frame was appended that is not yet synced
+    is_leaving: bool = False  # its node is taken away: what it had in flight is for others, and nobody is to blame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,10 @@ class Feeder:
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
     _saved: list[SavedPiece] = field(default_factory=list)  # on disk, not yet reported
     _in_flight: dict[Key, str] = field(default_factory=dict)  # requests that the engine has
+    _appended_at: float | None = None  # when the oldest of those in the journal's memory was
+    _syncing_from: float | None = None  # the same of those whose sync is under way
     _is_evacuating: bool = False
+    _is_leaving: bool = False
     _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
     _unwanted: set[Key] = field(default_factory=set)  # to be given up by order
@@ -206,13 +211,25 @@ class Feeder:
         """
         flusher = asyncio.create_task(self._flush_regularly())
         try:
-            while (orders := await self._pull()) is None or not orders.stop:
+            while not self._is_leaving and ((orders := await self._pull()) is None or not orders.stop):
                 await self._wait(flusher)
             await self._evacuate()
+        except EngineDeadError:
+            if not self._is_leaving:  # else its own processes heard of the node's end, too, and were quicker
+                raise
         finally:
             await self._end(flusher)
         while await self._pull() is None:
             await asyncio.sleep(TICK_S)
+
+    def leave(self) -> None:
+        """Take no more leases, and end as if told to stop: this engine's node is to be taken away."""
+        self._is_leaving = True
+
+    @property
+    def has_left(self) -> bool:
+        """True if it ended, or will, because of ``leave``."""
+        return self._is_leaving
 
     def holding(self) -> Holding:
         """Return what the next coordinator has to know of this engine."""
@@ -239,6 +256,8 @@ class Feeder:
                 aborted=tuple(aborted),
                 closed=tuple(closed),
                 occupancy=self._occupancy,
+                journal_lag_s=self._journal_lag_s(),
+                is_leaving=self._is_leaving and self._stopping.is_set(),  # once there is nothing more to report
             )
         )
         self._account(starved=False)
@@ -281,7 +300,8 @@ class Feeder:
             if self._failure is not None:
                 raise self._failure
             if (
-                self._synced
+                self._is_leaving
+                or self._synced
                 or self._saved
                 or self._refused
                 or self._aborted
@@ -427,6 +447,8 @@ class Feeder:
             )
             self._writer = SegmentWriter(self.journal, header)
             self._opened_at = time.monotonic()
+        if self._appended_at is None:
+            self._appended_at = time.monotonic()  # whoever asks for it appends at once
         return self._writer
 
     async def _flush_regularly(self) -> None:
@@ -442,23 +464,29 @@ class Feeder:
         age_s = time.monotonic() - self._opened_at
         return age_s >= self.store.segment_s or writer.size >= self.store.segment_mb << 20
 
+    def _journal_lag_s(self) -> float:
+        since = self._appended_at if self._syncing_from is None else self._syncing_from
+        return 0.0 if since is None else time.monotonic() - since
+
     async def _flush(self) -> None:
         """Sync the journal; what was appended before is then safe."""
+        if (self._appended or self._pieces) and self._writer is not None:
+            await self._make_safe(self._writer.sync)
+
+    async def _make_safe(self, sync: Callable[[], None]) -> None:
+        """Have a thread sync the journal; what was appended before may be reported then."""
         appended, self._appended = self._appended, []
         pieces, self._pieces = self._pieces, []
-        if (appended or pieces) and self._writer is not None:
-            await asyncio.to_thread(self._writer.sync)
-            self._synced += appended
-            self._saved += pieces
+        self._syncing_from, self._appended_at = self._appended_at, None
+        await asyncio.to_thread(sync)
+        self._syncing_from = None
+        self._synced += appended
+        self._saved += pieces
 
     async def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            appended, self._appended = self._appended, []
-            pieces, self._pieces = self._pieces, []
-            await asyncio.to_thread(writer.close)
-            self._synced += appended
-            self._saved += pieces
+            await self._make_safe(writer.close)
             self._closed.append(writer.name)
             self._num_closed += 1
 

@@ -110,6 +110,11 @@ def _resolve_teacher(job: JobConfig, shipped_models: Mapping[str, Path]) -> Teac
             folders["tokenizer"] = Path(teacher.tokenizer)
         # Engines run in other working directories.
         resolved = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
+        if teacher.stage_to is not None and not (Path(teacher.stage_to).is_absolute() and "model" in resolved):
+            raise ConfigError(
+                f"teacher.stage_to={teacher.stage_to!r}: is for a model folder, and an absolute path on each node; "
+                f"teacher.model={teacher.model!r}"
+            )
         return teacher.model_copy(update=resolved)
     if isinstance(teacher, ReplayTeacher):
         missing = [key for key in ("template", "format") if key not in job.prompt.model_fields_set]

@@ -34,15 +34,17 @@ class SavedAttempts:
     _chains: dict[Key, dict[str, Chain]] = field(default_factory=dict)  # by engine
     _uses: Counter[str] = field(default_factory=Counter)  # pieces of chains by segment
 
-    def add(self, key: Key, engine_id: str, piece: Piece) -> None:
-        """Take note of a piece; one that is known, or does not go on from the engine's last, is ignored.
+    def add(self, key: Key, engine_id: str, piece: Piece) -> bool:
+        """Take note of a piece; return whether more is saved of the attempt now than ever before.
 
-        A piece at offset 0 begins anew: the engine was given the attempt another time.
+        A piece that is known, or does not go on from the engine's last, is ignored. One at offset 0 begins anew: the
+        engine was given the attempt another time.
         """
         chains = self._chains.get(key, {})
         old = chains.get(engine_id, NOTHING)
         if piece.position in old.positions or piece.offset not in (0, old.num_tokens):
-            return
+            return False
+        most = max(other.num_tokens for other in (NOTHING, *chains.values()))
         kept = old.positions if piece.offset else ()
         self._release(old.positions[len(kept) :])
         self._uses[piece.position.file] += 1
@@ -53,6 +55,7 @@ class SavedAttempts:
                 self._release(other.positions)
             others = {}
         self._chains[key] = others | {engine_id: chain}
+        return chain.num_tokens > most
 
     def drop(self, key: Key) -> None:
         """Forget an attempt: it has ended, or begins anew."""

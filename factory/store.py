@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -203,6 +203,14 @@ class RunFolder:
     def leftover_segments(self) -> list[Path]:
         """Return the journal segments on disk, by name."""
         return sorted(self.journal.glob(f"*{SEGMENT_SUFFIX}"))
+
+    def journal_bytes(self) -> int:
+        """Return the bytes of all segments: what is on disk, and in no manifest yet or still needed."""
+        total = 0
+        for path in self.leftover_segments():
+            with suppress(FileNotFoundError):  # committed since the listing
+                total += path.stat().st_size
+        return total
 
 
 class RunLock:

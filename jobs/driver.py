@@ -12,8 +12,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,10 +21,20 @@ from typing import Any, Final
 import ray
 import yaml
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import verifiers
 from factory import faults
-from factory.actors import CommitterActor, CoordinatorActor, EngineActor, RunSpec, VerifierActor, engine_log, spawn
+from factory.actors import (
+    CommitterActor,
+    CoordinatorActor,
+    EngineActor,
+    Place,
+    RunSpec,
+    VerifierActor,
+    engine_log,
+    spawn,
+)
 from factory.committer import Committer, FrozenJob
 from factory.coordinator import CommitBatch, Progress
 from factory.feeder import Holding, TraceStamp
@@ -32,14 +42,17 @@ from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
 from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
 from factory.teachers import EngineInfo
-from jobs.gpus import check_backend, gpus_of_teacher
+from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
+from jobs.groups import Group, bundles_by_rank, make_group, num_split_stages, sweep
 from jobs.meters import Meters
+from jobs.nodes import draining_nodes, free_gpus, is_taken
 from jobs.signals import Notice, termination_interrupts
-from schemas.config import JobConfig, VllmTeacher, parse_config
+from schemas.config import JobConfig, parse_config
 from schemas.errors import (
     ConfigError,
     FactoryError,
     InterruptedRun,
+    NodeError,
     SourceError,
     StoreError,
     TeacherError,
@@ -55,6 +68,7 @@ LOG_TAIL_LINES: Final = 12  # of an engine's log, shown when it is given up
 LOG_ERROR_LINES: Final = 6  # distinct lines of it that name an error, from the first
 ERROR_LINE: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .*")
 PROBE_S: Final = 5.0  # to connect to a cluster's address
+DRAINING_POLL_S: Final = 2.0  # between two looks for nodes that are being drained; a look takes milliseconds
 DETACH_S: Final = 30.0  # that an engine gets to say what it holds when the coordinator has died; guess
 MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progress of the run between; guess
 FIRST_PAUSE_S: Final = 1.0  # before an engine that died twice in a row is started again; doubled at each further death
@@ -78,10 +92,10 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
     path = path.resolve()  # actors have other working directories
-    if isinstance(plan.teacher, VllmTeacher):
-        check_backend(plan.teacher.engine)
     with RunLock(path):
         freeze(plan, path, warn)
+        for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
+            leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         _supervise(spec, plan, address, watch, warn, began_at)
 
@@ -267,13 +281,29 @@ class _Engine:
     """One engine slot: the incarnation that serves it now."""
 
     slot: int
-    engine_id: str
-    actor: Any
-    ref: Any
+    stamp: TraceStamp
+    incarnation: int
+    group: Group | None = None  # its GPUs, where they are not the actor's own
+    actor: Any = None  # none while the group waits for room
+    ref: Any = None
     is_running: bool = False  # started, and feeding
-    restarts: int = 0  # in a row, without a finished attempt between
+    restarts: int = 0  # in a row, without an attempt that was finished or came further between
+    node_ids: tuple[str, ...] = ()  # known once it has loaded
+    is_leaving: bool = False  # was told that a node of it is being drained
     tokens: int = -1
     progress_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def engine_id(self) -> str:
+        """Name of this incarnation."""
+        return self.stamp.engine_id
+
+    def end(self) -> None:
+        """Kill its actor, if there is one, and whatever else runs on its GPUs."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        if self.group is not None:
+            self.group.remove()
 
 
 @dataclass(slots=True)
@@ -298,12 +328,12 @@ class _Supervisor:
         self._spec = spec
         self._plan = plan
         self._job = spec.job
-        self._num_gpus = 0 if plan is None else gpus_of_teacher(plan.teacher)
+        self._demand = Demand() if plan is None else demand_of_teacher(plan.teacher)
         self._path = path = spec.path
         self._watch = watch
         self._warn = warn
         self._told: set[str] = set()  # damage that was warned of
-        self._meters = Meters(spec.job.name)
+        self._meters = Meters(spec.job.name, path)
         self._epoch = RunFolder(path).manifest().epoch
         self._committer: Any = None
         self._coordinator: Any = None
@@ -326,10 +356,13 @@ class _Supervisor:
         schedule = spec.job.schedule
         limit_s = math.inf if schedule.time_limit_s is None else schedule.time_limit_s
         self._stop_at = began_at + limit_s - schedule.stop_before_s
+        self._looked_at_nodes = time.monotonic()
 
     def supervise(self, notice: Notice) -> None:
         """Run until every attempt is judged and committed."""
         try:
+            if strays := sweep(self._path):
+                self._warn(f"{strays} placement groups that a former start of this run left are removed")
             self._start_committer()
             self._start_coordinator()
             self._fill_slots()
@@ -355,6 +388,10 @@ class _Supervisor:
             raise InterruptedRun(self._how_to_go_on("interrupted")) from None
         except RayError as error:
             raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
+        finally:
+            with suppress(RayError):  # of a cluster that is gone
+                for engine in self._engines.values():
+                    engine.end()
 
     def _how_to_go_on(self, why: str) -> str:
         return f"{why}; all finished attempts are safe in {self._path}; run the same command again to go on"
@@ -373,7 +410,7 @@ class _Supervisor:
 
     def _step(self) -> None:
         """Wait a moment for anything to end, then see to it."""
-        refs = [engine.ref for engine in self._engines.values()] + list(self._verifiers)
+        refs = [engine.ref for engine in self._engines.values() if engine.ref is not None] + list(self._verifiers)
         done, _ = ray.wait(refs, timeout=POLL_S, num_returns=1) if refs else ([], [])
         for ref in done:
             if ref in self._verifiers:
@@ -381,7 +418,9 @@ class _Supervisor:
             else:
                 engine = next(engine for engine in self._engines.values() if engine.ref == ref)
                 self._engine_moved(engine)
+        self._place_engines()
         self._kill_stalled()
+        self._look_at_nodes()
         self._fill_slots()
         interval_s = self._job.store.commit_interval_s
         if self._commit is None and time.monotonic() - self._committed_at >= interval_s:
@@ -419,7 +458,8 @@ class _Supervisor:
         self._has_gaps = True
         verifier_actors = [actor for _, actor in self._verifiers.values()]
         for actor in [*(engine.actor for engine in self._engines.values()), *verifier_actors]:
-            actor.attach.remote(self._coordinator)
+            if actor is not None:
+                actor.attach.remote(self._coordinator)
 
     def _count_coordinator_death(self, coordinator: Any, error: RayActorError) -> None:
         """Make sure that it is dead; it may only be out of reach.
@@ -464,11 +504,56 @@ class _Supervisor:
             engine_id=engine_id,
         )
         is_first = restarts == 0 and self._incarnations <= self._job.teacher.num_engines
-        incarnation = 1 if is_first else 2
-        actor = spawn(EngineActor, self._spec, self._plan.teacher, stamp, incarnation, num_gpus=self._num_gpus)
-        self._engines[slot] = _Engine(slot, engine_id, actor, actor.start.remote(), restarts=restarts)
+        engine = self._engines[slot] = _Engine(slot, stamp, 1 if is_first else 2, restarts=restarts)
         self._meters.engine_spawned(slot)
+        if self._demand.is_group:
+            engine.group = make_group(self._path, engine_id, self._demand.num_gpus)
+            self._note = f"waiting for {self._demand.num_gpus} GPUs"
+        else:
+            self._load_engine(engine, num_gpus=self._demand.num_gpus)
+
+    def _load_engine(self, engine: _Engine, *, num_gpus: int = 0, nodes: Sequence[str] = ()) -> None:
+        """Start the actor of an engine: with GPUs of its own, or with those of its group, whose bundles lie there."""
+        assert self._plan is not None, "no plan, no attempts to make"
+        teacher, strategy = self._plan.teacher, None
+        place = Place(bundles=bundles_by_rank(nodes, self._demand.num_per_stage), node_ids=tuple(set(nodes)))
+        if engine.group is not None:
+            teacher = placed_by_ray(teacher)
+            strategy = PlacementGroupSchedulingStrategy(
+                engine.group.handle,
+                placement_group_bundle_index=place.bundles[0],
+                placement_group_capture_child_tasks=True,
+            )
+        arguments = (self._spec, teacher, engine.stamp, engine.incarnation, place)
+        engine.actor = spawn(EngineActor, *arguments, num_gpus=num_gpus, place=strategy)
+        engine.ref = engine.actor.start.remote()
+        engine.node_ids, engine.progress_at = place.node_ids, time.monotonic()
         self._note = "loading the teacher"
+
+    def _place_engines(self) -> None:
+        """Load the engines whose GPUs there are now.
+
+        Raises:
+            TeacherError: If none came in ``teacher.start_timeout_s``, and no other engine works.
+        """
+        limit_s = self._job.teacher.start_timeout_s
+        for engine in [engine for engine in self._engines.values() if engine.actor is None]:
+            assert engine.group is not None, "it has an actor at once"
+            if not self._ask("num_to_make"):
+                self._engine_stopped(engine, has_left=False)
+            elif nodes := engine.group.nodes():
+                if split := num_split_stages(nodes, self._demand.num_per_stage):
+                    self._warn(f"engine {engine.slot}: {split} tensor parallel stages lie on several nodes: slow")
+                self._load_engine(engine, nodes=nodes)
+            elif time.monotonic() - engine.progress_at > limit_s:
+                engine.progress_at = time.monotonic()
+                why = (
+                    f"the cluster gave engine {engine.slot} no {self._demand.num_gpus} GPUs in {limit_s:g} s "
+                    f"(teacher.start_timeout_s); free are {free_gpus() or 'none'}"
+                )
+                if not any(other.actor is not None for other in self._engines.values()):
+                    raise TeacherError(f"{why}; start more nodes, or lower what an engine takes, and run again")
+                self._warn(f"{why}; the others go on")
 
     def _engine_moved(self, engine: _Engine) -> None:
         """See to an engine whose start or run has ended, well or not."""
@@ -480,44 +565,77 @@ class _Supervisor:
                 raise StoreError(
                     f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
                 ) from error
-            if not engine.is_running and self._info is None:
-                # It never worked: starting it again will not help.
+            if isinstance(cause, NodeError) or (not engine.is_running and self._info is None):
+                # It never worked, or cannot there: starting it again will not help.
                 raise TeacherError(f"{cause}\n{self._log_tail(engine)}") from error
             self._engine_died(engine, str(cause))
         except RayActorError as error:
-            self._engine_died(engine, f"its process ended: {_first_line(error)}")
+            was_taken = is_taken(engine.node_ids)
+            why = "its node was stopped" if was_taken else f"its process ended: {_first_line(error)}"
+            self._engine_died(engine, why, was_taken=was_taken)
         else:
             if engine.is_running:
-                del self._engines[engine.slot]  # told to stop, and did
-                self._meters.engine_ended(engine.slot)
+                self._engine_stopped(engine, has_left=result)
                 return
-            self._info = result
-            if result.max_model_len is not None:
-                self._ask("context_known", result.max_model_len)
+            info, node_id = result
+            self._info, engine.node_ids = info, engine.node_ids or (node_id,)
+            if info.max_model_len is not None:
+                self._ask("context_known", info.max_model_len)
             engine.is_running = True
             self._meters.engine_loaded(engine.slot, time.monotonic() - engine.progress_at)
             engine.progress_at = time.monotonic()
             engine.ref = engine.actor.run.remote(self._coordinator)
             self._note = ""
 
-    def _engine_died(self, engine: _Engine, why: str) -> None:
+    def _engine_stopped(self, engine: _Engine, *, has_left: bool) -> None:
+        """See to an engine that ended well: told to stop, or, if it ``has_left``, since its node is taken away."""
+        if has_left and self._ask("num_to_make"):
+            engine.end()
+            self._start_engine(engine.slot, restarts=engine.restarts)
+            self._warn(f"the node of engine {engine.slot} is taken away; its attempts go on elsewhere")
+            return
+        engine.end()
+        del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
+        self._meters.engine_ended(engine.slot)
+
+    def _look_at_nodes(self) -> None:
+        """Tell engines to leave whose node is being drained; see to those that lost one of several nodes."""
+        now = time.monotonic()
+        if now - self._looked_at_nodes < DRAINING_POLL_S:
+            return
+        self._looked_at_nodes = now
+        running = [engine for engine in self._engines.values() if engine.is_running and not engine.is_leaving]
+        draining = draining_nodes() if running else set()
+        for engine in running:
+            if not draining.isdisjoint(engine.node_ids):
+                engine.is_leaving = True
+                engine.actor.leave.remote()
+        for engine in list(self._engines.values()):  # an engine may not notice, or wait long for an answer
+            if (
+                engine.group is not None
+                and engine.actor is not None
+                and set(engine.group.nodes()) != {*engine.node_ids}
+            ):
+                self._engine_died(engine, "a node of it died", was_taken=is_taken(engine.node_ids))
+
+    def _engine_died(self, engine: _Engine, why: str, *, was_taken: bool = False) -> None:
         """Take back its leases, read its journal, start the next incarnation; give up after too many in a row.
 
-        Where it was not the first death in a row, the next incarnation waits, longer each time.
+        Where it was not the first death in a row, the next incarnation waits, longer each time; where its node
+        ``was_taken`` away, it was no death.
 
         Raises:
             TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
         """
-        ray.kill(engine.actor)
-        finished = self._ask("engine_died", engine.engine_id)
-        if not self._ask("num_to_make"):
-            del self._engines[engine.slot]  # nothing left for it; what others hold comes back if they die
-            self._meters.engine_ended(engine.slot)
+        engine.end()
+        has_progressed = self._ask("engine_died", engine.engine_id, was_taken)
+        if was_taken or not self._ask("num_to_make"):
+            self._engine_stopped(engine, has_left=was_taken)
             return
-        restarts = 1 if finished else engine.restarts + 1
+        restarts = 1 if has_progressed else engine.restarts + 1
         if restarts > self._job.schedule.max_engine_restarts:
             raise TeacherError(
-                f"engine {engine.slot} died {restarts} times in a row without a finished attempt (limit "
+                f"engine {engine.slot} died {restarts} times in a row without progress (limit "
                 f"schedule.max_engine_restarts={self._job.schedule.max_engine_restarts}); the last time: {why}\n"
                 f"{self._log_tail(engine)}"
             )
@@ -561,7 +679,7 @@ class _Supervisor:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
         tokens = self._ask("engine_tokens")
         now = time.monotonic()
-        for engine in list(self._engines.values()):
+        for engine in [engine for engine in self._engines.values() if engine.actor is not None]:
             seen, has_leases = tokens.get(engine.engine_id, (-1, False))
             if not engine.is_running:
                 limit_s, what = self._job.teacher.start_timeout_s, "did not start"

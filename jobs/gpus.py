@@ -1,62 +1,84 @@
 """How many GPUs an engine takes, and whether this cluster can give them; the driver asks before it starts anything.
 
-An engine is one actor with all its GPUs on one node. What would need more is refused here: Ray would let it wait for
-ever. Reserves nothing.
+Where they fit into one node, they are the actor's own, and vLLM starts its workers there by itself. Where they do not,
+or Ray is to place the workers, they are a placement group's (``jobs/groups.py``). What the cluster can never give is
+refused here: Ray would let it wait for ever. Reserves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import ray
 
-from schemas.config import EngineOptions, Teacher, VllmTeacher
+from schemas.config import EngineOptions, ScriptedTeacher, Teacher, VllmTeacher
 from schemas.errors import ConfigError
 
-SEVERAL_NODES: Final = "an engine over several nodes needs a placement group, which this version does not make"
+
+class Demand(NamedTuple):
+    """What one engine reserves."""
+
+    num_gpus: int = 0
+    is_group: bool = False  # one by one, on as few nodes as can be; else all of them with the actor
+    num_per_stage: int = 1  # GPUs in order that should lie on one node: tensor parallel ones talk at every layer
 
 
-def check_backend(engine: EngineOptions) -> None:
-    """Check that an engine starts its workers in a way that the factory can give GPUs to.
-
-    Raises:
-        ConfigError: If Ray is to place the workers. They would wait for GPUs that the engine's own actor holds.
-    """
-    if engine.distributed_executor_backend == "ray":
-        raise ConfigError(
-            f"teacher.engine.distributed_executor_backend='ray' ({engine.num_gpus} GPUs per engine): {SEVERAL_NODES}; "
-            "--dry-run plans such a job. To run it, let tensor_parallel_size x pipeline_parallel_size fit into one "
-            "node and leave the key out"
-        )
-
-
-def gpus_of_engine(engine: EngineOptions, gpus_of_nodes: Sequence[float]) -> int:
-    """Return how many GPUs an engine reserves, all on one node; 0 on a cluster without any: vLLM's CPU build serves.
+def demand_of_engine(engine: EngineOptions, gpus_of_nodes: Sequence[float]) -> Demand:
+    """Return what a vLLM engine reserves; nothing on a cluster without any GPU: vLLM's CPU build serves.
 
     Raises:
-        ConfigError: If no node has so many.
+        ConfigError: If the cluster has not so many, or the engine may not be spread over its nodes.
     """
-    check_backend(engine)
-    largest = int(max(gpus_of_nodes, default=0))
+    largest, total = int(max(gpus_of_nodes, default=0)), sum(map(int, gpus_of_nodes))
+    asked = (
+        f"tensor_parallel_size={engine.tensor_parallel_size} x pipeline_parallel_size={engine.pipeline_parallel_size} "
+        f"are {engine.num_gpus} GPUs"
+    )
     if largest == 0:
-        return 0
-    if engine.num_gpus > largest:
+        if engine.distributed_executor_backend == "ray":
+            raise ConfigError(
+                "teacher.engine.distributed_executor_backend='ray': no node of this cluster has a GPU, and vLLM's CPU "
+                "build cannot be placed by Ray; leave the key out for processes on one machine (--dry-run plans such "
+                "a job)"
+            )
+        return Demand()
+    if engine.num_gpus > total:
         raise ConfigError(
-            f"teacher.engine: tensor_parallel_size={engine.tensor_parallel_size} x pipeline_parallel_size="
-            f"{engine.pipeline_parallel_size} are {engine.num_gpus} GPUs, and the largest node of this cluster has "
-            f"{largest}: {SEVERAL_NODES}; lower one of them, or take larger nodes (--dry-run plans such a job)"
+            f"teacher.engine: {asked}, and all {len(gpus_of_nodes)} nodes of this cluster have {total}: lower one of "
+            "them, or start more nodes first (--dry-run plans such a job)"
         )
-    return engine.num_gpus
+    if engine.num_gpus > largest and engine.distributed_executor_backend == "mp":
+        raise ConfigError(
+            f"teacher.engine: {asked}, the largest node of this cluster has {largest}, and "
+            "distributed_executor_backend='mp' stays on one node: leave the key out, or give 'ray'"
+        )
+    is_group = engine.distributed_executor_backend == "ray" or engine.num_gpus > largest
+    return Demand(engine.num_gpus, is_group, engine.tensor_parallel_size)
 
 
-def gpus_of_teacher(teacher: Teacher) -> int:
-    """Return how many GPUs an engine of a teacher reserves in the cluster that this process is connected to.
+def demand_of_teacher(teacher: Teacher) -> Demand:
+    """Return what an engine of a teacher reserves in the cluster that this process is connected to.
 
     Raises:
-        ConfigError: As ``gpus_of_engine``.
+        ConfigError: As ``demand_of_engine``.
     """
+    if isinstance(teacher, ScriptedTeacher) and teacher.num_gpus:
+        total = sum(map(int, _gpus_of_nodes()))
+        if teacher.num_gpus > total:
+            raise ConfigError(f"teacher.num_gpus={teacher.num_gpus}: all nodes of this cluster have {total}")
+        return Demand(teacher.num_gpus, is_group=True)
+    return demand_of_engine(teacher.engine, _gpus_of_nodes()) if isinstance(teacher, VllmTeacher) else Demand()
+
+
+def placed_by_ray(teacher: Teacher) -> Teacher:
+    """Return the teacher as an engine in a placement group needs it: vLLM alone would look for GPUs on one node."""
     if not isinstance(teacher, VllmTeacher):
-        return 0
+        return teacher
+    engine = teacher.engine.model_copy(update={"distributed_executor_backend": "ray"})
+    return teacher.model_copy(update={"engine": engine})
+
+
+def _gpus_of_nodes() -> list[float]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return gpus_of_engine(teacher.engine, [node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]])
+    return [node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]]

@@ -16,9 +16,10 @@ from typing import Final
 from ray.util.metrics import Gauge
 
 from factory.coordinator import Progress
-from factory.store import write_atomically
+from factory.store import RunFolder, write_atomically
 
 PREFIX: Final = "distillation_factory"
+JOURNAL_EVERY_S: Final = 5.0  # between two looks at the journal's files
 
 
 @dataclass(slots=True)
@@ -33,8 +34,10 @@ class Meters:
     """The gauges of one start of a run, and its ledger."""
 
     run: str  # stands with every gauge
+    path: Path  # its folder
     _slots: dict[int, _Slot] = field(default_factory=dict)
     _gauges: dict[str, Gauge] = field(default_factory=dict)
+    _journal_at: float | None = None  # when it was looked at
 
     def engine_spawned(self, slot: int) -> None:
         """An engine begins to load in a slot, the first or another."""
@@ -65,8 +68,17 @@ class Meters:
         self._set("attempts_in_flight", progress.in_flight)
         self._set("attempts_queued", progress.num_queued)
         self._set("traces_to_judge", progress.num_to_judge)
+        self._set("journal_lag_seconds", progress.journal_lag_s)
+        self._show_journal()
         for state, seconds in self.ledger(progress).items():
             self._set("engine_seconds", seconds, state=state)
+
+    def _show_journal(self) -> None:
+        """Say how much is journaled and not yet in a manifest, now and then: a look at every segment."""
+        now = time.monotonic()
+        if self._journal_at is None or now - self._journal_at >= JOURNAL_EVERY_S:
+            self._journal_at = now
+            self._set("journal_bytes", RunFolder(self.path).journal_bytes())
 
     def _set(self, name: str, value: float, **labels: str) -> None:
         labels = {"run": self.run, **labels}

@@ -175,7 +175,8 @@ class EngineOptions(Part):
     tensor_parallel_size: int = Field(default=1, ge=1)
     pipeline_parallel_size: int = Field(default=1, ge=1)
     enable_expert_parallel: bool = False  # mixtures of experts: whole experts per GPU, not a slice of each
-    distributed_executor_backend: Literal["mp", "ray"] | None = None  # default: mp, which stays on one node
+    # Default: mp, which stays on one node, and ray, in a placement group, where an engine is larger than any node.
+    distributed_executor_backend: Literal["mp", "ray"] | None = None
     speculation: Speculation | None = None
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     cpu_kvcache_gib: float | None = Field(default=None, gt=0)  # CPU builds only
@@ -213,9 +214,11 @@ class VllmTeacher(Part):
     model: str
     revision: str | None = None
     tokenizer: str | None = None  # folder or Hub name; default: the model's own
+    stage_to: str | None = None  # folder on each node's own disk; `model`, a folder, is copied there once, then loaded
     num_engines: int = Field(default=1, ge=1)
     engine: EngineOptions = EngineOptions()
     price: Price = Price()
+    # To get the GPUs of several nodes, and again to load, copying included.
     start_timeout_s: float = Field(default=1800, gt=0)
 
 
@@ -304,6 +307,7 @@ class ScriptedTeacher(Part):
     mean_tokens: int = Field(default=64, ge=4)
     correct_rate: float = Field(default=0.6, ge=0, le=1)
     seed: int = 0
+    num_gpus: int = Field(default=0, ge=0)  # that an engine reserves one by one, anywhere, and leaves idle
     start_s: float = Field(default=0.0, ge=0)
     dies_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation kills itself
     stalls_after: int | None = Field(default=None, ge=1)  # completions until the first incarnation stops answering
@@ -342,7 +346,7 @@ class ScheduleConfig(Part):
     max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
     adaptive: AdaptiveConfig | None = None  # null: every problem gets sampling.num_samples attempts
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
-    max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without a finished attempt between
+    max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without progress between
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
     time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none

@@ -6,6 +6,7 @@ FactoryError
 ├── TeacherError           the teacher cannot be loaded, or died for good
 │   ├── RequestError       the engine refused one request; others go on
 │   │   └── NotRecordedError   a recording has no such attempt
+│   ├── NodeError          a node lacks what an engine needs; starting it again would not help
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
 ├── InterruptedRun         the user pressed Ctrl-C; nothing that was finished is lost
 │   ├── TerminatedRun      SIGTERM: the job or its node is taken away
@@ -42,6 +43,10 @@ class RequestError(TeacherError):
 
 class NotRecordedError(RequestError):
     """A recording holds no such attempt; asking again will not help."""
+
+
+class NodeError(TeacherError):
+    """A node lacks what an engine on it needs, such as the model or room for it; the text names both."""
 
 
 class EngineDeadError(TeacherError):

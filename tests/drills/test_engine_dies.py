@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from jobs.bench.drill import (
     wait_for_no_process,
     wait_until,
 )
+from jobs.demo_teacher import SHIPPED_MODELS
 from tests.runs import traces_on_disk, write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -81,6 +84,20 @@ def test_a_teacher_that_never_starts_ends_the_run_with_its_log(tmp_path: Path) -
     assert str(path / "logs") in child.said()
     assert "Traceback" not in child.said()
     assert RunFolder(path).manifest().counts.pending == 120
+
+
+def test_a_node_without_the_model_ends_the_run_at_once_and_says_what_to_do(tmp_path: Path) -> None:
+    path, model = tmp_path / "run", tmp_path / "shared" / "teacher"
+    shutil.copytree(SHIPPED_MODELS["demo"], model)
+    job = write_job(tmp_path, num_problems=4, teacher={"kind": "vllm", "model": str(model)})
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        wait_until(lambda: RunFolder(path).find_manifest() or child.process.poll() is not None, 120, "a manifest")
+        model.rename(tmp_path / "away")  # long before an engine looks for it: Ray is not even started
+        assert child.wait(120) == 1, child.said()
+    assert f"node {socket.gethostname()}: teacher.model='{model}' is no folder there" in child.said()
+    assert "teacher.stage_to copies from shared storage" in child.said()
+    assert "died" not in child.said()
+    assert "Traceback" not in child.said()
 
 
 def test_a_second_process_on_a_run_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from jobs.bench.drill import (
     Key,
     committed_traces,
     factory_process,
+    is_alive,
+    processes_of,
     wait_for_no_process,
     wait_until,
 )
@@ -175,6 +178,28 @@ def test_a_run_that_is_stopped_and_then_killed_goes_on_inside_its_attempts(
         assert last.wait() == 0, last.said()
     assert _texts(path) == undisturbed
     assert len(_resumed(path)) >= NUM_SLOTS // 2
+
+
+def test_an_engine_that_gets_sigterm_leaves_in_seconds_and_nobody_is_to_blame(
+    tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
+) -> None:
+    """One death that counted would end this run."""
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule={"max_engine_restarts": 0}, num_engines=2, max_num_seqs=4, tokens_per_s=8000)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        wait_until(partial(_has_saved, child, path, set()), 120, "pieces")
+        engines = [pid for pid, line in processes_of(child.mark).items() if line.startswith("ray::EngineActor")]
+        assert len(engines) == 2, child.said()
+        os.kill(engines[0], signal.SIGTERM)
+        began = time.monotonic()
+        wait_until(lambda: not is_alive(engines[0]), 15, "the engine ends")
+        assert time.monotonic() - began < 8
+        assert child.wait(120) == 0, child.said()
+    assert "is taken away; its attempts go on elsewhere" in child.said()
+    assert "died" not in child.said()
+    assert _texts(path) == undisturbed
+    assert len(list((path / "logs").glob("engine-*.log"))) == 3  # another one took its place
+    assert len(_resumed(path)) >= 3
 
 
 def test_a_run_stops_before_its_time_limit_and_goes_on(

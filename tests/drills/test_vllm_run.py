@@ -22,10 +22,11 @@ NUM_PROBLEMS, NUM_SAMPLES = 150, 4
 
 
 def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_path: Path) -> None:
-    """The engine is one over two processes, of which none may be left."""
+    """The engine is one over two processes, of which none may be left; its model is on the node's own disk."""
     run = tmp_path / "run"
     arguments = ["run", DEMO, "--run", run, "--json", "--set", f"schedule.max_problems={NUM_PROBLEMS}"]
-    arguments += ["--set", "teacher.engine.tensor_parallel_size=2"]
+    disk = tmp_path / "disk"
+    arguments += ["--set", "teacher.engine.tensor_parallel_size=2", "--set", f"teacher.stage_to={disk}"]
     with factory_process(arguments, tmp_path / "mark") as child:
         wait_until(lambda: child.process.poll() is not None or traces_on_disk(run), 300, "a trace")
         assert child.process.poll() is None, child.said()
@@ -39,6 +40,9 @@ def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_
         status = json.loads(child.out.read_text())
         wait_for_no_process(child.mark)
     assert sum(status["engine_seconds"].values()) > 0
+    (copy,) = [path for path in disk.iterdir() if path.is_dir()]
+    log = "".join(path.read_text(errors="replace") for path in (run / "logs").glob("engine-*.log"))
+    assert log.count(f"model='{copy}'") >= 2  # both incarnations loaded it
     _check_complete(run, status, before=before)
     _check_tables(run, status, tmp_path / "hf")
 

@@ -16,7 +16,7 @@ from factory.actors import RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
-from factory.feeder import Aborted, Finished, Holding, Lease, Refused, Report, SavedPiece
+from factory.feeder import Aborted, Finished, Holding, Lease, Orders, Refused, Report, SavedPiece
 from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
@@ -132,7 +132,7 @@ class Engine:
             self.closed.append(self.writer.name)
             self.writer = None
 
-    def report(self) -> Report:
+    def report(self, *, is_leaving: bool = False) -> Report:
         """Say what is safe."""
         report = Report(
             engine_id=self.engine_id,
@@ -144,6 +144,7 @@ class Engine:
             refused=tuple(self.refused),
             aborted=tuple(self.aborted),
             closed=tuple(self.closed),
+            is_leaving=is_leaving,
         )
         self.synced, self.saved, self.refused, self.aborted, self.closed = [], [], [], [], []
         for item in (*report.finished, *report.refused, *report.aborted):
@@ -177,6 +178,13 @@ class Engine:
             self.close()
             coordinator.engine_report(self.report())
             self.is_stopped = True
+
+    def leave(self, coordinator: Coordinator) -> None:
+        """Hand back what is in flight, as an engine does whose node is taken away."""
+        self.in_flight = []
+        self.close()
+        coordinator.engine_report(self.report(is_leaving=True))
+        self.is_stopped = True
 
     def die(self) -> None:
         """Be killed: what was not synced is gone; a frame may be torn."""
@@ -215,6 +223,10 @@ class Simulation:
             self.kill_engine(place)
         elif what < 0.08:
             self.kill_coordinator(engine)
+        elif what < 0.11 and not engine.is_stopped:
+            engine.work()
+            engine.leave(self.coordinator)
+            self.engines[place] = self.start_engine()
         elif what < 0.6 and not engine.is_stopped:
             engine.work()
             engine.pull(self.coordinator)
@@ -575,6 +587,43 @@ def test_a_segment_stays_until_nobody_needs_what_is_saved_in_it() -> None:
     batch = coordinator.take_commit()
     assert (batch.segments, batch.kept, batch.judged) == (("e1-000001.seg",), (), ())
     assert coordinator.take_commit().is_empty
+
+
+def test_tokens_that_were_saved_clear_an_attempt_of_the_deaths_before() -> None:
+    """Longer than any that engines lived for, and still never blamed."""
+    coordinator = _coordinator(num_problems=1)
+    for death in range(1, 21):
+        engine_id, segment = f"e{death}", f"e{death}-000001.seg"
+        assert coordinator.engine_report(_report(engine_id)).leases
+        coordinator.engine_report(_report(engine_id, capacity=0, saved=(_piece(segment, 0, 10 * death),)))
+        assert coordinator.engine_died(engine_id, {})
+    assert coordinator.progress(0).counts.failed == 0
+
+
+@pytest.mark.parametrize("num_tokens", [0, 5, 10_000])
+def test_a_prompt_that_kills_engines_at_some_token_fails_however_much_of_it_was_saved(num_tokens: int) -> None:
+    coordinator = _coordinator(num_problems=1)
+    for death in range(1, 10):
+        engine_id, segment = f"e{death}", f"e{death}-000001.seg"
+        if not coordinator.engine_report(_report(engine_id)).leases:
+            break
+        if num_tokens:  # up to the same token each time
+            coordinator.engine_report(_report(engine_id, capacity=0, saved=(_piece(segment, 0, num_tokens),)))
+        assert coordinator.engine_died(engine_id, {}) == (bool(num_tokens) and death == 1)
+    assert coordinator.progress(0).counts.failed == 1
+
+
+def test_an_engine_whose_node_is_taken_away_blames_nobody() -> None:
+    coordinator = _coordinator(num_problems=1)
+    for death in range(1, 21):
+        engine_id = f"e{death}"
+        assert len(coordinator.engine_report(_report(engine_id)).leases) == 1
+        if death % 2:
+            assert coordinator.engine_report(_report(engine_id, capacity=0, is_leaving=True)).stop
+        else:
+            coordinator.engine_died(engine_id, {}, was_taken=True)
+        assert coordinator.engine_report(_report(engine_id)) == Orders(stop=True)
+    assert coordinator.progress(0).counts.failed == 0
 
 
 def test_an_attempt_that_was_refused_begins_anew() -> None:

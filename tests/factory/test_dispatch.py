@@ -94,8 +94,13 @@ class Engines(RuleBasedStateMachine):
         else:
             assert failure is None
 
+    def _replace(self, engine_id: str) -> None:
+        self.dead[engine_id] = self.engines.pop(engine_id)
+        self.incarnations += 1
+        self.engines[f"e{self.incarnations}"] = set()
+
     def _die(self, engine_id: str) -> None:
-        held = self.engines.pop(engine_id)
+        held = self.engines[engine_id]
         suspects = self._suspects(held)
         for key in held:
             self.deaths[key] += key not in suspects or len(suspects) == 1  # among several nobody is blamed
@@ -104,10 +109,25 @@ class Engines(RuleBasedStateMachine):
             assert held == {failure.key}, "blamed, though it was not alone"
             assert self.under[failure.key] >= MAX_DEATHS
             assert failure.reason is FailReason.ENGINE_DIED
-        self._end({failure.key for failure in failures})
-        self.dead[engine_id] = held
-        self.incarnations += 1
-        self.engines[f"e{self.incarnations}"] = set()
+        failed = {failure.key for failure in failures}
+        self._replace(engine_id)
+        self.dead[engine_id] = set(held)
+        self._end(failed)
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
+    def advance(self, number: int, data: st.DataObject) -> None:
+        engine_id = sorted(self.engines)[number]
+        if own := sorted(self.engines[engine_id]):
+            key = data.draw(st.sampled_from(own))
+            self.dispatch.advance(engine_id, key)
+            assert self.dispatch.has_progressed(engine_id)
+            self.deaths[key] = self.under[key] = 0
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1))
+    def leave(self, number: int) -> None:
+        engine_id = sorted(self.engines)[number]
+        self.dispatch.engine_left(engine_id)
+        self._replace(engine_id)
 
     @rule(number=st.integers(0, NUM_ENGINES - 1))
     def die(self, number: int) -> None:

@@ -8,6 +8,7 @@ import itertools
 import os
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,6 +104,8 @@ async def _feed(
         oversubscribe=0.1,
         pull=desk.pull,
     )
+    if isinstance(desk, LeavingDesk):
+        desk.feeder = feeder
     try:
         await asyncio.wait_for(feeder.run(), 60)
     finally:
@@ -144,6 +147,8 @@ def test_nothing_is_reported_while_its_fsync_still_runs(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", slow_fsync)
     asyncio.run(_feed(desk))
     assert sorted(desk.finished) == sorted(desk.on_disk())
+    assert max(report.journal_lag_s for report in desk.reports) > 0.1  # and the disk is seen to be slow
+    assert desk.reports[-1].journal_lag_s == 0
 
 
 def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:
@@ -233,6 +238,41 @@ class ImpatientDesk(Desk):
         return orders if self.patience > 0 else Orders(stop=True)
 
 
+@dataclass(slots=True)
+class LeavingDesk(Desk):
+    """A desk whose engine is told, in the middle of everything, that its node is taken away."""
+
+    feeder: Feeder | None = None
+    leave_after: int | None = None  # finished attempts; default: at the first piece
+
+    async def pull(self, report: Report) -> Orders:
+        """Tell it when it is time; lease nothing to an engine that leaves."""
+        if report.is_leaving:
+            self.reports.append(report)
+            self.finished += [item.key for item in report.finished]
+            for key, piece in report.saved:
+                self.saved.add(key, report.engine_id, piece)
+            self.closed += report.closed
+            return Orders(stop=True)
+        has_come = report.saved if self.leave_after is None else len(self.finished) >= self.leave_after
+        if has_come and self.feeder is not None:
+            self.feeder.leave()
+            if isinstance(self.feeder.engine, DyingEngine):
+                self.feeder.engine.die()  # its core gets the signal, too
+        return await Desk.pull(self, report)
+
+
+def test_an_engine_that_leaves_says_so_once_all_that_it_had_in_flight_is_safe(tmp_path: Path) -> None:
+    desk = LeavingDesk(tmp_path, num_leases=12)
+    feeder = asyncio.run(_feed(desk, store=SAVING, **LONG | {"tokens_per_s": 4000}))
+    assert feeder.has_left
+    assert [report.is_leaving for report in desk.reports] == [False] * (len(desk.reports) - 1) + [True]
+    assert sorted(desk.closed) == sorted(path.name for path in tmp_path.glob("*.seg"))
+    given_up = [Key(number, 0) for number in range(8) if Key(number, 0) not in desk.finished]
+    assert given_up
+    assert all(read_saved(tmp_path, desk.saved.positions(key)).token_ids for key in given_up)
+
+
 def _undisturbed(folder: Path, num_leases: int) -> dict[str, Trace]:
     folder.mkdir()
     desk = Desk(folder, num_leases=num_leases)
@@ -305,7 +345,11 @@ class DyingEngine:
     num_tokens_out = 0
 
     def __init__(self, num_served: int) -> None:
-        self._left = itertools.count(num_served, -1)
+        self._left: Iterator[int] = itertools.count(num_served, -1)
+
+    def die(self) -> None:
+        """Serve nothing more."""
+        self._left = itertools.repeat(0)
 
     async def start(self) -> None:
         """Be there."""
@@ -340,6 +384,13 @@ def test_a_dead_engine_ends_the_feeder_and_what_had_finished_is_on_disk(tmp_path
         asyncio.run(_feed(desk, engine=DyingEngine(num_served=30)))
     assert len(desk.on_disk()) == 30
     assert set(desk.finished) <= set(desk.on_disk())
+
+
+def test_an_engine_that_dies_while_it_leaves_has_left(tmp_path: Path) -> None:
+    desk = LeavingDesk(tmp_path, num_leases=1000, leave_after=20)
+    assert asyncio.run(_feed(desk, engine=DyingEngine(num_served=500))).has_left
+    assert desk.reports[-1].is_leaving
+    assert set(desk.finished) == set(desk.on_disk())
 
 
 def test_a_full_disk_ends_the_feeder_and_nothing_unsaved_was_reported(tmp_path: Path) -> None:

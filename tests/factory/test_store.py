@@ -113,6 +113,7 @@ def test_a_stale_committer_is_fenced_and_nothing_that_it_did_is_seen(tmp_path: P
     segment = write_segment(tmp_path / "journal", made, sequence=1)
     fresh = Committer(tmp_path, verifiers="v1")
     before = fresh.manifest
+    assert RunFolder(tmp_path).journal_bytes() == (tmp_path / "journal" / segment).stat().st_size
     for error in (FencedError, StoreError):  # once fenced, it stays so, and the segment is not its to delete
         with pytest.raises(error):
             stale.commit(segments=[segment], judged=_judged(made))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from factory.teachers.vllm import engine_arguments
-from jobs.gpus import gpus_of_engine
+from jobs.gpus import Demand, demand_of_engine, placed_by_ray
 from schemas.config import JobConfig, VllmTeacher, load_config
 from schemas.errors import ConfigError
 from tests.jobs.test_cli import Ended, factory
@@ -134,16 +134,33 @@ def test_the_context_holds_a_whole_completion_and_a_prompt(name: str) -> None:
     assert (teacher.num_engines, teacher.engine.num_gpus, math.prod((engines, gpus))) == (engines, gpus, total)
 
 
-def test_an_engine_over_several_nodes_is_refused_before_anything_starts_and_says_what_to_do() -> None:
-    engine = _load("deepseek-r1")[1].engine
-    with pytest.raises(ConfigError, match="placement group") as raised:
-        gpus_of_engine(engine, [8, 8])
-    assert "--dry-run" in str(raised.value)
+def test_an_engine_larger_than_a_node_is_placed_by_ray_and_others_as_they_ask() -> None:
+    teacher = _load("deepseek-r1")[1]
+    engine = teacher.engine
+    assert demand_of_engine(engine, [8, 8]) == Demand(16, is_group=True, num_per_stage=8)
     alone = engine.model_copy(update={"distributed_executor_backend": None})
-    with pytest.raises(ConfigError, match="16 GPUs, and the largest node of this cluster has 8"):
-        gpus_of_engine(alone, [8, 8])
-    assert gpus_of_engine(alone.model_copy(update={"pipeline_parallel_size": 1}), [8, 8]) == 8
+    assert demand_of_engine(alone, [8, 8, 0]) == Demand(16, is_group=True, num_per_stage=8)
+    assert demand_of_engine(alone, [16, 8]) == Demand(16, is_group=False, num_per_stage=8)
+    placed = placed_by_ray(teacher.model_copy(update={"engine": alone}))
+    assert placed == teacher
+
+
+@pytest.mark.parametrize(
+    ("gpus", "backend", "words"),
+    [
+        ([8, 4], "ray", ["are 16 GPUs", "all 2 nodes of this cluster have 12", "start more nodes first"]),
+        ([8, 8], "mp", ["are 16 GPUs", "largest node of this cluster has 8", "leave the key out"]),
+        ([0, 0], "ray", ["no node of this cluster has a GPU", "leave the key out"]),
+    ],
+)
+def test_what_a_cluster_can_never_give_is_refused_and_says_what_to_do(
+    gpus: list[int], backend: str, words: list[str]
+) -> None:
+    engine = _load("deepseek-r1")[1].engine.model_copy(update={"distributed_executor_backend": backend})
+    with pytest.raises(ConfigError) as raised:
+        demand_of_engine(engine, gpus)
+    assert all(word in str(raised.value) for word in words)
 
 
 def test_a_cluster_without_gpus_serves_an_engine_of_one_with_vllms_cpu_build() -> None:
-    assert gpus_of_engine(_load("r1-distill-7b")[1].engine, [0, 0]) == 0
+    assert demand_of_engine(_load("r1-distill-7b")[1].engine, [0, 0]) == Demand()
