@@ -23,8 +23,10 @@ from factory import faults
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
+from factory.early import Rules
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
+from factory.lengths import Lengths
 from factory.state import RunState, unjudged_places
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
@@ -80,6 +82,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         base_reasons=state.reasons,
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
+        lengths=Lengths.of(spec.job),
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for engine_id, held_keys in held.items():
@@ -88,6 +91,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
     for scan in scans.values():  # once all traces are known
         coordinator.add_saved(scan)
+    coordinator.queue_cut()
     return coordinator
 
 
@@ -236,9 +240,17 @@ class EngineActor:
             journal=self._spec.path / "journal",
             oversubscribe=self._spec.job.schedule.oversubscribe,
             pull=self._pull,
+            rules=self._rules(),
         )
         await self._feeder.run()
         await self._engine.close()
+
+    def _rules(self) -> Rules | None:
+        early = self._spec.job.schedule.early_abort
+        if early is None:
+            return None
+        settings = self._spec.job.verify.readability.settings()
+        return Rules(loop_tokens=early.loop_tokens, format=self._stamp.format, settings=settings)
 
     async def detach(self) -> Holding:
         """Take no more leases of the coordinator that there was; return what the next one has to know."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, NamedTuple
 
-from factory.dispatch import Dispatch, FailReason, Failure, Key
+from factory.dispatch import CancelReason, Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
 from factory.journal import Position, SegmentScan
+from factory.lengths import Lengths
 from factory.saved import SavedAttempts
-from factory.state import ENDED, TRACED, RunState
+from factory.state import ENDED, GOOD_OUTCOMES, TRACED, RunState
 from schemas.manifest import Counts
 from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
@@ -36,6 +37,7 @@ class JudgeItem(NamedTuple):
     problem_id: str
     reference_hash: str | None
     position: Position
+    place: int  # of its problem
 
 
 def died_under(item: JudgeItem) -> JudgedTrace:
@@ -102,6 +104,7 @@ class Coordinator:
     base_seed: int | None = None
     max_tries: int = 3
     is_draining: bool = False
+    lengths: Lengths | None = None  # None: attempts have one turn, as long as ``sampling`` says
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: deque[JudgeItem] = field(default_factory=deque)
@@ -115,6 +118,7 @@ class Coordinator:
     _num_judged: int = 0
     _num_made: int = 0
     _num_failed: int = 0
+    _num_cancelled: int = 0
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _dying: set[str] = field(default_factory=set)
@@ -174,6 +178,8 @@ class Coordinator:
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
                 self._saved.add(item.key, report.engine_id, item.piece)
+                if item.is_cut:
+                    self.dispatch.cut(report.engine_id, item.key)
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
@@ -188,7 +194,33 @@ class Coordinator:
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity)
-        return Orders(leases=tuple(self._lease(key) for key in keys if self._has_room(report.engine_id, key)))
+        return Orders(leases=tuple(self._lease(key) for key in keys if self._is_to_make(report.engine_id, key)))
+
+    def queue_cut(self) -> None:
+        """Have attempts that an earlier start cut wait for the fresh ones; comes once all that is saved is known."""
+        if self.lengths is not None:
+            self.dispatch.had_turn(key for key in self._saved.keys() if self._is_cut(key))  # noqa: SIM118  no mapping
+
+    def _is_cut(self, key: Key) -> bool:
+        """Return whether an attempt has had its first turn."""
+        if self.lengths is None or not (num_saved := self._saved.num_tokens(key)):
+            return False
+        return self.lengths.is_cut(self.state.problems.asked(key.problem).domain, num_saved)
+
+    def _is_to_make(self, engine_id: str, key: Key) -> bool:
+        return self._pays(engine_id, key) and self._has_room(engine_id, key)
+
+    def _pays(self, engine_id: str, key: Key) -> bool:
+        """Return whether to go on with an attempt, if it was cut; if not, it is cancelled by that."""
+        if self.lengths is None or not self._is_cut(key):
+            return True
+        if self.lengths.pays(is_solved=bool(self.state.is_solved[key.problem])):
+            return True
+        self.dispatch.cancel(engine_id, key)
+        self._num_cancelled += 1
+        num_tokens = self._saved.num_tokens(key)
+        self._end_untraced(key, "cancelled", CancelReason.SOLVED, num_tokens=num_tokens)
+        return False
 
     def _has_room(self, engine_id: str, key: Key) -> bool:
         """Return whether the attempt's prompt leaves room for a token; if not, the attempt has failed by that."""
@@ -304,6 +336,7 @@ class Coordinator:
         unjudged = self.base.unjudged + self._outcomes[Outcome.UNJUDGED]
         judged = self.base.judged + self._num_judged - self._outcomes[Outcome.UNJUDGED]
         failed = self.base.failed + self._num_failed
+        cancelled = self.base.cancelled + self._num_cancelled
         return Progress(
             counts=Counts(
                 requested=requested,
@@ -311,8 +344,8 @@ class Coordinator:
                 judged=judged,
                 unjudged=unjudged,
                 failed=failed,
-                cancelled=self.base.cancelled,
-                pending=requested - judged - unjudged - failed - self.base.cancelled,
+                cancelled=cancelled,
+                pending=requested - judged - unjudged - failed - cancelled,
             ),
             num_problems=len(self.state.problems),
             outcomes=dict(self.base_outcomes + self._outcomes),
@@ -328,11 +361,21 @@ class Coordinator:
         )
 
     def _lease(self, key: Key) -> Lease:
-        prompt = self.state.problems.prompt(key.problem)
+        prompt, domain, language = self.state.problems.asked(key.problem)
         seed = None
         if self.base_seed is not None:
             seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
-        return Lease(key=key, prompt=prompt, seed=seed, saved=self._saved.positions(key))
+        lease = Lease(
+            key=key,
+            prompt=prompt,
+            seed=seed,
+            saved=self._saved.positions(key),
+            language=language,
+        )
+        if self.lengths is None:
+            return lease
+        limit = self.lengths.next_turn(domain, self._saved.num_tokens(key))
+        return replace(lease, max_tokens=limit.max_tokens, may_go_on=limit.may_go_on)
 
     def _trace_id(self, key: Key) -> str:
         return make_trace_id(self.fingerprint, self.state.problems.problem_id(key.problem), key.sample_index)
@@ -343,7 +386,7 @@ class Coordinator:
     def _judge_item(self, number: int, trace_id: str, position: Position) -> JudgeItem:
         place = number // self.state.num_samples
         problems = self.state.problems
-        return JudgeItem(trace_id, problems.problem_id(place), problems.reference_hash(place), position)
+        return JudgeItem(trace_id, problems.problem_id(place), problems.reference_hash(place), position, place)
 
     def _refill(self) -> None:
         """Take some of the backlog; at its end there is none."""
@@ -368,6 +411,8 @@ class Coordinator:
     def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
         self._num_judged += 1
         self._outcomes[verdict.verdict.outcome] += 1
+        if verdict.verdict.outcome in GOOD_OUTCOMES:
+            self.state.is_solved[item.place] = True
         if verdict.verdict.reason is not None:
             self._reasons[verdict.verdict.reason] += 1
         self._tries.pop(item.trace_id, None)
@@ -380,15 +425,19 @@ class Coordinator:
 
     def _fail(self, failure: Failure) -> None:
         self._num_failed += 1
-        self._saved.drop(failure.key)
+        self._end_untraced(failure.key, "failed", failure.reason, detail=failure.detail[:500])
+
+    def _end_untraced(self, key: Key, ending: str, reason: str, *, detail: str = "", num_tokens: int = 0) -> None:
+        self._saved.drop(key)
         self._untraced.append(
             Untraced(
-                trace_id=self._trace_id(failure.key),
-                problem_id=self.state.problems.problem_id(failure.key.problem),
-                sample_index=failure.key.sample_index,
-                ending="failed",
-                reason=failure.reason,
-                detail=failure.detail[:500],
+                trace_id=self._trace_id(key),
+                problem_id=self.state.problems.problem_id(key.problem),
+                sample_index=key.sample_index,
+                ending=ending,
+                reason=reason,
+                detail=detail,
+                num_tokens=num_tokens,
             )
         )
 

@@ -87,9 +87,10 @@ def _most_tokens(job: JobConfig) -> tuple[int, str]:
     """Return how many tokens a completion can have, and which key says so."""
     context = getattr(job.teacher, "engine", job.teacher)
     limit = getattr(context, "max_model_len", None)
-    if limit is not None and limit < job.sampling.max_tokens:
+    most = max((job.sampling.max_tokens, *job.sampling.max_tokens_by_domain.values()))
+    if limit is not None and limit < most:
         return limit, "max_model_len"
-    return job.sampling.max_tokens, "sampling.max_tokens"
+    return most, "sampling.max_tokens"
 
 
 def _output_tokens_at_most(job: JobConfig, requests: int) -> Figure:

@@ -159,6 +159,10 @@ def _funnel(status: Status) -> list[dict[str, Any]]:
             row(name, count, 1, NONE, is_share=False)
     for reason, count in _by_count(status.failed_reasons):
         row(f"failed: {reason}", count, 2, NONE, is_share=False)
+    for reason, count in _by_count(status.cancelled_reasons):
+        row(f"cancelled: {reason}", count, 2, NONE, is_share=False)
+    for reason, ended in status.ended_early.items():
+        row(f"ended early: {reason}, about {ended.num_saved:,} tokens saved", ended.count, 1, NONE)
     row("judged", counts.judged)
     for outcome, count in _by_count(status.outcomes):
         row(outcome, count, 1, outcome)

@@ -195,6 +195,10 @@ def funnel(found: Status) -> None:
             row(f"  {name}", count, share=False)
     for reason, count in sorted(found.failed_reasons.items()):
         row(f"    failed: {reason}", count, share=False)
+    for reason, count in sorted(found.cancelled_reasons.items()):
+        row(f"    cancelled: {reason}", count, share=False)
+    for reason, ended in found.ended_early.items():
+        row(f"  ended early: {reason}", ended.count)
     row("judged", counts.judged)
     for outcome, count in found.outcomes.items():
         row(f"  {outcome}", count)
@@ -211,6 +215,9 @@ def funnel(found: Status) -> None:
     if whole:
         shares = ", ".join(f"{seconds / whole:.1%} {state}" for state, seconds in found.engine_seconds.items())
         out.print(f"engines, {whole:,.0f} s in all: {shares}", highlight=False)
+    if found.ended_early:
+        saved = ", ".join(f"{reason} {ended.num_saved:,}" for reason, ended in found.ended_early.items())
+        out.print(f"tokens saved by early abort, estimated: {saved}", highlight=False)
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
 

@@ -53,7 +53,7 @@ class Desk:
             assert (trace.problem_id, trace.sample_index) == (f"p{item.key.problem}", item.key.sample_index)
             assert trace.num_completion_tokens == item.num_tokens
             self.finished.append(item.key)
-        for key, piece in report.saved:
+        for key, piece, _ in report.saved:
             self.saved.add(key, report.engine_id, piece)
             assert read_saved(self.journal, self.saved.positions(key)).token_ids
         self.refused += [refused.key for refused in report.refused]

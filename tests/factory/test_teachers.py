@@ -439,7 +439,7 @@ def test_more_saved_than_may_be_made_still_ends_within_the_limit(greedy: Running
 def test_a_watch_takes_every_token_once_and_in_order_until_the_end_is_near(greedy: Running) -> None:
     every = 8
     told: list[tuple[int, tuple[int, ...]]] = []
-    watch = Watch(num_tokens=every, take=lambda offset, token_ids: told.append((offset, tuple(token_ids))))
+    watch = Watch(num_tokens=every, take=lambda offset, token_ids, text: told.append((offset, tuple(token_ids))))
     request = greedy.request()
     whole = greedy.do(greedy.engine.generate(replace(request, watch=watch)))
     taken = [token_id for _, token_ids in told for token_id in token_ids]
