@@ -25,15 +25,14 @@ from verifiers.repetition import periods_ending_at
 
 LOOK_TOKENS: Final = 256  # between two looks; vLLM hands a delta over at each, so not less (guess)
 KEPT: Final = 32_768  # last tokens that are looked at: three times a period of 10,900
-# A stretch that repeats itself exactly is a loop from so many times and tokens on. Readability rejects half as much
-# where the text goes on behind it; here it may still go on.
-LOOP_REPEATS: Final = 4
+# A stretch that repeats itself exactly is a loop from so many times and `loop_tokens` on. With a character or more to
+# a token that is what readability rejects even where the text goes on behind it (``min_inner_repeats``).
+LOOP_REPEATS: Final = 5
 LONG_LOOP_REPEATS: Final = 3  # fewer times will do ...
 LONG_LOOP_TOKENS: Final = 4_096  # ... from here on: one more of a period of 10,000 tokens would cost as many
 CHARS_PER_TOKEN: Final = 4  # where an endpoint gives no token ids, characters are looked at (guess)
-SCRIPT_LOOKS: Final = 4  # last deltas over which letters are counted
-FOREIGN_LETTERS: Final = 400  # in these, at least ...
-FOREIGN_SHARE: Final = 0.5  # ... and so much of all letters: no quotation, no list of words (guess)
+SCRIPT_LETTERS: Final = 800  # the last ones, over which scripts are counted (guess)
+FOREIGN_SHARE: Final = 0.5  # of them: no quotation, no list of words (guess)
 ALWAYS_ALLOWED: Final = LATIN | {"greek"}  # formulas
 CODE_POINTS: Final = 0x110000  # no vocabulary has more
 
@@ -72,7 +71,7 @@ class Detector:
     prompt: str
     _tokens: str = ""  # the last ones, a character each: Python searches and compares texts quickest
     _head: str | None = ""  # the first characters of the text, until the tag is decided
-    _foreign: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SCRIPT_LOOKS))  # letters, of all
+    _foreign: deque[tuple[int, int]] = field(default_factory=deque)  # by look: foreign letters, and all
     _is_text: bool = False  # characters stand in for tokens
 
     def go_on_from(self, token_ids: Sequence[int]) -> None:
@@ -103,8 +102,10 @@ class Detector:
         if len(self._tokens) < least or not self.rules.rejects(Reason.REPETITION_LOOP):
             return None
         for found in periods_ending_at(self._tokens, len(self._tokens), len(self._tokens)):
-            is_long = found.repeats >= LONG_LOOP_REPEATS and found.num_chars >= LONG_LOOP_TOKENS * self._unit
-            if found.num_chars >= least and (is_long or found.repeats >= LOOP_REPEATS):
+            if found.num_chars < least or found.repeats < LONG_LOOP_REPEATS:
+                continue
+            is_long = found.num_chars >= LONG_LOOP_TOKENS * self._unit
+            if is_long or found.repeats >= LOOP_REPEATS:
                 what = "characters" if self._is_text else "tokens"
                 return Alarm(
                     Reason.REPETITION_LOOP,
@@ -134,7 +135,10 @@ class Detector:
             return None
         self._foreign.append((sum(map(len, found)), sum(map(str.isalpha, text))))
         foreign, letters = (sum(counts) for counts in zip(*self._foreign, strict=True))
-        if foreign < FOREIGN_LETTERS or foreign < FOREIGN_SHARE * letters:
+        while letters - self._foreign[0][1] >= SCRIPT_LETTERS:
+            count, of = self._foreign.popleft()
+            foreign, letters = foreign - count, letters - of
+        if letters < SCRIPT_LETTERS or foreign < FOREIGN_SHARE * letters:
             return None
         return Alarm(Reason.LANGUAGE_MIXING, f"{foreign:,} of the last {letters:,} letters are of a foreign script")
 

@@ -385,6 +385,22 @@ def readings(
         _line(f"  {item['evidence']!r}")
 
 
+def early(
+    rows: Sequence[Mapping[str, Any]],
+    loops: Sequence[Mapping[str, Any]],
+    defects: Sequence[Mapping[str, Any]],
+    wrong: Sequence[str],
+) -> None:
+    """Print what early abort made of good traces and of bad ones."""
+    out.print(_table("traces that would be accepted", rows))
+    accepted = sum(row["accepted"] for row in rows)
+    _line(f"false alarms: {len(wrong)} in {2 * accepted:,} looks at {accepted:,} traces: by tokens, and by characters")
+    for said in wrong[:20]:
+        _line(f"  {said}")
+    out.print(_table("made loops by period: found, tokens of the loop until then, share of all tokens saved", loops))
+    out.print(_table("made defects: ended for them, unreadable by then, with that reason", defects))
+
+
 def programs(
     figures: Mapping[str, Any],
     styles: Sequence[Mapping[str, Any]],
