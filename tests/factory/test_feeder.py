@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from factory.dispatch import Key
+from factory.early import Rules
 from factory.feeder import MIN_BACKLOG, Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
@@ -22,7 +23,10 @@ from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
 from schemas.errors import EngineDeadError
 from schemas.problem import Prompt
+from schemas.readability import ReadabilitySettings
 from schemas.trace import FinishReason, Trace, TraceFormat
+from schemas.verdict import Reason
+from verifiers.readability import judge_trace
 
 STAMP = TraceStamp(
     fingerprint="f" * 32, format=TraceFormat.R1, teacher="scripted", teacher_revision="1", engine_id="engine-0-e1-1"
@@ -86,6 +90,7 @@ async def _feed(
     max_num_seqs: int = 8,
     max_tokens: int = 400,
     engine_id: str = "engine-0-e1-1",
+    rules: Rules | None = None,
     **teacher: float,
 ) -> Feeder:
     config = ScriptedTeacher(
@@ -101,6 +106,7 @@ async def _feed(
         journal=desk.journal,
         oversubscribe=0.1,
         pull=desk.pull,
+        rules=rules,
     )
     try:
         await asyncio.wait_for(feeder.run(), 60)
@@ -267,6 +273,77 @@ def test_an_attempt_whose_saved_part_is_gone_or_damaged_begins_anew(tmp_path: Pa
         for _, trace in scan_segment(path).traces:
             assert trace.text == whole[trace.problem_id].text
             assert trace.resumed_at == ()
+
+
+# Attempts that are past hope, and such as have more than one turn
+
+RULES = Rules(loop_tokens=1536, format=TraceFormat.R1, settings=ReadabilitySettings())
+
+
+def test_attempts_that_loop_are_ended_and_kept_with_the_reason(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=24)
+    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 400_000.0}))
+    traces = desk.traces()
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(24)]
+    ended = [trace for trace in traces if trace.finish_reason is FinishReason.ABORT]
+    assert 5 < len(ended) < 20
+    for trace in ended:
+        assert (trace.finish_detail or "").startswith("repetition_loop: the last ")
+        assert RULES.loop_tokens <= trace.num_completion_tokens < 19_000
+        verdict = judge_trace(trace.text, domain="math", language="en", format="r1", finish_reason="abort")
+        assert verdict.reason is Reason.REPETITION_LOOP
+    assert {trace.finish_reason for trace in traces} == {FinishReason.ABORT, FinishReason.STOP}
+    assert all(trace.finish_detail is None for trace in traces if trace.finish_reason is FinishReason.STOP)
+
+
+def test_a_loop_that_another_engine_began_is_seen_at_once(tmp_path: Path) -> None:
+    """The detector gets the tokens that came from elsewhere, too."""
+    desk = ImpatientDesk(tmp_path, num_leases=1, patience=12)
+    asyncio.run(_feed(desk, store=SAVING, loop_rate=1.0, **LONG | {"tokens_per_s": 20_000.0}))
+    assert not desk.finished
+    again = Desk(tmp_path, num_leases=1, saved=desk.saved)
+    asyncio.run(_feed(again, store=SAVING, rules=RULES, loop_rate=1.0, engine_id="engine-0-e1-2", **LONG))
+    (trace,) = again.traces()
+    assert trace.finish_reason is FinishReason.ABORT
+    (given,) = trace.resumed_at
+    assert trace.num_completion_tokens <= max(given, RULES.loop_tokens) + 3_000
+
+
+@dataclass(slots=True)
+class TurnsDesk(Desk):
+    """A desk that gives every attempt a first turn of some tokens, and when that is over, a second one without end."""
+
+    cut: list[Key] = field(default_factory=list)
+
+    async def pull(self, report: Report) -> Orders:
+        """Give what was cut once all had their turn."""
+        orders = await Desk.pull(self, report)
+        self.cut += [item.key for item in report.saved if item.is_cut]
+        leases = [replace(lease, max_tokens=FIRST_TOKENS, may_go_on=True) for lease in orders.leases]
+        room = report.capacity - len(leases)
+        while self.num_given == self.num_leases and self.cut and room > 0:
+            leases.append(self._lease(self.cut.pop().problem))
+            room -= 1
+        return replace(orders, leases=tuple(leases))
+
+
+FIRST_TOKENS = 2_000
+
+
+@pytest.mark.parametrize("partial_tokens", [None, 300, 2_000], ids=["not saved on the way", "saved", "saved just now"])
+def test_a_cut_attempt_and_its_continuation_are_one_trace(tmp_path: Path, partial_tokens: int | None) -> None:
+    whole = _undisturbed(tmp_path / "whole", 16)
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    desk = TurnsDesk(folder, num_leases=16)
+    store = SAVING.model_copy(update={"partial_tokens": partial_tokens})
+    asyncio.run(_feed(desk, store=store, **LONG | {"tokens_per_s": 10_000_000}))
+    traces = desk.traces()
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(16)]
+    assert {trace.problem_id: trace.text for trace in traces} == {name: trace.text for name, trace in whole.items()}
+    for trace in traces:
+        assert trace.resumed_at == ((FIRST_TOKENS,) if trace.num_completion_tokens > FIRST_TOKENS else ())
+    assert 4 < sum(bool(trace.resumed_at) for trace in traces) < 16
 
 
 class DyingEngine:
