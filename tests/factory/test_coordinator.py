@@ -258,6 +258,9 @@ class Simulation:
         self.coordinator = load_coordinator(self.spec, generate=True, living=holdings)
         self.late.clear()
         self.batches = {worker: [] for worker in self.batches}
+        for place, one in enumerate(self.engines):  # an end that was not committed is to be found again
+            if one.is_stopped and self.coordinator.dispatch.num_queued:
+                self.engines[place] = self.start_engine()
 
     def judge(self, worker: str) -> None:
         if self.batches[worker] and self.chance.random() < 0.1:

@@ -8,6 +8,7 @@ import itertools
 import os
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Desk:
     journal: Path
     num_leases: int
     stop_after: int | None = None  # finished attempts; default: all
-    prompt: bytes = b"What is 2 + 3?"
+    prompt: Sequence[int] = b"What is 2 + 3?"
     reports: list[Report] = field(default_factory=list)
     finished: list[Key] = field(default_factory=list)
     refused: list[Key] = field(default_factory=list)
@@ -282,7 +283,7 @@ RULES = Rules(loop_tokens=1536, format=TraceFormat.R1, settings=ReadabilitySetti
 
 def test_attempts_that_loop_are_ended_and_kept_with_the_reason(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=24)
-    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 400_000.0}))
+    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 100_000.0}))
     traces = desk.traces()
     assert sorted(desk.finished) == [Key(number, 0) for number in range(24)]
     ended = [trace for trace in traces if trace.finish_reason is FinishReason.ABORT]
@@ -298,8 +299,8 @@ def test_attempts_that_loop_are_ended_and_kept_with_the_reason(tmp_path: Path) -
 
 def test_a_loop_that_another_engine_began_is_seen_at_once(tmp_path: Path) -> None:
     """The detector gets the tokens that came from elsewhere, too."""
-    desk = ImpatientDesk(tmp_path, num_leases=1, patience=12)
-    asyncio.run(_feed(desk, store=SAVING, loop_rate=1.0, **LONG | {"tokens_per_s": 20_000.0}))
+    desk = ImpatientDesk(tmp_path, num_leases=1, patience=4)
+    asyncio.run(_feed(desk, store=SAVING, loop_rate=1.0, **LONG | {"tokens_per_s": 5_000.0}))
     assert not desk.finished
     again = Desk(tmp_path, num_leases=1, saved=desk.saved)
     asyncio.run(_feed(again, store=SAVING, rules=RULES, loop_rate=1.0, engine_id="engine-0-e1-2", **LONG))
