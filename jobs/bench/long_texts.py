@@ -107,7 +107,7 @@ def _grid(dice: random.Random) -> str:
 
 def _program_trace(dice: random.Random) -> str:
     left, right = dice.randint(200, 900), dice.randint(3, 9)
-    lines = []
+    lines: list[str] = []
     while left > 0 and len(lines) < 250:
         lines.append(f"while {left} > 0: left = {left} - {right} = {left - right}; count = {len(lines) + 1}")
         left -= right
@@ -160,7 +160,8 @@ def working_texts(count: int, real: Sequence[str], seed: int) -> list[str]:
     dice = random.Random(seed)
     texts = []
     for turn in range(count):
-        parts, size = [], dice.randint(MIN_CHARS, MAX_CHARS)
+        parts: list[str] = []
+        size = dice.randint(MIN_CHARS, MAX_CHARS)
         while sum(map(len, parts)) < size:
             parts += [dice.choice(real), KINDS[(turn + len(parts)) % len(KINDS)](dice)]
         texts.append("\n\n".join(parts))
@@ -172,7 +173,8 @@ def joined_texts(count: int, real: Sequence[str], seed: int) -> list[str]:
     dice = random.Random(seed)
     texts = []
     for _ in range(count):
-        parts, size = [], dice.randint(MIN_CHARS, MAX_CHARS)
+        parts: list[str] = []
+        size = dice.randint(MIN_CHARS, MAX_CHARS)
         while sum(map(len, parts)) < size:
             parts.append(dice.choice(real))
         texts.append("\n\n".join(parts))
