@@ -116,12 +116,12 @@ class Detector:
     def _missing_tag(self, text: str) -> Alarm | None:
         if self._head is None:
             return None
-        self._head = (self._head + text[: 2 * len(THINK_OPEN)]).lstrip()
+        self._head = (self._head + text).lstrip()[: len(THINK_OPEN)]
         if len(self._head) < len(THINK_OPEN):
             return None
         head, self._head = self._head, None
         is_wanted = self.rules.format in (TraceFormat.R1, TraceFormat.ZERO)
-        if not is_wanted or head.startswith(THINK_OPEN) or not self.rules.rejects(Reason.MALFORMED_TAGS):
+        if not is_wanted or head == THINK_OPEN or not self.rules.rejects(Reason.MALFORMED_TAGS):
             return None
         return Alarm(Reason.MALFORMED_TAGS, f"the text does not begin with {THINK_OPEN}")
 

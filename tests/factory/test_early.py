@@ -129,7 +129,7 @@ def test_a_text_that_must_begin_with_its_tag_and_does_not_is_ended_at_once(forma
     alarm, num_tokens = _watch(ids, "First I add the numbers. " * 300, _rules(format))
     assert alarm == (Reason.MALFORMED_TAGS, "the text does not begin with <think>")
     assert num_tokens == LOOK_TOKENS
-    for text in ("<think>\nFirst. ", "\n\n <think>First. ", ""):
+    for text in ("<think>\nFirst. ", "\n\n <think>First. ", "\n" * 40 + "<think>\nFirst, I add. " * 300, ""):
         assert _watch(ids, text, _rules(format))[0] is None
     for other in (TraceFormat.R1_PREFILLED, TraceFormat.PLAIN):
         assert _watch(ids, "First I add the numbers. " * 300, _rules(other))[0] is None
