@@ -26,8 +26,10 @@ from factory.adaptive import Adaptive
 from factory.committer import Committer
 from factory.coordinator import CommitBatch, Coordinator, JudgeItem, Progress, scanned_keys
 from factory.dispatch import Dispatch
+from factory.early import Rules
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
+from factory.lengths import Lengths
 from factory.notice import on_termination
 from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
@@ -90,6 +92,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
         adaptive=adaptive,
+        lengths=Lengths.of(spec.job),
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))
     for engine_id, held_keys in held.items():
@@ -98,6 +101,7 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
         coordinator.add_scan(name, scan, is_closed=not _may_grow(name, living))
     for scan in scans.values():  # once all traces are known
         coordinator.add_saved(scan)
+    coordinator.queue_cut()
     coordinator.close_finished()
     return coordinator
 
@@ -308,6 +312,7 @@ class EngineActor:
             journal=self._spec.path / "journal",
             oversubscribe=self._spec.job.schedule.oversubscribe,
             pull=self._pull,
+            rules=self._rules(),
         )
         await self._feeder.run()
         await self._engine.close()
@@ -323,6 +328,13 @@ class EngineActor:
         if self._loop is None or self._feeder is None:
             os._exit(TERMINATED)
         self._loop.call_soon_threadsafe(self._feeder.leave)
+
+    def _rules(self) -> Rules | None:
+        early = self._spec.job.schedule.early_abort
+        if early is None:
+            return None
+        settings = self._spec.job.verify.readability.settings()
+        return Rules(loop_tokens=early.loop_tokens, format=self._stamp.format, settings=settings)
 
     async def detach(self) -> Holding:
         """Take no more leases of the coordinator that there was; return what the next one has to know."""

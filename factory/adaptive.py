@@ -25,12 +25,11 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from factory.dispatch import Key
+from factory.dispatch import CancelReason, Key
 from factory.state import AGAINST, ENDED, JUDGED, TRACED, TRUE, UNUSABLE, USEFUL, Counts_P, Places, RunState, word_of
 from schemas.config import AdaptiveConfig
 from schemas.verdict import Verdict, summarize
@@ -42,13 +41,6 @@ REFIT: Final = 1.1  # growth of their number until it is fitted again
 STRENGTHS: Final = (0.3, 30.0)  # bounds of a + b: two moments of few attempts can say anything
 MEANS: Final = (0.01, 0.99)
 MAX_FILLER: Final = 4_096  # problems with short attempts that wait for the end, to fill it; guess
-
-
-class CancelReason(StrEnum):
-    """Why an attempt ends without having been made, or is given up; closed list."""
-
-    QUOTA_REACHED = "quota_reached"  # the problem has the useful samples that it needs
-    HOPELESS = "hopeless"  # it will hardly get them
 
 
 class Prior(NamedTuple):

@@ -16,7 +16,7 @@ MIN_LENGTHS: Final = 32  # attempts that must have ended before their lengths sa
 
 
 @dataclass(slots=True)
-class Lengths:
+class SeenLengths:
     """What attempts that ended held of the cache while they were made."""
 
     num_attempts: int = 0

@@ -11,19 +11,20 @@ from __future__ import annotations
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from factory.adaptive import Adaptive, CancelReason, Closing
+from factory.adaptive import Adaptive, Closing
 from factory.delays import Delays, Quantiles
-from factory.dispatch import Dispatch, FailReason, Failure, Key
+from factory.dispatch import CancelReason, Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Occupancy, Orders, Report
 from factory.journal import Piece, Position, SegmentScan
+from factory.lengths import Lengths
 from factory.saved import SavedAttempts
-from factory.state import CANCELLED, ENDED, FAILED, TRACED, Places, RunState
+from factory.state import CANCELLED, ENDED, FAILED, GOOD_OUTCOMES, TRACED, Places, RunState
 from schemas.manifest import Counts
 from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
@@ -121,6 +122,7 @@ class Coordinator:
     is_draining: bool = False
     adaptive: Adaptive | None = None  # the supply of ``dispatch``; null: all attempts are made
     delays: Delays = field(default_factory=Delays)
+    lengths: Lengths | None = None  # None: attempts have one turn, as long as ``sampling`` says
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: deque[Unjudged] = field(default_factory=deque)
@@ -206,6 +208,8 @@ class Coordinator:
         for item in report.saved:
             if self.dispatch.holds(report.engine_id, item.key):
                 self._save(item.key, report.engine_id, item.piece)
+                if item.is_cut:
+                    self._cut(report.engine_id, item.key)
         by_key = {item.key: item for item in report.finished}
         for key in self.dispatch.finish(report.engine_id, list(by_key)):
             self._finish(by_key[key])
@@ -231,8 +235,41 @@ class Coordinator:
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity)
-        leases = tuple(self._lease(key) for key in keys if self._has_room(report.engine_id, key))
+        leases = tuple(self._lease(key) for key in keys if self._is_to_make(report.engine_id, key))
         return Orders(leases=leases, abort=tuple(self._aborts.pop(report.engine_id, ())))
+
+    def _cut(self, engine_id: str, key: Key) -> None:
+        """Take back an attempt whose turn is over; one that was given up meanwhile ends by that."""
+        if key in self._given_up:
+            self.dispatch.cancel(engine_id, key)
+            self._cancel(key, self._saved.num_tokens(key))
+        else:
+            self.dispatch.cut(engine_id, key)
+
+    def queue_cut(self) -> None:
+        """Have attempts that an earlier start cut wait for the fresh ones; comes once all that is saved is known."""
+        if self.lengths is not None:
+            self.dispatch.had_turn(key for key in self._saved.keys() if self._is_cut(key))  # noqa: SIM118  no mapping
+
+    def _is_cut(self, key: Key) -> bool:
+        """Return whether an attempt has had its first turn."""
+        if self.lengths is None or not (num_saved := self._saved.num_tokens(key)):
+            return False
+        return self.lengths.is_cut(self.state.problems.asked(key.problem).domain, num_saved)
+
+    def _is_to_make(self, engine_id: str, key: Key) -> bool:
+        return self._pays(engine_id, key) and self._has_room(engine_id, key)
+
+    def _pays(self, engine_id: str, key: Key) -> bool:
+        """Return whether to go on with an attempt, if it was cut; if not, it is cancelled by that."""
+        if self.lengths is None or not self._is_cut(key):
+            return True
+        if self.lengths.pays(is_solved=bool(self.state.is_solved[key.problem])):
+            return True
+        self.dispatch.cancel(engine_id, key)
+        self._given_up[key] = CancelReason.SOLVED
+        self._cancel(key, self._saved.num_tokens(key))
+        return False
 
     def _has_room(self, engine_id: str, key: Key) -> bool:
         """Return whether the attempt's prompt leaves room for a token; if not, the attempt has failed by that."""
@@ -405,11 +442,21 @@ class Coordinator:
         )
 
     def _lease(self, key: Key) -> Lease:
-        prompt = self.state.problems.prompt(key.problem)
+        prompt, domain, language = self.state.problems.asked(key.problem)
         seed = None
         if self.base_seed is not None:
             seed = int(digest([self.base_seed, prompt.problem_id, key.sample_index]), 16) >> (128 - SEED_BITS)
-        return Lease(key=key, prompt=prompt, seed=seed, saved=self._saved.positions(key))
+        lease = Lease(
+            key=key,
+            prompt=prompt,
+            seed=seed,
+            saved=self._saved.positions(key),
+            language=language,
+        )
+        if self.lengths is None:
+            return lease
+        limit = self.lengths.next_turn(domain, self._saved.num_tokens(key))
+        return replace(lease, max_tokens=limit.max_tokens, may_go_on=limit.may_go_on)
 
     def _trace_id(self, key: Key) -> str:
         return make_trace_id(self.fingerprint, self.state.problems.problem_id(key.problem), key.sample_index)
@@ -453,6 +500,8 @@ class Coordinator:
     def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
         self._num_judged += 1
         self._outcomes[verdict.verdict.outcome] += 1
+        if verdict.verdict.outcome in GOOD_OUTCOMES:
+            self.state.is_solved[self.state.key(item.number).problem] = True
         if verdict.verdict.reason is not None:
             self._reasons[verdict.verdict.reason] += 1
         self._tries.pop(item.number, None)

@@ -5,13 +5,14 @@ that has ended, or of an engine that is dead, is ignored. Attempts that were in 
 first. One that has seen two deaths, without more of it saved between, is a suspect: an engine gets few suspects at a
 time, half as many after each death that leaves several of them in question. The only suspect at a death is tried by
 itself, on an engine that has nothing else in flight, and is blamed if that engine dies too. So a prompt that kills
-engines fails in the end, and takes no innocent attempt with it.
+engines fails in the end, and takes no innocent attempt with it. One that was cut at its moderate limit waits until no
+fresh one is left.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -27,6 +28,14 @@ class FailReason(StrEnum):
     ENGINE_ERROR = "engine_error"  # the engine refused this request
     NOT_RECORDED = "not_recorded"  # the recording that is replayed has no such attempt
     ENGINE_DIED = "engine_died"  # engines died under it again and again
+
+
+class CancelReason(StrEnum):
+    """Why an attempt is not made, or not made to its end; closed list."""
+
+    QUOTA_REACHED = "quota_reached"  # its problem has the useful samples that it needs
+    HOPELESS = "hopeless"  # its problem will hardly get them
+    SOLVED = "solved"  # it was cut, and its problem has an answer without it
 
 
 class Key(NamedTuple):
@@ -94,6 +103,8 @@ class Dispatch:
         """
         self._fresh: Supply = InOrder(keys) if isinstance(keys, Sequence) else keys
         self._back: deque[Key] = deque()  # was in flight at a death: goes first
+        self._cut: deque[Key] = deque()  # had a turn, and goes on after the fresh ones
+        self._had_turn: frozenset[Key] = frozenset()  # of the fresh ones: had it before this start
         self._refused: deque[Key] = deque()  # an engine in trouble should not see it at once again: goes last
         self._suspects: deque[Key] = deque()
         self._suspects_at_once = MAX_SUSPECTS
@@ -110,7 +121,8 @@ class Dispatch:
     @property
     def num_queued(self) -> int:
         """Attempts that no engine holds; of a supply those that may still come."""
-        return self._fresh.num_left + len(self._back) + len(self._refused) + len(self._suspects) + len(self._alone)
+        waiting = (self._back, self._cut, self._refused, self._suspects, self._alone)
+        return self._fresh.num_left + sum(map(len, waiting))
 
     @property
     def num_leased(self) -> int:
@@ -167,9 +179,32 @@ class Dispatch:
         """Return the next attempt that is no suspect."""
         if self._back:
             return self._back.popleft()
-        if (key := self._fresh.take()) is not None:
-            return key
-        return self._refused.popleft() if self._refused else None
+        while (key := self._fresh.take()) is not None:
+            if key not in self._had_turn:
+                return key
+            self._cut.append(key)
+        waiting = self._cut or self._refused
+        return waiting.popleft() if waiting else None
+
+    def had_turn(self, keys: Iterable[Key]) -> None:
+        """Take note of queued attempts that had a turn in an earlier start: they wait like those of this one."""
+        self._had_turn = frozenset(keys)
+
+    def cut(self, engine_id: str, key: Key) -> None:
+        """Take back an attempt whose turn is over; it goes on once no fresh one is left."""
+        engine = self._engines.get(engine_id)
+        if engine is not None and key in engine.leased:
+            engine.leased.discard(key)
+            engine.is_alone &= bool(engine.leased)
+            engine.has_progressed = True
+            (self._suspects if self._is_suspect(key) else self._cut).append(key)
+
+    def cancel(self, engine_id: str, key: Key) -> None:
+        """End an attempt that the engine was to get, and will not."""
+        engine = self._engines[engine_id]
+        engine.leased.remove(key)
+        engine.is_alone &= bool(engine.leased)
+        self._num_ended += 1
 
     def is_dead(self, engine_id: str) -> bool:
         """True for an engine that ``engine_died`` was told of."""
@@ -220,7 +255,7 @@ class Dispatch:
         for engine_id, engine in self._engines.items():
             if key in engine.leased:
                 return engine_id
-        for queue in (self._back, self._refused, self._suspects, self._alone):
+        for queue in (self._back, self._cut, self._refused, self._suspects, self._alone):
             if key in queue:
                 queue.remove(key)
                 self._num_ended += 1

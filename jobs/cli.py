@@ -398,6 +398,39 @@ def bench_readability(
         show.readings(figures, reasons, costs, looked)
 
 
+@bench.command("early", epilog="Example: factory bench early --traces traces.jsonl --run runs/demo")
+def bench_early(
+    traces: Annotated[
+        list[Path], typer.Option("--traces", metavar="FILE", help="JSON Lines of problem, completion, is_correct.")
+    ] = [],  # noqa: B006
+    runs: Annotated[list[Path], typer.Option("--run", metavar="RUN", help="Folder of a run with tables.")] = [],  # noqa: B006
+    made: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Long traces put together from those of the files.")
+    ] = 2400,
+    tokenizer: Annotated[str, typer.Option(metavar="NAME", help="Folder or Hub name; `demo`: the demo's.")] = "demo",
+    loop_tokens: Annotated[int, typer.Option(min=64, help="As schedule.early_abort.loop_tokens.")] = 1536,
+    as_json: AsJson = False,
+) -> None:
+    """Measure early abort: false alarms over what would be accepted, loops found and tokens saved, cost per token."""
+    from factory.prompts import HfTokenizer
+    from jobs.bench import early as measured
+    from jobs.demo_teacher import SHIPPED_MODELS
+
+    if not traces:
+        raise ConfigError("nothing to measure on: give --traces FILE, more than once for more files")
+    real = [trace for path in traces for trace in measured.read_traces(path)]
+    found = [*real, *(trace for path in runs for trace in measured.read_run(path)), *measured.make_long(made, real)]
+    encoder = HfTokenizer(str(SHIPPED_MODELS.get(tokenizer, tokenizer)), key="--tokenizer")
+    with show.counting("traces", len(found)) as done:
+        rows, wrong = measured.false_alarms(found, encoder, loop_tokens, done)
+    texts = [trace.text for trace in real]
+    loops, defects = (part(texts, encoder, loop_tokens) for part in (measured.detection, measured.agreement))
+    if as_json:
+        show.json_line({"false alarms": rows, "loops": loops, "defects": defects, "wrongly ended": wrong})
+    else:
+        show.early(rows, loops, defects, wrong)
+
+
 @bench.command("code", epilog="Example: factory bench code --cases cases.jsonl --rounds 50")
 def bench_code(
     cases: Annotated[

@@ -198,6 +198,8 @@ def funnel(found: Status) -> None:
             row(f"  {name}", count, share=False)
         for reason, of_reason in sorted(reasons.get(name, {}).items()):
             row(f"    {name}: {reason}", of_reason, share=False)
+    for reason, ended in found.ended_early.items():
+        row(f"  ended early: {reason}", ended.count)
     row("judged", counts.judged)
     for outcome, count in found.outcomes.items():
         row(f"  {outcome}", count)
@@ -217,6 +219,9 @@ def funnel(found: Status) -> None:
     if found.verdict_delays is not None:
         count, median_s, p99_s = found.verdict_delays
         _line(f"verdicts after the end of their traces: {median_s:.2f} s (median), {p99_s:.2f} s (99 %) of {count:,}")
+    if found.ended_early:
+        saved = ", ".join(f"{reason} {ended.num_saved:,}" for reason, ended in found.ended_early.items())
+        out.print(f"tokens saved by early abort, estimated: {saved}", highlight=False)
     per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
     _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
     if found.num_suspects:
@@ -397,6 +402,22 @@ def readings(
         measured = "" if item["value"] is None else f", value {item['value']:,.4g} against {item['threshold']:,.4g}"
         _line(f"{item['case']}: {said}{measured}")
         _line(f"  {item['evidence']!r}")
+
+
+def early(
+    rows: Sequence[Mapping[str, Any]],
+    loops: Sequence[Mapping[str, Any]],
+    defects: Sequence[Mapping[str, Any]],
+    wrong: Sequence[str],
+) -> None:
+    """Print what early abort made of good traces and of bad ones."""
+    out.print(_table("traces that would be accepted", rows))
+    accepted = sum(row["accepted"] for row in rows)
+    _line(f"false alarms: {len(wrong)} in {2 * accepted:,} looks at {accepted:,} traces: by tokens, and by characters")
+    for said in wrong[:20]:
+        _line(f"  {said}")
+    out.print(_table("made loops by period: found, tokens of the loop until then, share of all tokens saved", loops))
+    out.print(_table("made defects: ended for them, unreadable by then, with that reason", defects))
 
 
 def programs(

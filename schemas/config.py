@@ -306,6 +306,7 @@ class ScriptedTeacher(Part):
     tokens_per_s: float = Field(default=20_000, gt=0)  # of one engine, shared by what is in flight
     mean_tokens: int = Field(default=64, ge=4)
     correct_rate: float = Field(default=0.6, ge=0, le=1)
+    loop_rate: float = Field(default=0.0, ge=0, le=1)  # share of completions that say the same until they are ended
     seed: int = 0
     num_gpus: int = Field(default=0, ge=0)  # that an engine reserves one by one, anywhere, and leaves idle
     start_s: float = Field(default=0.0, ge=0)
@@ -327,6 +328,10 @@ class SamplingConfig(Part):
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=4096, ge=1)  # of the completion; less where the context ends first
+    max_tokens_by_domain: dict[Domain, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # in place of it
+    # Tokens of thinking after which the teacher has to close it. For vllm, and openai where vLLM serves (with its
+    # --reasoning-parser).
+    thinking_budget: int | None = Field(default=None, ge=1)
     stop: tuple[str, ...] = ()
     seed: int | None = None  # gives every attempt a seed of its own; slow on some engines, no promise of equal text
 
@@ -340,6 +345,14 @@ class AdaptiveConfig(Part):
     give_up_below: float = Field(default=0.1, ge=0, lt=1)
 
 
+class EarlyAbort(Part):
+    """When an attempt in flight is given up: its text is past hope, and would be rejected (factory/early.py)."""
+
+    # That repeat themselves exactly at the end, five times or more (three times from 4,096 tokens on). With 1,024 the
+    # last passes of a bubble sort, ten equal lists, were taken for a loop (`factory bench early`).
+    loop_tokens: int = Field(default=1536, ge=64)
+
+
 class ScheduleConfig(Part):
     """How work is handed to the engines."""
 
@@ -347,10 +360,20 @@ class ScheduleConfig(Part):
     adaptive: AdaptiveConfig | None = None  # null: every problem gets sampling.num_samples attempts
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
     max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without progress between
+    early_abort: EarlyAbort | None = EarlyAbort()  # null or false: every attempt goes on to its end
+    # A moderate limit at first: attempts that it cuts wait with their tokens, and go on once no fresh ones are left.
+    first_max_tokens: int | None = Field(default=None, ge=1)  # null: none. For teachers that can go on: vllm, scripted
+    # Which of these go on: all, or those at problems without an accepted answer; the others are cancelled.
+    continue_cut: Literal["all", "unsolved"] = "all"
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
     time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
     stop_before_s: float = Field(default=60, ge=0)  # so long before it the run stops itself (exit code 3), resumable
+
+    @field_validator("early_abort", mode="before")
+    @classmethod
+    def _is_switched(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _has_time(self) -> ScheduleConfig:
@@ -447,6 +470,23 @@ class JobConfig(Part):
             raise ValueError(
                 f"schedule.adaptive: useful={adaptive.useful} and min_samples={adaptive.min_samples} must be <= "
                 f"sampling.num_samples={most}, which is the most that a problem gets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> JobConfig:
+        first, most = self.schedule.first_max_tokens, self.sampling.max_tokens
+        if first is not None and not isinstance(self.teacher, VllmTeacher | ScriptedTeacher):
+            raise ValueError(
+                f"schedule.first_max_tokens={first} needs a teacher that can go on from its own tokens (vllm, "
+                f"scripted); teacher.kind={self.teacher.kind!r} would begin anew: leave it out"
+            )
+        if first is not None and first >= most:
+            raise ValueError(f"schedule.first_max_tokens={first} must be below sampling.max_tokens={most}")
+        if self.sampling.thinking_budget is not None and not isinstance(self.teacher, VllmTeacher | OpenaiTeacher):
+            raise ValueError(
+                f"sampling.thinking_budget={self.sampling.thinking_budget}: teacher.kind={self.teacher.kind!r} has no "
+                "thinking that it could end; leave it out"
             )
         return self
 

@@ -29,10 +29,12 @@ SAMPLED_BYTES: Final = 1 << 20  # of each end of a weights file: reading 140 GB 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """Who wants to know the tokens of a completion before it has ended. Holds for teachers that can resume."""
+    """Who wants to know the tokens of a completion before it has ended. A recording has nothing to tell."""
 
     num_tokens: int  # made since the last call at least, before ``take`` is called again
-    take: Callable[[int, Sequence[int]], None]  # tokens of the completion before these, and these; never raises
+    # Number of tokens of the completion before these, these, and their text; never raises. An endpoint may give no
+    # token ids. One that begins an answer anew begins at 0 again.
+    take: Callable[[int, Sequence[int], str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Request:
     seed: int | None = None
     saved: tuple[int, ...] = ()  # tokens of this completion that another engine made; the engine may drop the last few
     watch: Watch | None = None
+    max_tokens: int | None = None  # of the completion; None: ``sampling.max_tokens``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class EngineInfo:
     max_num_seqs: int
     max_num_batched_tokens: int | None
     settings: dict[str, Any]
-    can_resume: bool = False  # takes ``Request.saved`` and ``Request.watch``
+    can_resume: bool = False  # takes ``Request.saved``
 
 
 class TeacherEngine(Protocol):
@@ -128,6 +131,8 @@ def teacher_identity(teacher: Teacher) -> TeacherIdentity:
     """
     if isinstance(teacher, ScriptedTeacher):
         script = teacher.model_dump(include={"mean_tokens", "correct_rate", "seed"})
+        if teacher.loop_rate:
+            script["loop_rate"] = teacher.loop_rate
         return TeacherIdentity("scripted", digest(script))
     if isinstance(teacher, OpenaiTeacher):
         return TeacherIdentity(teacher.model, teacher.revision or "unstated")

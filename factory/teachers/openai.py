@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import httpx
 
-from factory.teachers import Completion, EngineInfo, Request
+from factory.teachers import Completion, EngineInfo, Request, Watch
 from schemas.config import OpenaiTeacher, SamplingConfig
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason
@@ -94,10 +94,12 @@ class Attempt:
     stop_token: str | None = None
     first_token_at_us: int | None = None
     began_at: float | None = None  # monotonic time of the first token
+    num_told: int = 0  # tokens that the request's watch has taken
+    num_chars_told: int = 0
 
     def begin_again(self) -> None:
         """Forget an answer that broke off."""
-        self.began_at = None
+        self.began_at, self.num_told, self.num_chars_told = None, 0, 0
         self.reasoning, self.content, self.token_ids, self.num_chunks = [], [], [], 0
         self.num_tokens = self.num_prompt_tokens = self.finish_reason = self.stop_token = self.first_token_at_us = None
 
@@ -116,6 +118,14 @@ class Attempt:
         if not content:  # cut off inside the reasoning: there was no closing tag
             return f"{THINK_OPEN}\n{reasoning}"
         return f"{THINK_OPEN}\n{reasoning}\n{THINK_CLOSE}\n\n{content.lstrip(chr(10))}"
+
+    def tell(self, watch: Watch) -> None:
+        """Let the watch take what is new, if it is enough."""
+        num_tokens = self.tokens_so_far
+        if num_tokens - self.num_told >= watch.num_tokens:
+            text = self.text
+            watch.take(self.num_told, self.token_ids[self.num_told :], text[self.num_chars_told :])
+            self.num_told, self.num_chars_told = num_tokens, len(text)
 
 
 class OpenaiEngine:
@@ -383,6 +393,8 @@ class OpenaiEngine:
                     raise self._refusal(response, said.decode("utf-8", "replace"), url)
                 async for event in _events(response):
                     self._take_in(event, attempt)
+                    if request.watch is not None and attempt.finish_reason is None:
+                        attempt.tell(request.watch)
         except httpx.RequestError as error:
             raise Trouble(f"{url}: {type(error).__name__}: {_shown(error) or 'no answer'}") from error
         if attempt.finish_reason is None:
@@ -390,7 +402,8 @@ class OpenaiEngine:
 
     def _body(self, request: Request) -> dict[str, Any]:
         sampling = self._sampling
-        most = sampling.max_tokens if self._max_model_len is None else min(sampling.max_tokens, self._max_model_len)
+        most = request.max_tokens or sampling.max_tokens
+        most = most if self._max_model_len is None else min(most, self._max_model_len)
         asked = (
             {"prompt": request.prompt_text}
             if self._config.api == "completions"
@@ -405,6 +418,7 @@ class OpenaiEngine:
             self._config.max_tokens_key: most,
             **{name: value for name, off in optional.items() if (value := getattr(sampling, name)) != off},
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"thinking_token_budget": budget} if (budget := sampling.thinking_budget) is not None else {}),
             **({"seed": request.seed} if request.seed is not None else {}),
             "stream": True,
             "stream_options": {"include_usage": True},

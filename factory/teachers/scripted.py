@@ -1,9 +1,10 @@
 """A teacher that makes up its completions at a given speed: for drills, tests and simulations of many engines.
 
 Shipped, and held to the same contract as the real ones. Tokens are UTF-8 bytes. It adds the whole numbers of the
-prompt, rightly with chance ``correct_rate``; lengths vary around ``mean_tokens``; all requests in flight share
-``tokens_per_s`` equally. Death, stalls and slow starts come to order, in the first incarnation only. A text depends on
-the request alone, so one that another engine went on with is the same, byte for byte.
+prompt, rightly with chance ``correct_rate``; lengths vary around ``mean_tokens``; with chance ``loop_rate`` it says the
+same until a limit ends it; all requests in flight share ``tokens_per_s`` equally. Death, stalls and slow starts come to
+order, in the first incarnation only. A text depends on the request alone, so one that another engine went on with is
+the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from schemas.config import SamplingConfig, ScriptedTeacher
 from schemas.errors import RequestError
 from schemas.trace import THINK_CLOSE, FinishReason
 
-_FILLER = "I add the numbers one after the other and check the sum. "
+_LOOP = "I add the numbers one after the other and check the sum. "
 _INTEGER = re.compile(r"\d{1,18}")
 
 
@@ -57,7 +58,8 @@ class _Running:
         """Let the watch take the tokens up to ``due``."""
         assert self.request.watch is not None, "nobody wants to know"
         begin, self.num_told = self.num_told, self.due
-        self.request.watch.take(begin, tuple(self.token_ids[begin : self.num_told]))
+        told = self.token_ids[begin : self.num_told]
+        self.request.watch.take(begin, tuple(told), told.decode("utf-8", "replace"))
 
 
 class ScriptedEngine:
@@ -97,7 +99,7 @@ class ScriptedEngine:
         room = self._config.max_model_len - len(request.prompt_token_ids)
         if room < 1:
             raise RequestError(f"prompt of {len(request.prompt_token_ids)} tokens leaves no room for an answer")
-        written = self._write(request, min(room, self._sampling.max_tokens))
+        written = self._write(request, min(room, request.max_tokens or self._sampling.max_tokens))
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         given = max(0, min(len(request.saved), len(written[0]) - 1))  # something is left to do, whatever was saved
         self._waiting.append(_Running(request, *written, time.time_ns() // 1000, done, given, given))
@@ -140,8 +142,9 @@ class ScriptedEngine:
         if chance.random() >= self._config.correct_rate:
             total += chance.randint(1, 9)
         length = max(1, round(chance.gammavariate(2.0, self._config.mean_tokens / 2)))
-        thinking = (_FILLER * (length // len(_FILLER) + 1))[:length]
-        text = f"<think>\n{thinking}\n{THINK_CLOSE}\n\nThe sum is \\boxed{{{total}}}."
+        text = f"<think>\n{_thinking(length)}\n{THINK_CLOSE}\n\nThe sum is \\boxed{{{total}}}."
+        if self._config.loop_rate and chance.random() < self._config.loop_rate:
+            text = f"<think>\n{_LOOP * (max_tokens // len(_LOOP) + 1)}"
         found = [(text.index(stop), stop) for stop in self._sampling.stop if stop in text]
         end, stop_token = min(found) if found else (len(text), None)
         token_ids = text[:end].encode()
@@ -218,3 +221,12 @@ class ScriptedEngine:
             )
         if self._is_first and self._num_finished == self._config.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _thinking(num_chars: int) -> str:
+    """Return so many characters of sentences that differ by a number: no loop."""
+    sentences = (f"Step {number}: I add one of the numbers to the sum. " for number in itertools.count(1))
+    text = ""
+    while len(text) < num_chars:
+        text += next(sentences)
+    return text[:num_chars]

@@ -26,7 +26,7 @@ from factory.teachers import Completion, EngineInfo, Request, Watch
 from factory.teachers.watch import OWNER_VARIABLE
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
-from schemas.trace import THINK_CLOSE, FinishReason
+from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason
 
 ABORT_AGAIN_S = 0.05
 MAX_SEED: Final = (1 << 63) - 1
@@ -41,9 +41,10 @@ class _Answer:
     texts: list[str] = field(default_factory=list)
     num_given: int = 0
     num_told: int = field(init=False)  # tokens that the request's watch has taken
+    num_texts_told: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.num_told = self.num_given
+        self.num_told, self.num_texts_told = self.num_given, len(self.texts)
 
     def add(self, token_ids: Sequence[int], text: str) -> None:
         """Take what vLLM gave since it gave last."""
@@ -53,8 +54,8 @@ class _Answer:
     def tell(self, watch: Watch) -> None:
         """Let the watch take what is new, if it is enough."""
         if len(self.token_ids) - self.num_told >= watch.num_tokens:
-            watch.take(self.num_told, self.token_ids[self.num_told :])
-            self.num_told = len(self.token_ids)
+            watch.take(self.num_told, self.token_ids[self.num_told :], "".join(self.texts[self.num_texts_told :]))
+            self.num_told, self.num_texts_told = len(self.token_ids), len(self.texts)
 
 
 class VllmEngine:
@@ -92,7 +93,7 @@ class VllmEngine:
                 f"vLLM is not usable here: {error}; install the extra `cpu` or `gpu` of distillation-factory"
             ) from error
         try:
-            arguments = AsyncEngineArgs(**engine_arguments(self._config))
+            arguments = AsyncEngineArgs(**engine_arguments(self._config), **self._reasoning_arguments())
             self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._token_counter()])
         except (RuntimeError, ValueError, OSError, ImportError, KeyError, AttributeError) as error:
             raise TeacherError(f"teacher.model={self._config.model!r} cannot be loaded: {error}") from error
@@ -111,7 +112,7 @@ class VllmEngine:
                 f"prompt of {len(request.prompt_token_ids)} tokens leaves no room in a context of {self._max_model_len}"
             )
         submitted_at_us = time.time_ns() // 1000
-        max_tokens = min(room, self._sampling.max_tokens)
+        max_tokens = min(room, request.max_tokens or self._sampling.max_tokens)
         saved = request.saved[: max_tokens - 1]  # something is left to do, whatever was saved
         final = None
         self._in_flight.add(request.request_id)
@@ -158,6 +159,14 @@ class VllmEngine:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+
+    def _reasoning_arguments(self) -> dict[str, Any]:
+        """Return what vLLM has to know of the tags, to end a thinking at its budget."""
+        if self._sampling.thinking_budget is None:
+            return {}
+        from vllm.config.reasoning import ReasoningConfig
+
+        return {"reasoning_config": ReasoningConfig(reasoning_start_str=THINK_OPEN, reasoning_end_str=THINK_CLOSE)}
 
     def _go_on(self, request: Request, saved: tuple[int, ...]) -> _Answer:
         """Return what the answer begins with: the saved tokens up to the last place where one can go on."""
@@ -206,6 +215,7 @@ class VllmEngine:
             max_tokens=max_tokens,
             stop=list(sampling.stop),
             seed=seed,
+            thinking_token_budget=sampling.thinking_budget,
             # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
             output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
             stream_interval=None if watch is None else watch.num_tokens,

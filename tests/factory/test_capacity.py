@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.capacity import MIN_BACKLOG, MIN_LENGTHS, Lengths, in_flight, kv_tokens
+from factory.capacity import MIN_BACKLOG, MIN_LENGTHS, SeenLengths, in_flight, kv_tokens
 
 
 def test_what_the_cache_may_hold_leaves_the_watermark_free() -> None:
@@ -33,7 +33,7 @@ def test_in_flight_is_the_limit_and_a_backlog_unless_the_cache_is_smaller(
 def test_what_attempts_hold_is_what_a_clock_sees() -> None:
     """Attempts of a few lengths follow each other in one slot; what the slot holds is looked at in every step."""
     chance = random.Random(1)
-    lengths, seen, steps = Lengths(), 0.0, 0
+    lengths, seen, steps = SeenLengths(), 0.0, 0
     for number in range(400):
         assert (lengths.mean_held is None) == (number < MIN_LENGTHS)
         prompt, completion = chance.randint(1, 50), chance.choice([10, 100, 1_000])

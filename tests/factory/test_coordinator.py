@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
 from factory.feeder import Aborted, Finished, Holding, Lease, Orders, Refused, Report, SavedPiece
 from factory.journal import Piece, Position, SegmentHeader, SegmentWriter, read_saved, scan_segment
+from factory.lengths import Lengths
 from factory.state import JUDGED, TRACED, FrozenProblems, RunState
 from factory.store import RunFolder, read_traces
 from jobs.bench.drill import committed_traces
@@ -25,6 +27,7 @@ from schemas.arrow import problems_to_table, untraced_from_table
 from schemas.config import AdaptiveConfig, JobConfig, SamplingConfig, ScheduleConfig, parse_config
 from schemas.errors import CorruptRunError, FencedError
 from schemas.manifest import Counts
+from schemas.problem import Domain
 from schemas.trace import Partial, Trace, make_trace_id
 from schemas.verdict import JudgedTrace, Outcome, Reason
 from tests.runs import (
@@ -57,6 +60,10 @@ ADAPTIVE_JOB = JOB.model_copy(
         "schedule": ScheduleConfig(adaptive=AdaptiveConfig(useful=2, min_samples=3, give_up_below=0.25)),
     }
 )
+FIRST_TOKENS = 30  # of the traces here, which have a hundred or so
+CUTTING = JOB.model_copy(
+    update={"schedule": JOB.schedule.model_copy(update={"first_max_tokens": FIRST_TOKENS, "continue_cut": "unsolved"})}
+)
 
 
 class Engine:
@@ -82,13 +89,16 @@ class Engine:
         """Finish a few attempts; sync or close the segment now and then."""
         for _ in range(self.chance.randint(0, min(2, len(self.in_flight)))):
             lease = self.in_flight.pop(self.chance.randrange(len(self.in_flight)))
+            if lease.may_go_on:
+                self.in_flight.append(lease)
+                continue
             if self.chance.random() < 0.03:
                 self.refused.append(Refused(lease.key, FailReason.ENGINE_ERROR, "refused"))
                 continue
             trace = make_trace(lease.prompt.problem_id, lease.key.sample_index, engine_id=self.engine_id)
             position = self.open().append(trace)
             self.appended.append(Finished(key=lease.key, position=position, num_tokens=trace.num_completion_tokens))
-        for lease in self.in_flight:
+        for lease in list(self.in_flight):
             if self.chance.random() < 0.3:
                 self.save(lease)
         if self.writer is not None and self.chance.random() < 0.5:
@@ -110,13 +120,19 @@ class Engine:
         whole = make_trace(lease.prompt.problem_id, lease.key.sample_index).token_ids
         offset = self.lengths.get(lease.key, 0)
         begin = offset or len(read_saved(self.journal, lease.saved).token_ids)
-        end = min(begin + self.chance.randint(1, 20), len(whole) - 1)
+        most = lease.max_tokens if lease.may_go_on and lease.max_tokens else len(whole) - 1
+        assert begin <= most, "a turn that was over is had again"
+        end = min(begin + self.chance.randint(1, 20), most)
         if end > begin:
             problem_id, index = lease.prompt.problem_id, lease.key.sample_index
             token_ids = whole[offset:end]
             partial = Partial(problem_id=problem_id, sample_index=index, offset=offset, token_ids=token_ids)
-            self.pieces.append(SavedPiece(lease.key, self.open().append_partial(partial)))
+            is_cut = lease.may_go_on and end == most
+            self.pieces.append(SavedPiece(lease.key, self.open().append_partial(partial), is_cut))
             self.lengths[lease.key] = end
+            if is_cut:
+                self.in_flight.remove(lease)
+                del self.lengths[lease.key]
 
     def flushed(self) -> None:
         """Take note that all is on disk."""
@@ -154,6 +170,7 @@ class Engine:
     def holding(self) -> Holding:
         """Say what is held, in flight or not yet reported."""
         ended = [item.key for item in (*self.appended, *self.synced, *self.refused, *self.aborted)]
+        ended += [item.key for item in (*self.pieces, *self.saved) if item.is_cut]
         return Holding((*(lease.key for lease in self.in_flight), *ended), self.sequence - (self.writer is not None))
 
     def lose_report(self, coordinator: Coordinator) -> None:
@@ -265,6 +282,9 @@ class Simulation:
         self.coordinator = load_coordinator(self.spec, generate=True, living=holdings)
         self.late.clear()
         self.batches = {worker: [] for worker in self.batches}
+        for place, one in enumerate(self.engines):  # an end that was not committed is to be found again
+            if one.is_stopped and self.coordinator.dispatch.num_queued:
+                self.engines[place] = self.start_engine()
 
     def judge(self, worker: str) -> None:
         if self.batches[worker] and self.chance.random() < 0.1:
@@ -328,7 +348,7 @@ def _check_end(path: Path, progress: Counts, num_samples: int = NUM_SAMPLES) -> 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_run_in_which_anything_dies_ends_with_every_attempt_once(tmp_path: Path, seed: int) -> None:
     start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
-    simulation = Simulation(tmp_path, random.Random(seed))
+    simulation = Simulation(tmp_path, random.Random(seed), CUTTING if seed % 2 else JOB)
     for _ in range(20_000):
         simulation.step()
         if simulation.is_done():
@@ -388,7 +408,7 @@ def test_a_run_whose_every_start_is_killed_goes_on_and_loses_nothing(tmp_path: P
     seen: dict[tuple[str, int], object] = {}
     num_given = 0
     for _ in range(40):
-        simulation = Simulation(tmp_path, chance)
+        simulation = Simulation(tmp_path, chance, CUTTING if seed % 2 else JOB)
         for _ in range(chance.randint(1, 60)):
             simulation.step()
             if simulation.is_done():
@@ -639,6 +659,61 @@ def test_what_an_engine_saved_of_an_attempt_that_it_does_not_hold_counts_for_not
     coordinator.engine_report(_report("e1", capacity=0))
     coordinator.engine_report(_report("e1", capacity=0, saved=(_piece("e1-000001.seg", 0, 5),)))
     assert [lease.saved for lease in coordinator.engine_report(_report("e2")).leases] == [()]
+
+
+CUT = Lengths(max_tokens=100, by_domain={}, first=10)
+CUT_PIECE = _piece("e1-000001.seg", 0, 10)._replace(is_cut=True)
+
+
+def test_a_cut_attempt_goes_on_from_its_tokens_once_the_fresh_ones_are_leased() -> None:
+    coordinator = _coordinator(num_problems=3)
+    coordinator.lengths = CUT
+    (first,) = coordinator.engine_report(_report(capacity=1)).leases
+    assert (first.max_tokens, first.may_go_on) == (10, True)
+    orders = coordinator.engine_report(_report(saved=(CUT_PIECE,)))
+    assert [(lease.key.problem, lease.max_tokens, lease.may_go_on) for lease in orders.leases] == [
+        (1, 10, True),
+        (2, 10, True),
+        (0, 100, False),
+    ]
+    assert orders.leases[-1].saved == (CUT_PIECE.piece.position,)
+    assert not coordinator.is_generated
+
+
+@pytest.mark.parametrize(("continue_cut", "cancelled"), [("all", 0), ("unsolved", 1)])
+def test_a_cut_attempt_at_a_solved_problem_is_cancelled_where_it_does_not_pay(
+    continue_cut: str, cancelled: int
+) -> None:
+    coordinator = _coordinator()
+    coordinator.lengths = replace(CUT, continue_cut=continue_cut)
+    coordinator.engine_report(_report(capacity=1))
+    coordinator.state.is_solved[0] = True
+    orders = coordinator.engine_report(_report(saved=(CUT_PIECE,)))
+    assert len(orders.leases) == 1 - cancelled
+    counts = coordinator.progress(1).counts
+    assert (counts.cancelled, counts.pending) == (cancelled, 1 - cancelled)
+    untraced = coordinator.take_commit().untraced
+    assert [(item.ending, item.reason, item.num_tokens) for item in untraced] == [
+        ("cancelled", "solved", 10)
+    ] * cancelled
+    assert coordinator.dispatch.is_done == bool(cancelled)
+
+
+def test_a_problem_is_solved_by_the_first_good_verdict() -> None:
+    coordinator = _coordinator()
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(finished=(_finished(0),)))
+    (item,) = coordinator.take_batch("v", 8)
+    assert not coordinator.state.is_solved[0]
+    coordinator.judge_report("v", [_verdict(item, Outcome.CORRECT)])
+    assert coordinator.state.is_solved[0]
+
+
+def test_limits_by_domain_stand_in_the_leases() -> None:
+    coordinator = _coordinator()
+    coordinator.lengths = Lengths(max_tokens=100, by_domain={Domain.MATH: 40}, first=50)
+    (lease,) = coordinator.engine_report(_report()).leases
+    assert (lease.max_tokens, lease.may_go_on, lease.language) == (40, False, "en")
 
 
 def test_what_cannot_be_read_of_the_journal_is_said_and_made_again(tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ NUM_ENGINES = 3
 class Engines(RuleBasedStateMachine):
     """Engines that lease, finish, refuse and die at random; a model beside it knows where every attempt has to be."""
 
-    @initialize(num_problems=st.integers(0, 30), num_samples=st.integers(1, 2))
-    def start(self, num_problems: int, num_samples: int) -> None:
+    @initialize(num_problems=st.integers(0, 30), num_samples=st.integers(1, 2), num_had_turn=st.integers(0, 9))
+    def start(self, num_problems: int, num_samples: int, num_had_turn: int) -> None:
         self.keys = [Key(place, index) for place in range(num_problems) for index in range(num_samples)]
         self.dispatch = Dispatch(self.keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
+        self.dispatch.had_turn(self.keys[1 : num_had_turn + 1])
         self.engines: dict[str, set[Key]] = {f"e{number}": set() for number in range(NUM_ENGINES)}
         self.dead: dict[str, set[Key]] = {}  # what each had in flight when it died
         self.ended: set[Key] = set()
@@ -98,6 +99,20 @@ class Engines(RuleBasedStateMachine):
         self.dead[engine_id] = self.engines.pop(engine_id)
         self.incarnations += 1
         self.engines[f"e{self.incarnations}"] = set()
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data(), is_cancelled=st.booleans())
+    def cut_or_cancel(self, number: int, data: st.DataObject, is_cancelled: bool) -> None:
+        engine_id = sorted(self.engines)[number]
+        if not self.keys:
+            return
+        own = sorted(self.engines[engine_id])
+        key = data.draw(st.sampled_from(own or self.keys) | st.sampled_from(self.keys))
+        if is_cancelled and key in own:
+            self.dispatch.cancel(engine_id, key)
+            self._end({key})
+        elif not is_cancelled:
+            self.dispatch.cut(engine_id, key)
+            self.engines[engine_id].discard(key)
 
     def _die(self, engine_id: str) -> None:
         held = self.engines[engine_id]
@@ -211,6 +226,17 @@ def test_what_was_in_flight_at_a_death_goes_first_and_what_was_refused_last() ->
     assert dispatch.engine_died("a") == []
     assert dispatch.num_queued == 6
     assert dispatch.lease("b", 9) == [keys[1], *keys[2:], keys[0]]
+
+
+def test_what_had_its_turn_goes_on_behind_the_fresh_and_before_the_refused() -> None:
+    keys = [Key(place, 0) for place in range(6)]
+    dispatch = Dispatch(keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
+    dispatch.had_turn([keys[0]])
+    assert dispatch.lease("a", 2) == keys[1:3]
+    dispatch.cut("a", keys[1])
+    assert dispatch.refuse("a", keys[2], FailReason.ENGINE_ERROR, "no") is None
+    assert dispatch.num_queued == 6
+    assert dispatch.lease("b", 9) == [*keys[3:], keys[0], keys[1], keys[2]]
 
 
 @pytest.mark.parametrize("max_deaths", [3, 4, 6])

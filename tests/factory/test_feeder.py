@@ -8,7 +8,7 @@ import itertools
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from factory.capacity import MIN_BACKLOG
 from factory.dispatch import Key
+from factory.early import Rules
 from factory.feeder import Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
@@ -24,7 +25,10 @@ from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
 from schemas.errors import EngineDeadError
 from schemas.problem import Prompt
+from schemas.readability import ReadabilitySettings
 from schemas.trace import FinishReason, Trace, TraceFormat
+from schemas.verdict import Reason
+from verifiers.readability import judge_trace
 
 STAMP = TraceStamp(
     fingerprint="f" * 32, format=TraceFormat.R1, teacher="scripted", teacher_revision="1", engine_id="engine-0-e1-1"
@@ -38,7 +42,7 @@ class Desk:
     journal: Path
     num_leases: int
     stop_after: int | None = None  # finished attempts; default: all
-    prompt: bytes = b"What is 2 + 3?"
+    prompt: Sequence[int] = b"What is 2 + 3?"
     reports: list[Report] = field(default_factory=list)
     finished: list[Key] = field(default_factory=list)
     refused: list[Key] = field(default_factory=list)
@@ -55,7 +59,7 @@ class Desk:
             assert (trace.problem_id, trace.sample_index) == (f"p{item.key.problem}", item.key.sample_index)
             assert trace.num_completion_tokens == item.num_tokens
             self.finished.append(item.key)
-        for key, piece in report.saved:
+        for key, piece, _ in report.saved:
             self.saved.add(key, report.engine_id, piece)
             assert read_saved(self.journal, self.saved.positions(key)).token_ids
         self.refused += [refused.key for refused in report.refused]
@@ -88,6 +92,7 @@ async def _feed(
     max_num_seqs: int = 8,
     max_tokens: int = 400,
     engine_id: str = "engine-0-e1-1",
+    rules: Rules | None = None,
     **teacher: float,
 ) -> Feeder:
     config = ScriptedTeacher(
@@ -103,6 +108,7 @@ async def _feed(
         journal=desk.journal,
         oversubscribe=0.1,
         pull=desk.pull,
+        rules=rules,
     )
     if isinstance(desk, LeavingDesk):
         desk.feeder = feeder
@@ -250,7 +256,7 @@ class LeavingDesk(Desk):
         if report.is_leaving:
             self.reports.append(report)
             self.finished += [item.key for item in report.finished]
-            for key, piece in report.saved:
+            for key, piece, _ in report.saved:
                 self.saved.add(key, report.engine_id, piece)
             self.closed += report.closed
             return Orders(stop=True)
@@ -337,6 +343,77 @@ def test_an_attempt_whose_saved_part_is_gone_or_damaged_begins_anew(tmp_path: Pa
         for _, trace in scan_segment(path).traces:
             assert trace.text == whole[trace.problem_id].text
             assert trace.resumed_at == ()
+
+
+# Attempts that are past hope, and such as have more than one turn
+
+RULES = Rules(loop_tokens=1536, format=TraceFormat.R1, settings=ReadabilitySettings())
+
+
+def test_attempts_that_loop_are_ended_and_kept_with_the_reason(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, num_leases=24)
+    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 100_000.0}))
+    traces = desk.traces()
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(24)]
+    ended = [trace for trace in traces if trace.finish_reason is FinishReason.ABORT]
+    assert 5 < len(ended) < 20
+    for trace in ended:
+        assert (trace.finish_detail or "").startswith("repetition_loop: the last ")
+        assert RULES.loop_tokens <= trace.num_completion_tokens < 19_000
+        verdict = judge_trace(trace.text, domain="math", language="en", format="r1", finish_reason="abort")
+        assert verdict.reason is Reason.REPETITION_LOOP
+    assert {trace.finish_reason for trace in traces} == {FinishReason.ABORT, FinishReason.STOP}
+    assert all(trace.finish_detail is None for trace in traces if trace.finish_reason is FinishReason.STOP)
+
+
+def test_a_loop_that_another_engine_began_is_seen_at_once(tmp_path: Path) -> None:
+    """The detector gets the tokens that came from elsewhere, too."""
+    desk = ImpatientDesk(tmp_path, num_leases=1, patience=4)
+    asyncio.run(_feed(desk, store=SAVING, loop_rate=1.0, **LONG | {"tokens_per_s": 5_000.0}))
+    assert not desk.finished
+    again = Desk(tmp_path, num_leases=1, saved=desk.saved)
+    asyncio.run(_feed(again, store=SAVING, rules=RULES, loop_rate=1.0, engine_id="engine-0-e1-2", **LONG))
+    (trace,) = again.traces()
+    assert trace.finish_reason is FinishReason.ABORT
+    (given,) = trace.resumed_at
+    assert trace.num_completion_tokens <= max(given, RULES.loop_tokens) + 3_000
+
+
+@dataclass(slots=True)
+class TurnsDesk(Desk):
+    """A desk that gives every attempt a first turn of some tokens, and when that is over, a second one without end."""
+
+    cut: list[Key] = field(default_factory=list)
+
+    async def pull(self, report: Report) -> Orders:
+        """Give what was cut once all had their turn."""
+        orders = await Desk.pull(self, report)
+        self.cut += [item.key for item in report.saved if item.is_cut]
+        leases = [replace(lease, max_tokens=FIRST_TOKENS, may_go_on=True) for lease in orders.leases]
+        room = report.capacity - len(leases)
+        while self.num_given == self.num_leases and self.cut and room > 0:
+            leases.append(self._lease(self.cut.pop().problem))
+            room -= 1
+        return replace(orders, leases=tuple(leases))
+
+
+FIRST_TOKENS = 2_000
+
+
+@pytest.mark.parametrize("partial_tokens", [None, 300, 2_000], ids=["not saved on the way", "saved", "saved just now"])
+def test_a_cut_attempt_and_its_continuation_are_one_trace(tmp_path: Path, partial_tokens: int | None) -> None:
+    whole = _undisturbed(tmp_path / "whole", 16)
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    desk = TurnsDesk(folder, num_leases=16)
+    store = SAVING.model_copy(update={"partial_tokens": partial_tokens})
+    asyncio.run(_feed(desk, store=store, **LONG | {"tokens_per_s": 10_000_000}))
+    traces = desk.traces()
+    assert sorted(desk.finished) == [Key(number, 0) for number in range(16)]
+    assert {trace.problem_id: trace.text for trace in traces} == {name: trace.text for name, trace in whole.items()}
+    for trace in traces:
+        assert trace.resumed_at == ((FIRST_TOKENS,) if trace.num_completion_tokens > FIRST_TOKENS else ())
+    assert 4 < sum(bool(trace.resumed_at) for trace in traces) < 16
 
 
 class DyingEngine:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.teachers import Completion, Request
+from factory.teachers import Completion, Request, Watch
 from factory.teachers.openai import BURST_S, OpenaiEngine, Pace
 from schemas.config import OpenaiTeacher, SamplingConfig
 from schemas.errors import EngineDeadError, RequestError, TeacherError
@@ -327,6 +327,50 @@ def test_reasoning_that_the_server_splits_off_is_put_back_with_its_tags() -> Non
     assert ask_one(behave).text == "<think>\n40 + 2 = 42\n</think>\n\nIt is \\boxed{42}."
 
 
+def test_a_watch_sees_the_text_as_it_will_be_and_from_its_beginning_where_an_answer_broke_off() -> None:
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in ("one ", "two ", "three ", "four ", "five "):
+            exchange.event(delta={"reasoning_content": part}, finish_reason=None)
+        if exchange.number == 1:
+            return
+        for part in ("It ", "is ", "\\boxed{5}."):
+            exchange.event(delta={"content": part}, finish_reason=None)
+        exchange.event(delta={"content": ""}, finish_reason="stop")
+        exchange.end(8)
+
+    told: list[tuple[int, str]] = []
+    watch = Watch(num_tokens=2, take=lambda offset, token_ids, text: told.append((offset, text)))
+    with odd_server(behave) as (base_url, exchanges):
+        engine = engine_of(base_url)
+        completion = using(engine, lambda: engine.generate(replace(request(), watch=watch)))
+    assert len(exchanges) == 2
+    assert [offset for offset, _ in told] == [0, 2, 0, 2, 4, 6]
+    assert told[0] == told[2] == (0, "<think>\none two ")
+    assert "".join(text for _, text in told[2:]) == completion.text
+
+
+def test_a_hopeless_answer_is_ended_and_a_request_may_have_its_own_limit() -> None:
+    """As the feeder does: an abort out of the watch."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for _ in range(2_000):
+            exchange.event(delta={"content": "again "}, finish_reason=None)
+        exchange.event(delta={"content": ""}, finish_reason="length")
+        exchange.end(2_000)
+
+    aborts: list[asyncio.Task[None]] = []
+    with odd_server(behave) as (base_url, exchanges):
+        engine = engine_of(base_url)
+        end = lambda *_: aborts.append(asyncio.create_task(engine.abort("r0")))  # noqa: E731
+        asked = replace(request(), watch=Watch(num_tokens=50, take=end), max_tokens=33)
+        completion = using(engine, lambda: engine.generate(asked))
+    assert exchanges[0].body["max_tokens"] == 33
+    assert completion.finish_reason is FinishReason.ABORT
+    assert completion.text.startswith("again again")
+
+
 def test_reasoning_that_was_cut_off_has_no_closing_tag() -> None:
     def behave(exchange: Exchange) -> None:
         exchange.begin()
@@ -388,7 +432,7 @@ def test_what_is_sent_is_the_sampling_of_the_job_and_nothing_that_hosted_models_
     with odd_server(Exchange.answer) as (base_url, exchanges):
         plain = engine_of(base_url)
         using(plain, lambda: plain.generate(request()))
-        sampling = SamplingConfig(max_tokens=7, temperature=0.6, top_p=0.95, top_k=20, stop=("END",))
+        sampling = SamplingConfig(max_tokens=7, temperature=0.6, top_p=0.95, top_k=20, stop=("END",), thinking_budget=5)
         full = engine_of(base_url, sampling, max_tokens_key="max_completion_tokens", extra_body={"think": True})
         using(full, lambda: full.generate(request()))
         raw = engine_of(base_url, api="completions")
@@ -398,6 +442,7 @@ def test_what_is_sent_is_the_sampling_of_the_job_and_nothing_that_hosted_models_
     assert first["messages"] == [{"role": "user", "content": "What is 40 + 2?"}]
     assert (second["max_completion_tokens"], second["top_k"], second["stop"]) == (7, 20, ["END"])
     assert second["think"] is True
+    assert second["thinking_token_budget"] == 5
     assert third["prompt"] == request().prompt_text
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from factory.early import Rules
+from factory.feeder import Feeder, Lease
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch, make_engine
 from jobs.bench.drill import is_alive, wait_until
 from jobs.demo_teacher import SHIPPED_MODELS
@@ -27,12 +29,15 @@ from schemas.config import (
     ReplayTeacher,
     SamplingConfig,
     ScriptedTeacher,
+    StoreConfig,
     Teacher,
     VllmTeacher,
 )
 from schemas.errors import NotRecordedError, RequestError, TeacherError
 from schemas.problem import Domain, Message, Problem
-from schemas.trace import FinishReason
+from schemas.readability import ReadabilitySettings
+from schemas.trace import FinishReason, TraceFormat
+from tests.factory.test_feeder import STAMP, Desk
 from tests.runs import children_of
 from tests.servers import KEY_VARIABLE, vllm_server
 
@@ -439,7 +444,13 @@ def test_more_saved_than_may_be_made_still_ends_within_the_limit(greedy: Running
 def test_a_watch_takes_every_token_once_and_in_order_until_the_end_is_near(greedy: Running) -> None:
     every = 8
     told: list[tuple[int, tuple[int, ...]]] = []
-    watch = Watch(num_tokens=every, take=lambda offset, token_ids: told.append((offset, tuple(token_ids))))
+    texts: list[str] = []
+
+    def take(offset: int, token_ids: Sequence[int], text: str) -> None:
+        told.append((offset, tuple(token_ids)))
+        texts.append(text)
+
+    watch = Watch(num_tokens=every, take=take)
     request = greedy.request()
     whole = greedy.do(greedy.engine.generate(replace(request, watch=watch)))
     taken = [token_id for _, token_ids in told for token_id in token_ids]
@@ -447,12 +458,26 @@ def test_a_watch_takes_every_token_once_and_in_order_until_the_end_is_near(greed
     assert all(len(token_ids) >= every for _, token_ids in told)
     assert tuple(taken) == whole.token_ids[: len(taken)]
     assert whole.num_tokens - len(taken) <= 2 * every
+    assert whole.text.startswith("".join(texts))
+    assert texts[0]
 
     told.clear()
+    texts.clear()
     again = replace(request, request_id=request.request_id, saved=whole.token_ids[:20], watch=watch)
     assert greedy.do(greedy.engine.generate(again)).token_ids == whole.token_ids
     assert told[0][0] == 20
     assert told[0][1] == whole.token_ids[20 : 20 + len(told[0][1])]
+    assert "".join(texts) in whole.text
+
+
+@pytest.mark.parametrize("first", [1, 20, 40])
+def test_an_attempt_that_its_own_limit_cut_goes_on_to_the_text_that_was_never_cut(greedy: Running, first: int) -> None:
+    request, whole = _undisturbed(greedy, QUESTION)
+    assert whole.num_tokens > 40
+    cut = greedy.do(greedy.engine.generate(replace(request, max_tokens=first)))
+    assert (cut.finish_reason, cut.token_ids) == (FinishReason.LENGTH, whole.token_ids[:first])
+    again = greedy.do(greedy.engine.generate(replace(request, saved=cut.token_ids)))
+    assert (again.text, again.token_ids, again.finish_reason) == (whole.text, whole.token_ids, whole.finish_reason)
 
 
 def test_an_abort_gives_what_was_saved_and_what_came_after(greedy: Running) -> None:
@@ -470,6 +495,58 @@ def test_an_abort_gives_what_was_saved_and_what_came_after(greedy: Running) -> N
     assert FinishReason.ABORT in {completion.finish_reason for completion in completions}
     assert all(completion.token_ids[:10] == saved for completion in completions)
     assert all(completion.num_tokens == len(completion.token_ids) for completion in completions)
+
+
+LOOPING = "What is 999999 * 888888?"  # the demo teacher, when it is greedy, writes 9999 without end
+
+
+@dataclass(slots=True)
+class LongDesk(Desk):
+    """A desk that lets attempts become long."""
+
+    def _lease(self, number: int) -> Lease:
+        return replace(Desk._lease(self, number), max_tokens=900)
+
+
+@pytest.mark.parametrize("greedy", RESUMING[1:], indirect=True, scope="module")
+def test_a_real_model_that_loops_is_ended_and_its_text_is_kept(greedy: Running, tmp_path: Path) -> None:
+    desk = LongDesk(tmp_path, num_leases=3, prompt=greedy.encode(LOOPING))
+    feeder = Feeder(
+        engine=greedy.engine,
+        info=greedy.info,
+        stamp=STAMP,
+        store=StoreConfig(fsync_interval_s=0.05),
+        journal=tmp_path,
+        oversubscribe=0.1,
+        pull=desk.pull,
+        rules=Rules(loop_tokens=128, format=TraceFormat.PLAIN, settings=ReadabilitySettings()),
+    )
+    greedy.do(feeder.run())
+    traces = desk.traces()
+    assert len(traces) == 3
+    for trace in traces:
+        assert trace.finish_reason is FinishReason.ABORT
+        assert (trace.finish_detail or "").startswith("repetition_loop: ")
+        assert 128 <= trace.num_completion_tokens == len(trace.token_ids) < 900
+        assert "9999\n9999\n9999" in trace.text[-40:]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_thinking_is_closed_at_its_budget() -> None:
+    budget = 12
+    sampling = SamplingConfig(max_tokens=96, temperature=0, thinking_budget=budget)
+    with closing(_running(_vllm(), sampling)) as generator:
+        running = next(generator)
+        completions = running.do(_all(running, [running.request(question) for question in (TAUGHT, QUESTION)]))
+        for completion in completions:
+            assert completion.num_reasoning_tokens is not None
+            assert completion.num_reasoning_tokens <= budget + 2  # and its tags
+            assert completion.num_tokens > completion.num_reasoning_tokens
+        (whole,) = completions[:1]
+        again = running.do(running.engine.generate(replace(running.request(TAUGHT), saved=whole.token_ids[:8])))
+        assert again.text == whole.text, "what another engine thought counts"
+        assert next(generator, None) is None
 
 
 @pytest.mark.parametrize("greedy", RESUMING[1:], indirect=True, scope="module")

@@ -193,6 +193,31 @@ def test_the_readability_bench_counts_decisions_reasons_and_what_to_look_at(tmp_
     assert factory("bench", "readability", "--cases", path).code == 0
 
 
+def test_the_early_bench_counts_false_alarms_and_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.bench.early.LOOPS_PER_PERIOD", 2)
+    monkeypatch.setattr("jobs.bench.early.PERIODS", (3, 1_000))
+    monkeypatch.setattr("jobs.bench.early.ATTEMPTS", 2)
+    steps = "".join(
+        f"Then {n} apples and {n * n % 17} pears are {n + n * n % 17} pieces of fruit.\n" for n in range(60)
+    )
+    rows = [
+        {"problem": "How many?", "completion": f"{steps}So there are 42.\nA: 42", "is_correct": True},
+        {"problem": "How many?", "completion": "There are 41.\nA: 41", "is_correct": False},
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = factory("bench", "early", "--traces", path, "--made", "4", "--json")
+    body = json.loads(ended.out)
+    real = body["false alarms"][0]
+    assert (real["read"], real["accepted"], real["alarms"], real["by chars"]) == (2, 1, 0, 0)
+    assert [row["found"] for row in body["loops"]] == [2] * len(body["loops"])
+    assert {row["defect"]: row["ended"] for row in body["defects"]}["no tag at first"] == 2
+    assert body["wrongly ended"] == []
+    assert factory("bench", "early", "--traces", path, "--made", "0").code == 0
+    assert factory("bench", "early").code == 2
+    assert "holds no lines" in factory("bench", "early", "--traces", tmp_path / "none.jsonl").err
+
+
 def test_the_readability_bench_says_what_each_language_costs(tmp_path: Path) -> None:
     thoughts = {
         "en": "Then the sum of {0} and {1} is {2}, which we can check by hand.",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.config import JobConfig, load_config, parse_config
+from schemas.config import EarlyAbort, JobConfig, load_config, parse_config
 from schemas.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
@@ -117,6 +117,27 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
         ),
         ({"schedule": {"adaptive": {"k": 5}}}, "schedule.adaptive.k: unknown key"),
         (
+            {"schedule": {"first_max_tokens": 4096}},
+            "job.yaml: schedule.first_max_tokens=4096 must be below sampling.max_tokens=4096",
+        ),
+        (
+            {
+                "teacher": {"kind": "openai", "model": "m", "base_url": "http://h/v1"},
+                "schedule": {"first_max_tokens": 9},
+            },
+            "schedule.first_max_tokens=9 needs a teacher that can go on from its own tokens (vllm, scripted); "
+            "teacher.kind='openai' would begin anew: leave it out",
+        ),
+        (
+            {"teacher": {"kind": "scripted"}, "sampling": {"thinking_budget": 9}},
+            "sampling.thinking_budget=9: teacher.kind='scripted' has no thinking that it could end",
+        ),
+        ({"sampling": {"max_tokens_by_domain": {"maths": 9}}}, "sampling.max_tokens_by_domain.maths"),
+        (
+            {"schedule": {"early_abort": {"loop_tokens": 3}}},
+            "early_abort.loop_tokens=3 must be greater than or equal to 64",
+        ),
+        (
             {"sources": [{"kind": "jsonl", "path": "a", "columns": {"problem": "q", "messages": "m"}}]},
             "sources.0.columns give exactly one of `problem` and `messages`",
         ),
@@ -124,6 +145,13 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
 )
 def test_a_value_that_is_not_allowed_is_named_with_its_key_and_what_is(parts, expected):
     assert expected in message(**parts)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, EarlyAbort()), (False, None), (None, None)])
+def test_early_abort_is_switched_by_a_word(value, expected):
+    assert (
+        parse_config(MINIMAL | {"schedule": {"early_abort": value}}, origin="job.yaml").schedule.early_abort == expected
+    )
 
 
 def test_all_errors_are_listed_each_with_the_file():
