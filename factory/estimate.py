@@ -78,9 +78,7 @@ def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
     how = f"characters / {CHARACTERS_PER_TOKEN}, an estimate" if counted.is_estimated else "the teacher's tokenizer"
     figures = {
         "problems": Figure(counted.num_prompts, "the sources, without rows set aside"),
-        "requests": Figure(
-            requests, f"problems x sampling.num_samples ({num_samples}){_AT_MOST if is_adaptive else ''}"
-        ),
+        "requests": Figure(requests, f"problems x sampling.num_samples ({num_samples}){bound}"),
         "prompt_tokens": Figure(counted.num_tokens * num_samples, f"{how}; a prompt counts once per request"),
         "output_tokens_at_most": _output_tokens_at_most(job, requests),
         "output_tokens": _output_tokens(job, requests),
