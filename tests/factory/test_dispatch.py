@@ -27,6 +27,7 @@ class Engines(RuleBasedStateMachine):
         self.engines: dict[str, set[Key]] = {f"e{number}": set() for number in range(NUM_ENGINES)}
         self.dead: dict[str, set[Key]] = {}  # what each had in flight when it died
         self.ended: set[Key] = set()
+        self.given: set[Key] = set()
         self.deaths: Counter[Key] = Counter()  # that count towards being a suspect
         self.under: Counter[Key] = Counter()  # all engines that died while they held it
         self.refusals: Counter[Key] = Counter()
@@ -44,6 +45,7 @@ class Engines(RuleBasedStateMachine):
         assert len(keys) == len(set(keys)) <= max(0, capacity)
         assert not set(keys) & (before | self.ended), "leased twice, or again after its end"
         self.engines[engine_id] |= set(keys)
+        self.given |= set(keys)
         assert len(self._suspects(self.engines[engine_id])) <= MAX_SUSPECTS
         return keys
 
@@ -143,6 +145,26 @@ class Engines(RuleBasedStateMachine):
         engine_id = sorted(self.engines)[number]
         self.dispatch.engine_left(engine_id)
         self._replace(engine_id)
+
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        """Nobody needs an attempt that was given out: who has it is told, or it ends at once."""
+        known = sorted(self.given - self.ended)
+        if not known:
+            return
+        key = data.draw(st.sampled_from(known))
+        holder = next((engine_id for engine_id, held in self.engines.items() if key in held), None)
+        assert self.dispatch.give_up(key) == holder
+        if holder is None:
+            self._end({key})
+
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
+    def take_back(self, number: int, data: st.DataObject) -> None:
+        engine_id = sorted(self.engines)[number]
+        if self.keys:
+            key = data.draw(st.sampled_from(sorted(self.engines[engine_id]) or self.keys))
+            self.dispatch.take_back(engine_id, key)
+            self.engines[engine_id].discard(key)
 
     @rule(number=st.integers(0, NUM_ENGINES - 1))
     def die(self, number: int) -> None:
