@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -24,10 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory import parts
 from factory.faults import Point, reach
-from factory.journal import segment_table, sync_folder
+from factory.journal import delete_segment, segment_size, segment_table
+from factory.objects import ObjectPath
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
-from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
+from factory.storage import AnyPath, create_manifest, write_atomically
+from factory.store import NEWEST, RunFolder, ShardKind
 from schemas.arrow import (
     problems_to_table,
     quarantine_to_table,
@@ -61,12 +62,14 @@ class FrozenJob:
 class Committer:
     """The one writer of a run's shards and manifests. Not thread-safe."""
 
-    def __init__(self, path: Path, *, verifiers: str) -> None:
+    def __init__(self, path: AnyPath, *, verifiers: str) -> None:
         """Claim the run with an epoch above all before; a run without a manifest is started by ``freeze``."""
         self.folder = RunFolder(path)
         self.verifiers = verifiers
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
+        if isinstance(path, ObjectPath):
+            parts.delete_remains(path / "journal")
         self._is_broken = False
         self._state: RunState | None = None
         self._manifest = self.folder.find_manifest()
@@ -179,10 +182,10 @@ class Committer:
         self._is_broken = True  # until this one is through
         reach(Point.COMMIT_BEGUN)
         number = self.manifest.number + 1
-        paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
+        sizes = self._sizes(segments)
         known: dict[str, int] = {}  # number of the attempt by trace id
         shards: list[Shard] = []
-        for group in _groups(paths):
+        for group in _groups(sizes):
             traces = pa.concat_tables([segment_table(path) for path in group])
             known |= zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True)
             shards += self._trace_shards(number, traces)
@@ -191,13 +194,21 @@ class Committer:
         changes |= self._verdict_changes(number, judged, known)
         if changes:
             self._write(note="committed", **changes)
-        for path in paths:
+        for path in sizes:
             if path.name not in kept:
-                path.unlink()
+                delete_segment(path)
                 reach(Point.SEGMENT_DELETED)
         self._is_broken = False
         pa.default_memory_pool().release_unused()
         return self.manifest.counts
+
+    def _sizes(self, segments: Sequence[str]) -> dict[AnyPath, int]:
+        """Return the bytes of those segments that are there."""
+        sizes: dict[AnyPath, int] = {}
+        for path in (self.folder.journal / name for name in segments):
+            with suppress(FileNotFoundError):
+                sizes[path] = segment_size(path)
+        return sizes
 
     def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:
         fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
@@ -287,35 +298,25 @@ class Committer:
 
     def _create(self, manifest: Manifest) -> None:
         path = self.folder.manifest_path(manifest.number)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with temporary.open("xb") as file:
-            file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        reach(Point.MANIFEST_WRITTEN)
+        body = json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1)
         try:
-            os.link(temporary, path)  # fails if the name is there: create-only-if-absent
+            create_manifest(path, body.encode())
         except FileExistsError:
             raise FencedError(
                 f"{path}: another process took this run over and wrote this manifest; this one stops, nothing is lost"
             ) from None
-        finally:
-            temporary.unlink()
-        reach(Point.MANIFEST_LINKED)
-        sync_folder(path.parent)
-        reach(Point.MANIFEST_FOLDER_SYNCED)
         write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
 
 
-def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:
+def _groups(sizes: Mapping[AnyPath, int]) -> Iterator[list[AnyPath]]:
     """Yield the segments in groups, each of which becomes one shard: one at a time is held in memory."""
-    group: list[Path] = []
+    group: list[AnyPath] = []
     size = 0
-    for path in segments:
-        if group and size + path.stat().st_size > SHARD_BYTES:
+    for path, num_bytes in sizes.items():
+        if group and size + num_bytes > SHARD_BYTES:
             yield group
             group, size = [], 0
         group.append(path)
-        size += path.stat().st_size
+        size += num_bytes
     if group:
         yield group

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from factory.dispatch import FailReason, Key
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
+from factory.storage import AnyPath
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
 from schemas.config import StoreConfig
 from schemas.errors import CorruptRunError, NotRecordedError, RequestError
@@ -147,7 +147,7 @@ class Feeder:
     info: EngineInfo
     stamp: TraceStamp
     store: StoreConfig
-    journal: Path
+    journal: AnyPath
     oversubscribe: float
     pull: Callable[[Report], Awaitable[Orders | None]]  # None: nobody took the report, which is then made again
     _held: set[Key] = field(default_factory=set)  # leased, not yet reported as ended

@@ -30,7 +30,8 @@ from factory.coordinator import CommitBatch, Progress
 from factory.feeder import Holding, TraceStamp
 from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
-from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
+from factory.storage import AnyPath, path_for_roles, write_atomically
+from factory.store import RunFolder, check_fingerprint, lock_run
 from factory.teachers import EngineInfo
 from jobs.gpus import check_backend, gpus_of_teacher
 from jobs.meters import Meters
@@ -66,7 +67,7 @@ Watch = Callable[[Progress, str], None]
 Warn = Callable[[str], None]
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
+def run_job(plan: Plan, path: AnyPath, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Do or resume a run up to its last verdict; a run that has it already starts nothing.
 
     ``watch`` is called a few times a second; ``warn`` with what the user should know, though the run goes on.
@@ -77,16 +78,16 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     """
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
-    path = path.resolve()  # actors have other working directories
+    path = path_for_roles(path)
     if isinstance(plan.teacher, VllmTeacher):
         check_backend(plan.teacher.engine)
-    with RunLock(path):
+    with lock_run(path):
         freeze(plan, path, warn)
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
         _supervise(spec, plan, address, watch, warn, began_at)
 
 
-def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
+def verify_run(path: AnyPath, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Judge the stored traces that the verifiers of today have not judged.
 
     Raises:
@@ -94,11 +95,11 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
     """
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
-    path = path.resolve()
+    path = path_for_roles(path)
     manifest = RunFolder(path).manifest()
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
     spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)
-    with RunLock(path):
+    with lock_run(path):
         Committer(path, verifiers=_digest(job))
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
         _supervise(spec, None, address, watch, warn, began_at)
@@ -114,7 +115,7 @@ def _supervise(
             _Supervisor(spec, plan, watch, warn, began_at).supervise(notice)
 
 
-def freeze(plan: Plan, path: Path, warn: Warn) -> None:
+def freeze(plan: Plan, path: AnyPath, warn: Warn) -> None:
     """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
@@ -206,7 +207,7 @@ def _versions_now() -> dict[str, Any]:
     return {"versions": versions(), "verifiers": verifiers.verifier_versions()}
 
 
-def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
+def _write_run_yaml(body: dict[str, Any], path: AnyPath) -> None:
     write_atomically(path / "run.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True).encode())
 
 
@@ -476,7 +477,7 @@ class _Supervisor:
             result = ray.get(engine.ref)
         except RayTaskError as error:
             cause = _cause(error)
-            if isinstance(cause, OSError):  # a full or read-only disk: another engine would meet it too
+            if isinstance(cause, OSError | StoreError):  # such as a full disk: another engine would meet it too
                 raise StoreError(
                     f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
                 ) from error

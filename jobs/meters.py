@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
 from ray.util.metrics import Gauge
 
 from factory.coordinator import Progress
-from factory.store import write_atomically
+from factory.storage import AnyPath, write_atomically
 
 PREFIX: Final = "distillation_factory"
 
@@ -75,7 +74,7 @@ class Meters:
             gauge = self._gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
         gauge.set(value, tags=labels)
 
-    def write(self, folder: Path, epoch: int, progress: Progress) -> None:
+    def write(self, folder: AnyPath, epoch: int, progress: Progress) -> None:
         """Keep the ledger of this start beside the engines' logs."""
         body = {"epoch": epoch, "seconds": self.ledger(progress)}
         write_atomically(folder / f"engine-time-{epoch:06d}.json", json.dumps(body).encode())

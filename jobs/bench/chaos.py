@@ -275,7 +275,7 @@ class Chaos:
         self._num_starts += 1
         self._seen_at_start = len(self._disk.seen)
         settings = [part for text in (*self._work.overrides, *overrides) for part in ("--set", text)]
-        arguments: list[str | Path] = [
+        arguments: list[object] = [
             "run",
             self._work.job,
             "--run",
