@@ -67,10 +67,10 @@ class ObjectLock:
         try:
             holder = json.loads(last.read_bytes())
             _, seen_at = last.head()
-            while holder.get("state") != RELEASED and not _is_dead(holder):
+            while holder.get("state") != RELEASED and (lives := _is_seen_alive(holder)) is not False:
                 now = self._store_time()
                 _, written_at = last.head()
-                if written_at != seen_at:
+                if lives or written_at != seen_at:
                     raise RunLockedError(self._refusal(f"process {holder.get('pid')} on {holder.get('host')}"))
                 if (now - written_at).total_seconds() > EXPIRES_S:
                     break
@@ -141,6 +141,8 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
-def _is_dead(holder: dict[str, Any]) -> bool:
-    """Return whether the process of a lock is seen to have ended; of one elsewhere nothing is seen."""
-    return bool(holder.get("machine") == _machine() and _started(int(holder["pid"])) != holder["started"])
+def _is_seen_alive(holder: dict[str, Any]) -> bool | None:
+    """Return whether the process of a lock lives; None where that cannot be seen from here."""
+    if holder.get("machine") != _machine():
+        return None
+    return _started(int(holder["pid"])) == holder["started"]

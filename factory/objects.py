@@ -2,7 +2,7 @@
 
 The only module that knows the library (`obstore`, the extra `s3`, imported late). Invariants: nothing is cached, so
 what is listed is there; every error of the library leaves as ``FileNotFoundError``, ``FileExistsError`` or
-``StorageError``, with words for the user and without credentials. Those, and the endpoint, come from the environment alone.
+``StorageError``, with words for the user and without credentials. Those, and the endpoint, come from the environment.
 """
 
 from __future__ import annotations
@@ -271,6 +271,11 @@ def _connect(bucket: str, is_patient: bool) -> S3Store:
             },
         },
     )
+
+
+def forget_connections() -> None:
+    """Connect anew from now on, as the environment then says."""
+    _connect.cache_clear()
 
 
 @contextmanager

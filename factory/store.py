@@ -143,8 +143,10 @@ class RunFolder:
     @contextmanager
     def _opened(self, kind: ShardKind, shard: Shard) -> Iterator[pq.ParquetFile]:
         path = self.path / shard.name
+        pre_buffer = not isinstance(path, Path)  # few large requests, where each takes its time
         try:
-            with pq.ParquetFile(parquet_source(path), page_checksum_verification=True) as file:
+            source = parquet_source(path)
+            with pq.ParquetFile(source, pre_buffer=pre_buffer, page_checksum_verification=True) as file:
                 check_schema(file.schema_arrow, _SCHEMAS[kind], where=str(path))
                 if file.metadata.num_rows != shard.rows:
                     raise CorruptRunError(
