@@ -300,13 +300,17 @@ def _code(error: BaseException) -> str | None:
     return found and found[1]
 
 
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def _explained(path: ObjectPath, error: BaseException) -> str:
     """Return what happened and what to do, without the library's dump of itself."""
     exceptions = _exceptions()
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    endpoint = _without_password(os.environ.get("AWS_ENDPOINT_URL") or "AWS")
     where = f"bucket {path.bucket} at {endpoint}"
     code = _code(error)
-    said = code or " ".join(str(error).partition("Debug source")[0].split())[:300]
+    said = code or _without_password(" ".join(str(error).partition("Debug source")[0].split())[:300])
     if code == "NoSuchBucket":
         return f"{path}: there is no {where}; create it, or give another one"
     if "169.254.169.254" in str(error):  # where the library looks when it was given nothing
@@ -317,5 +321,5 @@ def _explained(path: ObjectPath, error: BaseException) -> str:
             "AWS_SESSION_TOKEN, and that they may list, read, write and delete there"
         )
     if "error sending request" in said:
-        return f"{path}: nothing answers for {where} ({said}); check AWS_ENDPOINT_URL and the network"
+        return f"{path}: nothing answers for {where}; check AWS_ENDPOINT_URL and the network"
     return f"{path}: {where} says: {said}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ from factory.objects import ObjectPath
 from schemas.errors import FencedError, RunLockedError
 
 FIRST: Final = f"{0:012d}"  # name of a segment's first part
+READERS: Final = 8  # parts that are read at a time: each takes a round trip; guess
 MAX_KNOWN: Final = 1_000  # segments whose parts a reader remembers
 
 
@@ -101,9 +103,12 @@ def read_segment(segment: ObjectPath) -> bytes:
         FileNotFoundError: As ``list_parts``.
     """
     data = bytearray()
-    for part in list_parts(segment):
-        data += bytes(max(0, part.begin - len(data)))
-        data += (segment / part.name).read_bytes() if part.size else b""
+    parts = [part for part in list_parts(segment) if part.size]
+    with ThreadPoolExecutor(min(READERS, len(parts))) as pool:
+        found = pool.map(lambda part: (segment / part.name).read_bytes(), parts)
+        for part, frames in zip(parts, found, strict=True):
+            data += bytes(max(0, part.begin - len(data)))
+            data += frames
     return bytes(data)
 
 
@@ -140,7 +145,9 @@ def delete_remains(journal: ObjectPath) -> None:
     """Delete what is left of segments whose deletion was not finished."""
     names = list(journal.sizes())
     whole = {name.partition("/")[0] for name in names if name.endswith(f"/{FIRST}")}
-    journal.delete_all([name for name in names if name.partition("/")[0] not in whole])
+    for segment in {name.partition("/")[0] for name in names} - whole:
+        if not (journal / segment / FIRST).exists():  # else an engine began it while the listing went on
+            journal.delete_all([name for name in names if name.startswith(f"{segment}/")])
 
 
 _known: dict[ObjectPath, list[Part]] = {}  # parts never change; those of a segment only become more
@@ -161,6 +168,6 @@ def read_part(segment: ObjectPath, offset: int) -> tuple[int, bytes]:
     return part.begin, _bytes_of(segment / part.name)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # a part is a second of an engine, longer after an outage
 def _bytes_of(part: ObjectPath) -> bytes:
     return part.read_bytes()

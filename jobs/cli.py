@@ -48,7 +48,10 @@ def _folder(text: str) -> AnyPath:
 
     if not text:
         raise typer.BadParameter("is empty; give the folder of a run")
-    return parse_path(text)
+    try:
+        return parse_path(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 RunPath = Annotated[
