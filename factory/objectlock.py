@@ -145,4 +145,5 @@ def _is_seen_alive(holder: dict[str, Any]) -> bool | None:
     """Return whether the process of a lock lives; None where that cannot be seen from here."""
     if holder.get("machine") != _machine():
         return None
-    return _started(int(holder["pid"])) == holder["started"]
+    started: str | None = holder["started"]
+    return _started(int(holder["pid"])) == started

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -229,6 +230,8 @@ def tables(path: AnyPath, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
     _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    if not isinstance(path, Path):
+        _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import datasets
+import obstore.fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -172,6 +174,19 @@ def test_a_folder_of_tables_replaces_the_one_before_and_its_manifest_comes_last(
         replace_folder(built, remote)
         assert list(remote.sizes()) == sorted(names)
         assert (remote / "sft" / "b").read_bytes() == str(names).encode()
+
+
+def test_tables_load_from_an_object_store_as_the_command_says(
+    remote: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "table.parquet")
+    write_atomically(remote / "train-00000-of-00001.parquet", (tmp_path / "table.parquet").read_bytes())
+    obstore.fsspec.register("s3")
+    loaded = datasets.load_dataset(
+        "parquet", data_files=f"{remote}/train-*.parquet", cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert loaded["a"][:] == [1, 2, 3]
 
 
 # The journal
