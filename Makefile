@@ -7,7 +7,7 @@ BIN := .venv/bin
 # uv does not read pip's configuration: hand it the folders in which pip looks for wheels (torch's CPU build may lie there).
 FIND_LINKS = $${PIP_FIND_LINKS:-$$($(BIN)/pip config get global.find-links 2>/dev/null)}
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt \
-	--editable '.[cpu,students,dev]'
+	--editable '.[cpu,students,s3,dev]'
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test check clean

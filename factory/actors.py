@@ -33,6 +33,7 @@ from factory.lengths import Lengths
 from factory.notice import on_termination
 from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
+from factory.storage import AnyPath, log_folder
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
 from schemas.config import JobConfig, Teacher
@@ -52,14 +53,14 @@ ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of
 class RunSpec:
     """What every actor of a run is given."""
 
-    path: Path
+    path: AnyPath
     job: JobConfig
     fingerprint: str
 
 
-def engine_log(path: Path, engine_id: str) -> Path:
+def engine_log(path: AnyPath, engine_id: str) -> Path:
     """Return where an engine, and all processes it starts, write what they print."""
-    return path / "logs" / f"{engine_id}.log"
+    return log_folder(path) / f"{engine_id}.log"
 
 
 def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Holding] = {}) -> Coordinator:
@@ -141,7 +142,7 @@ def spawn(role: type, *arguments: Any, num_gpus: int = 0, place: PlacementGroupS
 class CommitterActor:
     """The one writer of manifests. Claims the run at its first commit, so that a failure is that commit's."""
 
-    def __init__(self, path: Path, verifiers_digest: str) -> None:
+    def __init__(self, path: AnyPath, verifiers_digest: str) -> None:
         faults.begin(faults.Role.COMMITTER)
         self._path = path
         self._verifiers = verifiers_digest
@@ -369,7 +370,7 @@ class EngineActor:
 
     def _redirect_output(self, log: Path) -> None:
         """Send this process's output, and that of all it starts, to the engine's own log."""
-        log.parent.mkdir(exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from factory.state import FrozenProblems, current_verdicts
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.tables import reference_text
 from schemas.errors import ConfigError
@@ -57,7 +57,7 @@ class Agreement:
         return (self.both_true + self.both_false) / self.num_compared if self.num_compared else None
 
 
-def read_agreement(path: Path) -> Agreement:
+def read_agreement(path: AnyPath) -> Agreement:
     """Return how a run's verdicts (``is_correct``) agree with its recorded labels.
 
     Raises:

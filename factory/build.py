@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory.state import FrozenProblems, current_verdicts
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.tables import PROBLEM_COLUMNS, TRACE_COLUMNS, RunContent, WrittenTables, write_tables
 from schemas.config import SelectConfig
@@ -24,7 +24,7 @@ from schemas.tables import RunRow
 FIRST_MANIFEST: Final = 1
 
 
-def build_tables(path: Path, config: SelectConfig | None = None) -> WrittenTables:
+def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTables:
     """Write a selection (default: the job's own) from the committed part of a run; return what was written.
 
     Raises:

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any, Final
 
 from factory.readings import Readings, read_readings
 from factory.samples import Asked, Samples
+from factory.storage import AnyPath
 from schemas.errors import ConfigError
 from schemas.readability import Thresholds
 from verifiers.languages import identify, masked
@@ -38,7 +38,7 @@ class Calibration:
     think_language: str | None  # None: the problems' own
 
 
-def calibrate(path: Path, selection: str, limits: Thresholds) -> Calibration:
+def calibrate(path: AnyPath, selection: str, limits: Thresholds) -> Calibration:
     """Return the thresholds that fit the teacher of a run.
 
     Raises:

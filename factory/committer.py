@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,10 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory import parts
 from factory.faults import Point, reach
-from factory.journal import segment_table, sync_folder
+from factory.journal import delete_segment, segment_size, segment_table
+from factory.objects import ObjectPath
 from factory.state import CANCELLED, ENDED, FAILED, JUDGED, TRACED, UNJUDGED, Flags, Places, RunState
-from factory.store import NEWEST, RunFolder, ShardKind, write_atomically
+from factory.storage import AnyPath, create_manifest, find_files, write_atomically
+from factory.store import NEWEST, RunFolder, ShardKind
 from schemas.arrow import (
     cancelled_table,
     problems_to_table,
@@ -64,12 +66,14 @@ class FrozenJob:
 class Committer:
     """The one writer of a run's shards and manifests. Not thread-safe."""
 
-    def __init__(self, path: Path, *, verifiers: str) -> None:
+    def __init__(self, path: AnyPath, *, verifiers: str) -> None:
         """Claim the run with an epoch above all before; a run without a manifest is started by ``freeze``."""
         self.folder = RunFolder(path)
         self.verifiers = verifiers
         for name in ("problems", "journal", "traces", "untraced", "verdicts", "manifest", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
+        if isinstance(path, ObjectPath):
+            parts.delete_remains(path / "journal")
         self._is_broken = False
         self._state: RunState | None = None
         self._manifest = self.folder.find_manifest()
@@ -94,12 +98,14 @@ class Committer:
         shard and its manifest. Higher ones are a successor's. Lists the folders, and reads no shard.
         """
         path, manifest = self.folder.path, self.manifest
-        holding = [path / "traces", path / "untraced", *(path / "verdicts").glob("*/")]
-        for folder in (path / "problems", path / "manifest", *holding):
-            for leftover in folder.glob(".*.tmp"):
-                if 0 < _number_of(leftover.name) <= manifest.number:
-                    leftover.unlink(missing_ok=True)
-        found = (f"{folder.relative_to(path)}/{name}" for folder in holding for name in os.listdir(folder))
+        holding = {name: path / name for name in ("traces", "untraced")}
+        holding |= {f"verdicts/{folder.name}": folder for folder in find_files(path / "verdicts", "*")}
+        if isinstance(path, Path):  # objects have no temporary names
+            for folder in (path / "problems", path / "manifest", *holding.values()):
+                for leftover in folder.glob(".*.tmp"):
+                    if 0 < _number_of(leftover.name) <= manifest.number:
+                        leftover.unlink(missing_ok=True)
+        found = (f"{name}/{file.name}" for name, folder in holding.items() for file in folder.glob("*.parquet"))
         named = _names(manifest)
         orphans = [name for name in found if name not in named and 0 < _number_of(name) <= manifest.number]
         for number in {_number_of(name) for name in orphans} - {manifest.number}:  # to be quite sure
@@ -209,10 +215,10 @@ class Committer:
         self._is_broken = True  # until this one is through
         reach(Point.COMMIT_BEGUN)
         number = self.manifest.number + 1
-        paths = [path for path in (self.folder.journal / name for name in segments) if path.exists()]
+        sizes = self._sizes(segments)
         known: dict[str, int] = {}  # number of the attempt by trace id
         shards: list[Shard] = []
-        for group in _groups(paths):
+        for group in _groups(sizes):
             traces = pa.concat_tables([segment_table(path) for path in group])
             known |= zip(traces["trace_id"].to_pylist(), self._numbers(traces).tolist(), strict=True)
             shards += self._trace_shards(number, traces)
@@ -221,13 +227,21 @@ class Committer:
         changes |= self._verdict_changes(number, judged, known)
         if changes:
             self._write(note="committed", **changes)
-        for path in paths:
+        for path in sizes:
             if path.name not in kept:
-                path.unlink()
+                delete_segment(path)
                 reach(Point.SEGMENT_DELETED)
         self._is_broken = False
         pa.default_memory_pool().release_unused()
         return self.manifest.counts
+
+    def _sizes(self, segments: Sequence[str]) -> dict[AnyPath, int]:
+        """Return the bytes of those segments that are there."""
+        sizes: dict[AnyPath, int] = {}
+        for path in (self.folder.journal / name for name in segments):
+            with suppress(FileNotFoundError):
+                sizes[path] = segment_size(path)
+        return sizes
 
     def _trace_shards(self, number: int, traces: pa.Table) -> list[Shard]:
         fresh = self._unended(traces, np.full(traces.num_rows, TRACED, np.uint8))
@@ -330,23 +344,13 @@ class Committer:
 
     def _create(self, manifest: Manifest) -> None:
         path = self.folder.manifest_path(manifest.number)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        with temporary.open("xb") as file:
-            file.write(json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        reach(Point.MANIFEST_WRITTEN)
+        body = json.dumps(manifest_to_json(manifest), ensure_ascii=False, indent=1)
         try:
-            os.link(temporary, path)  # fails if the name is there: create-only-if-absent
+            create_manifest(path, body.encode())
         except (FileExistsError, FileNotFoundError):  # the second where the other one has tidied up
             raise FencedError(
                 f"{path}: another process took this run over and wrote this manifest; this one stops, nothing is lost"
             ) from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        reach(Point.MANIFEST_LINKED)
-        sync_folder(path.parent)
-        reach(Point.MANIFEST_FOLDER_SYNCED)
         write_atomically(self.folder.path / NEWEST, str(manifest.number).encode())
 
 
@@ -358,19 +362,19 @@ def _names(manifest: Manifest) -> set[str]:
 
 def _number_of(name: str) -> int:
     """Return the number of the manifest that a file was written for; 0 where the name is none of ours."""
-    found = NUMBERED.match(Path(name).name)
+    found = NUMBERED.match(name.rpartition("/")[2])
     return int(found[1]) if found else 0
 
 
-def _groups(segments: Sequence[Path]) -> Iterator[list[Path]]:
+def _groups(sizes: Mapping[AnyPath, int]) -> Iterator[list[AnyPath]]:
     """Yield the segments in groups, each of which becomes one shard: one at a time is held in memory."""
-    group: list[Path] = []
+    group: list[AnyPath] = []
     size = 0
-    for path in segments:
-        if group and size + path.stat().st_size > SHARD_BYTES:
+    for path, num_bytes in sizes.items():
+        if group and size + num_bytes > SHARD_BYTES:
             yield group
             group, size = [], 0
         group.append(path)
-        size += path.stat().st_size
+        size += num_bytes
     if group:
         yield group

@@ -19,13 +19,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from factory.capacity import SeenLengths, in_flight, kv_tokens
 from factory.dispatch import FailReason, Key
 from factory.early import LOOK_TOKENS, Alarm, Detector, Rules
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
+from factory.storage import AnyPath
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
 from schemas.config import StoreConfig
 from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, RequestError
@@ -169,7 +169,7 @@ class Feeder:
     info: EngineInfo
     stamp: TraceStamp
     store: StoreConfig
-    journal: Path
+    journal: AnyPath
     oversubscribe: float
     pull: Callable[[Report], Awaitable[Orders | None]]  # None: nobody took the report, which is then made again
     rules: Rules | None = None  # by which attempts are given up early; None: none is

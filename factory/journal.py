@@ -11,6 +11,7 @@ two engines' pieces are ever put together. Does not know about manifests: the co
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import struct
@@ -20,11 +21,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from factory import parts
 from factory.faults import Point, reach
+from factory.parts import PartsWriter
+from factory.storage import AnyPath, sync_folder
 from schemas.arrow import trace_table
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
@@ -132,28 +136,55 @@ def _frame(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
+class _FileWriter:
+    """Writes one new local segment; holds a lock on the file while it lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def write(self, frames: bytearray) -> None:
+        """Write and fsync; what was written is taken off ``frames``, also where the rest was not."""
+        while frames:
+            written = self._file.write(frames)
+            del frames[:written]
+        reach(Point.FRAMES_WRITTEN)
+        os.fsync(self._file.fileno())
+        reach(Point.FRAMES_SYNCED)
+
+    def close(self) -> None:
+        """Unlock and close."""
+        self._file.close()
+        reach(Point.SEGMENT_CLOSED)
+
+
 class SegmentWriter:
     """Appends traces and partials to one new segment; from one thread, ``sync`` from one (other) thread at a time.
 
-    Holds a lock on the file while it lives, so that a recovering run waits until this writer is really dead.
+    A recovering run waits until the writer of a local segment is really dead, and makes sure that the writer of one on
+    an object store can add nothing more: see ``wait_for_writer``.
     """
 
-    def __init__(self, folder: Path, header: SegmentHeader) -> None:
-        """Create the segment, named after engine and sequence.
+    def __init__(self, folder: AnyPath, header: SegmentHeader) -> None:
+        """Begin the segment, named after engine and sequence. A local file is made at once, a part at the first sync.
 
         Raises:
             FileExistsError: If it exists: two writers with one identity, a bug that must not pass.
         """
         self.name = f"{header.engine_id}-{header.sequence:06d}{SEGMENT_SUFFIX}"
         self.path = folder / self.name
-        self._file = self.path.open("xb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
         self._pending = bytearray(MAGIC + _frame(json.dumps(asdict(header)).encode()))
         self.size = len(self._pending)  # bytes, synced or not
         self.num_traces = 0
-        self.sync()
-        sync_folder(folder)
-        reach(Point.SEGMENT_CREATED)
+        self._is_closed = False
+        self._writer: _FileWriter | PartsWriter
+        if isinstance(self.path, Path):
+            self._writer = _FileWriter(self.path)
+            self.sync()
+            sync_folder(self.path.parent)
+            reach(Point.SEGMENT_CREATED)
+        else:
+            self._writer = PartsWriter(self.path)
 
     def append(self, trace: Trace) -> Position:
         """Queue a trace; it is safe once a ``sync`` that began afterwards has returned."""
@@ -178,24 +209,21 @@ class SegmentWriter:
 
         Raises:
             OSError: If the disk is full or gone; what was not written stays queued, in order.
+            StorageError: If the object store is away; as above.
+            FencedError: If another start sealed the segment.
         """
         chunk, self._pending = self._pending, bytearray()
         try:
-            while chunk:
-                written = self._file.write(chunk)
-                del chunk[:written]
-            reach(Point.FRAMES_WRITTEN)
-            os.fsync(self._file.fileno())
-            reach(Point.FRAMES_SYNCED)
+            self._writer.write(chunk)
         finally:
             self._pending[:0] = chunk
 
     def close(self) -> None:
         """Sync, unlock and close."""
-        if not self._file.closed:
+        if not self._is_closed:
             self.sync()
-            self._file.close()
-            reach(Point.SEGMENT_CLOSED)
+            self._is_closed = True
+            self._writer.close()
 
 
 class SegmentName(NamedTuple):
@@ -221,12 +249,40 @@ class SegmentScan(NamedTuple):
     damaged: tuple[int, ...] = ()  # places of bad frames that good ones follow
 
 
-def wait_for_writer(path: Path, timeout_s: float) -> None:
-    """Return once no living writer holds the segment.
+def list_segments(journal: AnyPath) -> list[AnyPath]:
+    """Return the segments of a journal, by name."""
+    if isinstance(journal, Path):
+        return sorted(journal.glob(f"*{SEGMENT_SUFFIX}"))
+    return sorted(parts.segments_in(journal))
+
+
+def segment_size(path: AnyPath) -> int:
+    """Return the bytes of a segment.
+
+    Raises:
+        FileNotFoundError: If it is gone.
+    """
+    return path.stat().st_size if isinstance(path, Path) else parts.end_of(parts.list_parts(path))
+
+
+def delete_segment(path: AnyPath) -> None:
+    """Delete a segment that a manifest holds."""
+    path.unlink() if isinstance(path, Path) else parts.delete_segment(path)
+
+
+def _read_segment(path: AnyPath) -> bytes:
+    return path.read_bytes() if isinstance(path, Path) else parts.read_segment(path)
+
+
+def wait_for_writer(path: AnyPath, timeout_s: float) -> None:
+    """Return once no living writer holds the segment; on an object store it is sealed, which ends one that lives.
 
     Raises:
         RunLockedError: If one still does after ``timeout_s``.
     """
+    if not isinstance(path, Path):
+        parts.seal(path, timeout_s)
+        return
     deadline = time.monotonic() + timeout_s
     with path.open("rb") as file:
         while True:
@@ -242,13 +298,13 @@ def wait_for_writer(path: Path, timeout_s: float) -> None:
                 time.sleep(0.1)
 
 
-def scan_segment(path: Path) -> SegmentScan:
+def scan_segment(path: AnyPath) -> SegmentScan:
     """Return all that a segment holds up to its last good frame; a segment that is torn in its header holds nothing.
 
     Raises:
         SchemaVersionError: If another version of the frames wrote it.
     """
-    data = path.read_bytes()
+    data = _read_segment(path)
     header: SegmentHeader | None = None
     traces: list[tuple[Position, Trace]] = []
     pieces: list[Piece] = []
@@ -276,7 +332,7 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: sys.intern(value) if isinstance(value, str) else value for name, value in pairs}
 
 
-def _check_header(path: Path, payload: bytes) -> SegmentHeader:
+def _check_header(path: AnyPath, payload: bytes) -> SegmentHeader:
     """Return what a segment's first frame says."""
     fields = json.loads(payload)
     if fields.get("schema") not in READABLE_SCHEMAS:
@@ -287,7 +343,7 @@ def _check_header(path: Path, payload: bytes) -> SegmentHeader:
     return SegmentHeader(**fields)
 
 
-def segment_table(path: Path) -> pa.Table:
+def segment_table(path: AnyPath) -> pa.Table:
     """Return the traces of a segment as a ``TRACES`` table, in its order, up to its last good frame.
 
     No object is made of a trace: a segment takes about as much memory as on disk, however many tokens it holds.
@@ -298,7 +354,7 @@ def segment_table(path: Path) -> pa.Table:
     headers: list[dict[str, Any]] = []
     texts: list[bytes] = []
     tokens: list[bytes] = []
-    for offset, payload in _frames(path.read_bytes(), []):
+    for offset, payload in _frames(_read_segment(path), []):
         if offset == HEADER_AT:
             _check_header(path, payload)
             continue
@@ -343,7 +399,7 @@ def _frame_at(data: bytes, offset: int) -> tuple[bytes, bool] | None:
     return payload, zlib.crc32(payload) == checksum
 
 
-def read_trace(folder: Path, position: Position) -> Trace:
+def read_trace(folder: AnyPath, position: Position) -> Trace:
     """Return the trace at a position that was synced.
 
     Raises:
@@ -355,7 +411,7 @@ def read_trace(folder: Path, position: Position) -> Trace:
     return decode_trace(payload)
 
 
-def read_saved(folder: Path, positions: Sequence[Position]) -> Saved:
+def read_saved(folder: AnyPath, positions: Sequence[Position]) -> Saved:
     """Return what the partials at these positions, of one attempt and by one engine, amount to.
 
     Raises:
@@ -374,10 +430,9 @@ def read_saved(folder: Path, positions: Sequence[Position]) -> Saved:
     return saved
 
 
-def _read_payload(folder: Path, position: Position) -> bytes:
+def _read_payload(folder: AnyPath, position: Position) -> bytes:
     path = folder / position.file
-    with path.open("rb") as file:
-        file.seek(position.offset)
+    with _open_at(path, position.offset) as file:
         head = file.read(FRAME.size)
         size, checksum = FRAME.unpack(head) if len(head) == FRAME.size else (0, 0)
         payload = file.read(size) if PARTS.size <= size <= MAX_FRAME_BYTES else b""
@@ -386,10 +441,13 @@ def _read_payload(folder: Path, position: Position) -> bytes:
     return payload
 
 
-def sync_folder(folder: Path) -> None:
-    """Fsync a folder, so that names created or renamed in it survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _open_at(path: AnyPath, offset: int) -> IO[bytes]:
+    """Return a segment, or that part of it which holds the byte, as a file that is read from there on."""
+    if isinstance(path, Path):
+        file: IO[bytes] = path.open("rb")
+        begin = 0
+    else:
+        begin, data = parts.read_part(path, offset)
+        file = io.BytesIO(data)
+    file.seek(offset - begin)
+    return file

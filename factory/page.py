@@ -21,6 +21,7 @@ from factory.plots import length_plot, rate_plot
 from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
 from factory.report import Status, read_status
 from factory.samples import NONE, Asked, Samples, Sums, telling
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.visible import shorten, visible
 from schemas.config import ReadabilityConfig
@@ -37,7 +38,7 @@ MAX_QUESTION, MAX_REASONING, MAX_RESPONSE, MAX_FORM = 3_000, 6_000, 4_000, 200  
 LOOKED_AT: Final = 2_000  # samples of an outcome, in search of ones of different problems
 
 
-def write_page(path: Path, selection: str | None, out: Path) -> int:
+def write_page(path: AnyPath, selection: str | None, out: AnyPath) -> int:
     """Write the page of a run and a selection (default: the job's); return its size in bytes.
 
     Raises:
@@ -51,7 +52,7 @@ def write_page(path: Path, selection: str | None, out: Path) -> int:
     return len(page)
 
 
-def build_page(path: Path, selection: str | None = None) -> str:
+def build_page(path: AnyPath, selection: str | None = None) -> str:
     """Return the page of a run and a selection (default: the job's) as HTML.
 
     Raises:
@@ -86,7 +87,7 @@ def build_page(path: Path, selection: str | None = None) -> str:
     )
 
 
-def _facts(path: Path, status: Status) -> list[tuple[str, str]]:
+def _facts(path: AnyPath, status: Status) -> list[tuple[str, str]]:
     folder = RunFolder(path)
     manifest = folder.manifest()
     teacher = folder.run_yaml()["fingerprint_parts"]["teacher"]
@@ -210,7 +211,7 @@ def _outcome_row(label: str, counts: Counter[str], accepted: int, shown: Sequenc
 # Readability.
 
 
-def _readability(path: Path, samples: Samples) -> dict[str, Any]:
+def _readability(path: AnyPath, samples: Samples) -> dict[str, Any]:
     config = RunFolder(path).manifest().config
     limits = ReadabilityConfig.model_validate(config["verify"].get("readability", {})).settings().thresholds
     readings = read_readings(samples)
@@ -241,7 +242,7 @@ def _evidence(samples: Samples, found: Evidence) -> dict[str, Any]:
 # Labels and samples.
 
 
-def _agreement(path: Path) -> dict[str, Any] | None:
+def _agreement(path: AnyPath) -> dict[str, Any] | None:
     try:
         found: Agreement = read_agreement(path)
     except ConfigError:  # no labels came along

@@ -9,13 +9,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from factory.delays import Quantiles
@@ -23,6 +21,7 @@ from factory.journal import scan_segment
 from factory.lengths import Lengths
 from factory.selection import diff_selections
 from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
+from factory.storage import AnyPath, find_files, parquet_source
 from factory.store import RunFolder
 from factory.suspects import find_suspects
 from factory.tables import read_decisions
@@ -73,7 +72,7 @@ class Status:
     verdict_delays: Quantiles | None  # of that start: from the end of a trace until the scheduler had its verdict
 
 
-def read_status(path: Path, selection: str | None = None) -> Status:
+def read_status(path: AnyPath, selection: str | None = None) -> Status:
     """Return the status of a run, whether it is going on or not, with the counts of a selection (default: the job's).
 
     Raises:
@@ -119,7 +118,7 @@ def read_status(path: Path, selection: str | None = None) -> Status:
 
 def _ledger(folder: RunFolder) -> dict[str, Any]:
     """Return the newest ledger; empty where no start has come to its end, or none needed an engine."""
-    found = sorted(folder.logs.glob("engine-time-*.json"))
+    found = find_files(folder.logs, "engine-time-*.json")
     ledger: dict[str, Any] = json.loads(found[-1].read_bytes()) if found else {}
     return ledger
 
@@ -258,16 +257,16 @@ def _tables_manifest(folder: RunFolder, selection: str) -> dict[str, Any] | None
     return body
 
 
-def accepted_sample(path: Path, selection: str) -> dict[str, Any] | None:
+def accepted_sample(path: AnyPath, selection: str) -> dict[str, Any] | None:
     """Return the first accepted row of a selection; None if it accepted none."""
-    for file in sorted((path / "tables" / selection / "sft").glob("train-*.parquet")):
-        rows: list[dict[str, Any]] = pq.ParquetFile(file).read().slice(0, 1).to_pylist()
+    for file in find_files(path / "tables" / selection / "sft", "train-*.parquet"):
+        rows: list[dict[str, Any]] = pq.ParquetFile(parquet_source(file)).read().slice(0, 1).to_pylist()
         if rows:
             return rows[0]
     return None
 
 
-def explain_item(path: Path, item_id: str) -> dict[str, Any]:
+def explain_item(path: AnyPath, item_id: str) -> dict[str, Any]:
     """Return all that a run knows of a trace or a problem, found by the beginning of its id.
 
     Raises:
@@ -319,15 +318,16 @@ def _explained_trace(folder: RunFolder, manifest: Manifest, row: dict[str, Any])
                 verdicts[digest] = verdict
     selections = {}
     columns = ["trace_id", "is_accepted", "reject_reason", "rank"]
-    for selection in sorted(folder.tables.glob("*/candidates")):
-        candidates = ds.dataset(sorted(selection.glob("train-*.parquet")), format="parquet")
-        rows = candidates.to_table(columns=columns, filter=ds.field("trace_id") == row["trace_id"]).to_pylist()
-        if rows:
-            selections[selection.parent.name] = rows[0]
+    for selection in find_files(folder.tables, "*/candidates"):
+        for file in find_files(selection, "train-*.parquet"):
+            is_wanted = pc.field("trace_id") == row["trace_id"]
+            rows = pq.read_table(parquet_source(file), columns=columns, filters=is_wanted).to_pylist()
+            if rows:
+                selections[selection.parent.name] = rows[0]
     return {**row, "verdicts": verdicts, "selections": selections}
 
 
-def compare_selections(a: Path, b: Path) -> dict[str, Any]:
+def compare_selections(a: AnyPath, b: AnyPath) -> dict[str, Any]:
     """Return which traces entered from ``a`` to ``b``, which left, and why.
 
     Raises:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.rows import listed, nearest
+from factory.storage import AnyPath, find_files, parquet_source
 from schemas.errors import ConfigError, StoreError
 from schemas.tables import CANDIDATES
 from schemas.verdict import ANSWER_CHECKS
@@ -55,7 +55,7 @@ class Sums:
 class Samples:
     """The candidates of one selection, in the order of the table: by trace_id, which is by chance."""
 
-    def __init__(self, path: Path, selection: str) -> None:
+    def __init__(self, path: AnyPath, selection: str) -> None:
         """Open the table and read its facets, coded: a few bytes an attempt.
 
         Raises:
@@ -63,9 +63,9 @@ class Samples:
             StoreError: If they cannot be read.
         """
         folder = path / "tables" / selection
-        self._files = sorted((folder / "candidates").glob("train-*.parquet"))
+        self._files = find_files(folder / "candidates", "train-*.parquet")
         if not self._files:
-            built = {found.parent.parent.name for found in (path / "tables").glob("*/candidates/train-*.parquet")}
+            built = {found.parent.parent.name for found in find_files(path / "tables", "*/candidates/train-*.parquet")}
             there = f"--selection takes one of {listed(built)}; " if built else ""
             name = "" if selection == "default" else f" --set select.name={selection}"
             raise ConfigError(
@@ -75,13 +75,14 @@ class Samples:
         try:
             self._check_columns()
             self._groups = [
-                (file, number, pq.ParquetFile(file).metadata.row_group(number).num_rows)
+                (file, number, pq.ParquetFile(parquet_source(file)).metadata.row_group(number).num_rows)
                 for file in self._files
-                for number in range(pq.ParquetFile(file).metadata.num_row_groups)
+                for number in range(pq.ParquetFile(parquet_source(file)).metadata.num_row_groups)
             ]
             self._starts = list(accumulate((rows for _, _, rows in self._groups), initial=0))
             self._facets = pa.concat_tables(
-                pq.read_table(file, columns=list(FACETS), read_dictionary=list(FACETS)) for file in self._files
+                pq.read_table(parquet_source(file), columns=list(FACETS), read_dictionary=list(FACETS))
+                for file in self._files
             ).unify_dictionaries()
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{folder}: its tables cannot be read: {error}; run `factory select` again") from error
@@ -92,7 +93,7 @@ class Samples:
 
     def _check_columns(self) -> None:
         for file in self._files:
-            schema = pq.read_schema(file)
+            schema = pq.read_schema(parquet_source(file))
             for column in CANDIDATES:
                 place = schema.get_field_index(column.name)
                 if place < 0 or schema.field(place).type != column.type:
@@ -137,7 +138,7 @@ class Samples:
         group = bisect_right(self._starts, number) - 1
         if self._read is None or self._read[0] != group:
             file, place, _ = self._groups[group]
-            self._read = group, pq.ParquetFile(file).read_row_group(place)
+            self._read = group, pq.ParquetFile(parquet_source(file)).read_row_group(place)
         rows: list[dict[str, Any]] = self._read[1].slice(number - self._starts[group], 1).to_pylist()
         return rows[0]
 
@@ -172,4 +173,4 @@ class Samples:
     def batches(self, columns: list[str]) -> Iterator[pa.Table]:
         """Yield the row groups in order, with some columns."""
         for file, number, _ in self._groups:
-            yield pq.ParquetFile(file).read_row_group(number, columns=columns)
+            yield pq.ParquetFile(parquet_source(file)).read_row_group(number, columns=columns)

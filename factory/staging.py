@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from factory.journal import sync_folder
+from factory.storage import sync_folder
 from factory.teachers import hash_model_folder
 from schemas.config import Teacher, VllmTeacher
 from schemas.errors import NodeError

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from factory.faults import Point, reach
-from factory.journal import (
-    SEGMENT_SUFFIX,
-    Position,
-    read_trace,
-    sync_folder,
-)
+from factory.journal import SEGMENT_SUFFIX, Position, list_segments, read_trace
+from factory.objectlock import ObjectLock
+from factory.storage import AnyPath, parquet_source, require_storage
 from schemas.arrow import (
     PROBLEMS,
     QUARANTINE,
@@ -58,25 +53,10 @@ _SCHEMAS: Final[dict[ShardKind, pa.Schema]] = {
 }
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        reach(Point.FILE_WRITTEN)
-        os.fsync(file.fileno())
-        reach(Point.FILE_SYNCED)
-    temporary.rename(path)
-    reach(Point.FILE_RENAMED)
-    sync_folder(path.parent)
-    reach(Point.FILE_FOLDER_SYNCED)
-
-
 class RunFolder:
     """The read side of a run, for every command; works while another process writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path
         self.journal = path / "journal"
         self.logs = path / "logs"
@@ -128,7 +108,7 @@ class RunFolder:
             raise CorruptRunError(f"{path}: cannot be read: {error}; restore it from a copy") from error
         return manifest_from_json(body, where=str(path))
 
-    def manifest_path(self, number: int) -> Path:
+    def manifest_path(self, number: int) -> AnyPath:
         """Return where the manifest of that number lies."""
         return self.path / "manifest" / f"{number:06d}.json"
 
@@ -163,8 +143,10 @@ class RunFolder:
     @contextmanager
     def _opened(self, kind: ShardKind, shard: Shard) -> Iterator[pq.ParquetFile]:
         path = self.path / shard.name
+        pre_buffer = not isinstance(path, Path)  # few large requests, where each takes its time
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            source = parquet_source(path)
+            with pq.ParquetFile(source, pre_buffer=pre_buffer, page_checksum_verification=True) as file:
                 check_schema(file.schema_arrow, _SCHEMAS[kind], where=str(path))
                 if file.metadata.num_rows != shard.rows:
                     raise CorruptRunError(
@@ -200,17 +182,30 @@ class RunFolder:
         for row in rows.values():
             yield problem_from_row(row), prompt_from_row(row)
 
-    def leftover_segments(self) -> list[Path]:
+    def leftover_segments(self) -> list[AnyPath]:
         """Return the journal segments on disk, by name."""
-        return sorted(self.journal.glob(f"*{SEGMENT_SUFFIX}"))
+        return list_segments(self.journal)
 
     def journal_bytes(self) -> int:
         """Return the bytes of all segments: what is on disk, and in no manifest yet or still needed."""
         total = 0
         for path in self.leftover_segments():
             with suppress(FileNotFoundError):  # committed since the listing
-                total += path.stat().st_size
+                total += segment_size(path)
         return total
+
+
+def lock_run(path: AnyPath) -> RunLock | ObjectLock:
+    """Return the lock on a run, taken; on an object store that can hold a run.
+
+    Raises:
+        RunLockedError: If another living process holds it; names it.
+        ConfigError: If no run can lie there.
+    """
+    if isinstance(path, Path):
+        return RunLock(path)
+    require_storage(path)
+    return ObjectLock(path)
 
 
 class RunLock:
@@ -265,7 +260,8 @@ def read_traces(folder: RunFolder, positions: Sequence[Position]) -> list[Trace]
             by_shard.setdefault(position.file, []).append(position)
     for name, group in by_shard.items():
         try:
-            table = pq.read_table(folder.path / name, schema=TRACES, memory_map=True, page_checksum_verification=True)
+            source = parquet_source(folder.path / name)
+            table = pq.read_table(source, schema=TRACES, memory_map=True, page_checksum_verification=True)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise CorruptRunError(f"shard {name} cannot be read: {error}; restore it from a copy") from error
         rows = table.take([position.offset for position in group])

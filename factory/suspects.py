@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory.state import RunState, current_verdicts
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.tables import reference_text
 from schemas.manifest import Manifest
@@ -40,7 +40,7 @@ class Suspect:
     num_answers: int  # attempts that gave any answer; none gave the reference's
 
 
-def read_suspects(path: Path) -> list[Suspect]:
+def read_suspects(path: AnyPath) -> list[Suspect]:
     """Return the suspects of a run by its committed verdicts, those with most agreeing attempts first.
 
     Raises:

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from factory.journal import sync_folder
 from factory.selection import Candidate, Decision, Sums, select, selection_digest, sum_decisions
 from factory.shards import SPILL_BYTES, ShardWriter, SortedRows
+from factory.storage import AnyPath, find_files, parquet_source, replace_folder, sync_folder
 from schemas.arrow import PROBLEMS, TRACES, VERDICTS
 from schemas.config import SelectConfig
 from schemas.errors import ConfigError, CorruptRunError, StoreError
@@ -61,7 +61,7 @@ class RunContent:
 class WrittenTables:
     """What was written. ``num_traces`` = ``sums.judged`` + ``num_unjudged`` + ``num_waiting`` (no verdict yet)."""
 
-    folder: Path
+    folder: AnyPath
     selection_digest: str
     sums: Sums
     num_traces: int
@@ -72,7 +72,7 @@ class WrittenTables:
 
 
 def write_tables(
-    root: Path, content: RunContent, config: SelectConfig, *, spill_bytes: int = SPILL_BYTES
+    root: AnyPath, content: RunContent, config: SelectConfig, *, spill_bytes: int = SPILL_BYTES
 ) -> WrittenTables:
     """Return what was written to ``<root>/<config.name>``; a selection of that name is replaced.
 
@@ -80,7 +80,8 @@ def write_tables(
         CorruptRunError: If a trace belongs to no problem.
     """
     root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=root))
+    beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
+    work = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=beside))
     try:
         joined = _join(work, content, config, spill_bytes)
         built = work / config.name
@@ -301,7 +302,7 @@ def _write_configs(built: Path, joined: _Joined, runs: Sequence[RunRow]) -> tupl
     return sft.shards + candidates.shards + run_table.shards
 
 
-def _written(folder: Path, joined: _Joined, shards: tuple[Shard, ...]) -> WrittenTables:
+def _written(folder: AnyPath, joined: _Joined, shards: tuple[Shard, ...]) -> WrittenTables:
     outcomes = Counter(outcome for outcome in joined.outcomes.values() if outcome is not None)
     return WrittenTables(
         folder=folder,
@@ -341,11 +342,14 @@ def _write_manifest(path: Path, written: WrittenTables, content: RunContent, con
         os.fsync(file.fileno())
 
 
-def _put_in_place(built: Path, folder: Path) -> None:
+def _put_in_place(built: Path, folder: AnyPath) -> None:
     """Move a finished selection to its name. A folder cannot be replaced in one step: for a moment neither is there.
 
     A crash in that moment costs a rerun: tables follow from the run, and the next call makes them again.
     """
+    if not isinstance(folder, Path):
+        replace_folder(built, folder)
+        return
     for inner in [path for path in built.iterdir() if path.is_dir()]:
         sync_folder(inner)
     sync_folder(built)
@@ -358,14 +362,14 @@ def _put_in_place(built: Path, folder: Path) -> None:
 # Reading back.
 
 
-def read_decisions(folder: Path) -> dict[str, Decision]:
+def read_decisions(folder: AnyPath) -> dict[str, Decision]:
     """Return the decisions of a selection's folder by trace_id; traces that were not judged have none.
 
     Raises:
         ConfigError: If the folder holds no selection.
         StoreError: If its table of candidates cannot be read.
     """
-    files = sorted((folder / "candidates").glob("train-*.parquet"))
+    files = find_files(folder / "candidates", "train-*.parquet")
     if not files:
         raise ConfigError(
             f"{folder}: holds no candidates/train-*.parquet; give the folder of a selection, such as "
@@ -374,7 +378,7 @@ def read_decisions(folder: Path) -> dict[str, Decision]:
     decisions: dict[str, Decision] = {}
     for path in files:
         try:
-            table = pq.read_table(path, columns=["trace_id", "is_accepted", "reject_reason", "rank"])
+            table = pq.read_table(parquet_source(path), columns=["trace_id", "is_accepted", "reject_reason", "rank"])
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
                 f"{path}: is no readable table of candidates: {error}; run `factory select` again"

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,14 +36,27 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, 
 app.add_typer(bench, name="bench")
 
 
-def _folder(text: str) -> Path:
+if TYPE_CHECKING:
+    from factory.storage import AnyPath
+else:
+    AnyPath = Path  # the parser decides; typer takes no union
+
+
+def _folder(text: str) -> AnyPath:
     """Return a path; an empty one, as of a shell variable that is not set, would mean the current folder."""
+    from factory.storage import parse_path
+
     if not text:
         raise typer.BadParameter("is empty; give the folder of a run")
-    return Path(os.path.normpath(text))  # `a/../b` is b, whether or not there is an a
+    try:
+        return parse_path(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", parser=_folder)]
+RunPath = Annotated[
+    AnyPath, typer.Argument(metavar="RUN", help="Folder of a run, or s3://BUCKET/NAME.", parser=_folder)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="a.b=c", help="Override a key of the job file; may be repeated.")
@@ -99,8 +112,13 @@ def _say_at_the_end(text: str) -> None:
 def run(
     job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
     run_path: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="Folder of the run.  [default: runs/<job name>]", parser=_folder),
+        AnyPath | None,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="Folder of the run, or s3://BUCKET/NAME.  [default: runs/<job name>]",
+            parser=_folder,
+        ),
     ] = None,
     overrides: Overrides = [],  # noqa: B006  typer reads it once
     address: Address = None,
@@ -137,11 +155,12 @@ def submit(
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Address of the cluster's dashboard.")
     ] = "http://127.0.0.1:8265",
     run_path: Annotated[
-        Path | None,
+        AnyPath | None,
         typer.Option(
             "--run",
             metavar="DIR",
-            help="Folder of the run, on storage that all nodes see.  [default: runs/<job name> under this directory]",
+            help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME.  [default: runs/<job name> "
+            "under this directory]",
             parser=_folder,
         ),
     ] = None,
@@ -267,7 +286,10 @@ def browse(
 def report(
     run_path: RunPath,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Where the page is written.  [default: RUN/report.html]")
+        AnyPath | None,
+        typer.Option(
+            metavar="FILE.html", help="Where the page is written.  [default: RUN/report.html]", parser=_folder
+        ),
     ] = None,
     selection: Selection = None,
     disagreements: Annotated[
@@ -316,8 +338,10 @@ def calibrate(run_path: RunPath, selection: Selection = None, as_json: AsJson = 
 
 @app.command(epilog="Example: factory diff runs/demo/tables/default runs/demo/tables/short")
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[
+        AnyPath, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.", parser=_folder)
+    ],
+    b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=_folder)],
     as_json: AsJson = False,
 ) -> None:
     """Compare two selections: which traces entered, which left, and why."""
@@ -329,7 +353,9 @@ def diff(
 
 @app.command(epilog="Example: factory doctor runs/demo")
 def doctor(
-    run: Annotated[Path | None, typer.Argument(help="A run whose files are checked, every byte of them.")] = None,
+    run: Annotated[
+        AnyPath | None, typer.Argument(help="A run whose files are checked, every byte of them.", parser=_folder)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check this environment, or a run's files against its manifest. Exit 1 if something is broken.
@@ -587,14 +613,14 @@ def bench_chaos(
     shutil.rmtree(folder)
 
 
-def _selection_of(path: Path) -> str:
+def _selection_of(path: AnyPath) -> str:
     """Return the name of the selection that the run's job asks for."""
     from factory.store import RunFolder
 
     return str(RunFolder(path).manifest().config["select"]["name"])
 
 
-def _finish(path: Path, selection: str | None = None, *, as_json: bool) -> None:
+def _finish(path: AnyPath, selection: str | None = None, *, as_json: bool) -> None:
     """Print the funnel, one accepted sample, and where the tables lie; exit 1 if attempts failed."""
     from factory.report import accepted_sample, read_status
 

@@ -17,6 +17,7 @@ from typing import Final
 import verifiers
 from factory.plan import versions
 from factory.state import RunState
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from schemas.errors import FactoryError, VerifierError
 from schemas.manifest import Shard
@@ -58,7 +59,7 @@ def examine() -> list[Finding]:
     return [check() for check in checks]
 
 
-def examine_run(path: Path) -> list[Finding]:
+def examine_run(path: AnyPath) -> list[Finding]:
     """Return what is wrong with a run's files, one entry per kind: every byte that its manifest names is read.
 
     Raises:

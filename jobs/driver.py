@@ -40,7 +40,8 @@ from factory.coordinator import CommitBatch, Progress
 from factory.feeder import Holding, TraceStamp
 from factory.plan import Plan, versions
 from factory.sources import load_problems, sources_state
-from factory.store import RunFolder, RunLock, check_fingerprint, write_atomically
+from factory.storage import AnyPath, path_for_roles, write_atomically
+from factory.store import RunFolder, check_fingerprint, lock_run
 from factory.teachers import EngineInfo
 from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
 from jobs.groups import Group, bundles_by_rank, make_group, num_split_stages, sweep
@@ -80,7 +81,7 @@ Watch = Callable[[Progress, str], None]
 Warn = Callable[[str], None]
 
 
-def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
+def run_job(plan: Plan, path: AnyPath, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Do or resume a run up to its last verdict; a run that has it already starts nothing.
 
     ``watch`` is called a few times a second; ``warn`` with what the user should know, though the run goes on.
@@ -91,8 +92,8 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
     """
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
-    path = path.resolve()  # actors have other working directories
-    with RunLock(path):
+    path = path_for_roles(path)
+    with lock_run(path):
         freeze(plan, path, warn)
         for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
             leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
@@ -100,7 +101,7 @@ def run_job(plan: Plan, path: Path, *, address: str | None, watch: Watch, warn: 
         _supervise(spec, plan, address, watch, warn, began_at)
 
 
-def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> None:
+def verify_run(path: AnyPath, *, address: str | None, watch: Watch, warn: Warn) -> None:
     """Judge the stored traces that the verifiers of today have not judged.
 
     Raises:
@@ -108,11 +109,11 @@ def verify_run(path: Path, *, address: str | None, watch: Watch, warn: Warn) -> 
     """
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
-    path = path.resolve()
+    path = path_for_roles(path)
     manifest = RunFolder(path).manifest()
     job = parse_config(manifest.config, origin=str(RunFolder(path).manifest_path(manifest.number)))
     spec = RunSpec(path=path, job=job, fingerprint=manifest.fingerprint)
-    with RunLock(path):
+    with lock_run(path):
         Committer(path, verifiers=_digest(job))
         _write_run_yaml(RunFolder(path).run_yaml() | _versions_now(), path)
         _supervise(spec, None, address, watch, warn, began_at)
@@ -128,7 +129,7 @@ def _supervise(
             _Supervisor(spec, plan, watch, warn, began_at).supervise(notice)
 
 
-def freeze(plan: Plan, path: Path, warn: Warn) -> None:
+def freeze(plan: Plan, path: AnyPath, warn: Warn) -> None:
     """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
@@ -220,7 +221,7 @@ def _versions_now() -> dict[str, Any]:
     return {"versions": versions(), "verifiers": verifiers.verifier_versions()}
 
 
-def _write_run_yaml(body: dict[str, Any], path: Path) -> None:
+def _write_run_yaml(body: dict[str, Any], path: AnyPath) -> None:
     write_atomically(path / "run.yaml", yaml.safe_dump(body, sort_keys=False, allow_unicode=True).encode())
 
 
@@ -561,7 +562,7 @@ class _Supervisor:
             result = ray.get(engine.ref)
         except RayTaskError as error:
             cause = _cause(error)
-            if isinstance(cause, OSError):  # a full or read-only disk: another engine would meet it too
+            if isinstance(cause, OSError | StoreError):  # such as a full disk: another engine would meet it too
                 raise StoreError(
                     f"{self._path}: the journal cannot be written: {cause}; mend it and run again"
                 ) from error

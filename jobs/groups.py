@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
+from factory.storage import AnyPath
 from schemas.problem import digest
 
 PREFIX: Final = "factory"
@@ -38,18 +38,18 @@ class Group:
         remove_placement_group(self.handle)
 
 
-def prefix_of(run: Path) -> str:
+def prefix_of(run: AnyPath) -> str:
     """Return what the names of all groups of a run begin with."""
     return f"{PREFIX}/{digest(['run', str(run)])[:12]}/"
 
 
-def make_group(run: Path, engine_id: str, num_gpus: int) -> Group:
+def make_group(run: AnyPath, engine_id: str, num_gpus: int) -> Group:
     """Ask the cluster for an engine's GPUs; returns at once."""
     bundles = [{"GPU": 1.0}] * num_gpus
     return Group(placement_group(bundles, strategy="PACK", name=prefix_of(run) + engine_id))
 
 
-def sweep(run: Path) -> int:
+def sweep(run: AnyPath) -> int:
     """Remove all groups that there are of a run, before it makes any itself; return how many there were."""
     table: dict[str, dict[str, Any]] = placement_group_table()
     strays = [

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
 from ray.util.metrics import Gauge
 
 from factory.coordinator import Progress
-from factory.store import RunFolder, write_atomically
+from factory.storage import AnyPath, write_atomically
+from factory.store import RunFolder
 
 PREFIX: Final = "distillation_factory"
 JOURNAL_EVERY_S: Final = 5.0  # between two looks at the journal's files
@@ -34,7 +34,7 @@ class Meters:
     """The gauges of one start of a run, and its ledger."""
 
     run: str  # stands with every gauge
-    path: Path  # its folder
+    path: AnyPath  # its folder
     _slots: dict[int, _Slot] = field(default_factory=dict)
     _gauges: dict[str, Gauge] = field(default_factory=dict)
     _journal_at: float | None = None  # when it was looked at
@@ -87,7 +87,7 @@ class Meters:
             gauge = self._gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
         gauge.set(value, tags=labels)
 
-    def write(self, folder: Path, epoch: int, progress: Progress) -> None:
+    def write(self, folder: AnyPath, epoch: int, progress: Progress) -> None:
         """Keep the ledger of this start beside the engines' logs."""
         delays = None if progress.delays is None else progress.delays._asdict()
         body = {"epoch": epoch, "seconds": self.ledger(progress), "verdict_delays": delays}

@@ -20,6 +20,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from factory.storage import AnyPath
 from factory.visible import visible
 from schemas.config import SelectConfig
 from schemas.verdict import Outcome
@@ -114,7 +115,7 @@ class LiveProgress:
             message(line)
 
 
-def plan(found: Plan, path: Path, *, as_json: bool) -> None:
+def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     """Print what a job resolves to, what it would make and cost, and where each figure comes from."""
     from factory.estimate import as_json as figures_as_json
     from factory.estimate import count_prompts, estimate
@@ -241,14 +242,16 @@ def sample(row: Mapping[str, Any]) -> None:
     out.print(Panel(_safe(turns), title=_safe(title), title_align="left"), highlight=False)
 
 
-def tables(path: Path, selection: str) -> None:
+def tables(path: AnyPath, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
     _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    if not isinstance(path, Path):
+        _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
 
 
-def page(path: Path, num_bytes: int) -> None:
+def page(path: AnyPath, num_bytes: int) -> None:
     """Print where a page lies."""
     _line(f"{path}: {num_bytes / 1e3:,.0f} kB, one file; open it in any browser")
 

@@ -28,6 +28,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.runtime_env import RuntimeEnv
 
 from factory.rows import listed, nearest
+from factory.storage import AnyPath
 from schemas.config import JobConfig
 from schemas.errors import ConfigError, FactoryError, InterruptedRun
 from schemas.problem import digest
@@ -60,7 +61,7 @@ class Submission:
 
     job: JobConfig
     job_file: Path
-    run_path: Path
+    run_path: AnyPath
     address: str
     overrides: Sequence[str] = ()
     env_names: Sequence[str] = ()  # variables of this process that the job gets, by name

@@ -16,7 +16,8 @@ FactoryError
     ├── RunLockedError         another process works on this run
     ├── FingerprintError       the run belongs to another teacher, prompt or sampling
     ├── SchemaVersionError     written by a version of the schemas that this one cannot read
-    ├── FencedError            another committer took over; this one must stop
+    ├── FencedError            another start took over; this one must stop
+    ├── StorageError           an object store does not do what it is asked for
     └── CorruptRunError        what is on disk contradicts the manifest
 """
 
@@ -92,7 +93,11 @@ class SchemaVersionError(StoreError):
 
 
 class FencedError(StoreError):
-    """Another committer claimed a higher epoch; this one must not write any more."""
+    """Another start claimed a higher epoch, or sealed this one's segment: it must not write any more."""
+
+
+class StorageError(StoreError):
+    """An object store cannot be reached, refuses, or lacks what a run needs of it."""
 
 
 class CorruptRunError(StoreError):

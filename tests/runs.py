@@ -14,7 +14,8 @@ import yaml
 
 from factory.committer import Committer, FrozenJob
 from factory.journal import SegmentHeader, SegmentWriter, scan_segment
-from factory.store import RunFolder, write_atomically
+from factory.storage import write_atomically
+from factory.store import RunFolder
 from jobs.bench.drill import (
     Key,
     committed_traces,

@@ -281,7 +281,7 @@ class Chaos:
         self._seen_at_start = len(self._disk.seen)
         kind = self._work.every_second if self._num_runs % 2 else ()
         settings = [part for text in (*self._work.overrides, *kind, *overrides) for part in ("--set", text)]
-        arguments: list[str | Path] = [
+        arguments: list[object] = [
             "run",
             self._work.job,
             "--run",

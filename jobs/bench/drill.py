@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from factory.journal import encode_trace, scan_segment
+from factory.storage import AnyPath
 from factory.store import RunFolder
 from schemas.arrow import traces_from_table
 from schemas.errors import FactoryError
@@ -104,7 +105,7 @@ class FactoryProcess:
 
     def __init__(
         self,
-        arguments: Sequence[str | Path],
+        arguments: Sequence[object],
         mark: Path,
         *,
         environment: Mapping[str, str] = {},
@@ -148,7 +149,7 @@ def kill_all(mark: Path) -> None:
 
 @contextmanager
 def factory_process(
-    arguments: Sequence[str | Path], mark: Path, *, environment: Mapping[str, str] = {}, folder: Path | None = None
+    arguments: Sequence[object], mark: Path, *, environment: Mapping[str, str] = {}, folder: Path | None = None
 ) -> Iterator[FactoryProcess]:
     """Start a ``factory`` command, in ``folder``; at the end kill whatever is left of it."""
     child = FactoryProcess(arguments, mark, environment=environment, folder=folder)
@@ -163,7 +164,7 @@ def factory_process(
 # What a run holds
 
 
-def committed_traces(path: Path, manifest: Manifest | None = None) -> list[Trace]:
+def committed_traces(path: AnyPath, manifest: Manifest | None = None) -> list[Trace]:
     """Return the traces that the newest manifest names, doubles and all."""
     folder = RunFolder(path)
     manifest = manifest or folder.manifest()
@@ -190,7 +191,7 @@ class Findings:
 class Disk:
     """Looks at a run's folder again and again while others work on it, and remembers every trace that it ever saw."""
 
-    path: Path
+    path: AnyPath
     seen: dict[Key, bytes] = field(default_factory=dict)  # digest of the trace, as it was seen first
     findings: Findings = field(default_factory=Findings)
     num_committed: int = 0  # traces in the manifest that was looked at last

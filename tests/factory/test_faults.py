@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from factory import faults
-from factory.store import write_atomically
+from factory.storage import write_atomically
 from schemas.errors import ConfigError
 
 WRITE = (
-    "import sys\nfrom pathlib import Path\nfrom factory import faults\nfrom factory.store import write_atomically\n"
+    "import sys\nfrom pathlib import Path\nfrom factory import faults\nfrom factory.storage import write_atomically\n"
     "faults.begin(faults.Role(sys.argv[1]))\n"
     "for number in range(3): write_atomically(Path(sys.argv[2]) / f'file-{number}', b'whole')\n"
 )

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from factory.committer import Committer
 from factory.state import JUDGED, RunState, unjudged_places
+from factory.storage import write_atomically
 from factory.store import (
     RunFolder,
     RunLock,
     check_fingerprint,
     read_traces,
-    write_atomically,
 )
 from jobs.bench.drill import Key, committed_traces
 from jobs.doctor import examine_run
