@@ -7,11 +7,13 @@ owned by the driver and ends with it. Deciding what to restart is the driver's (
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,6 +38,7 @@ from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
+STARTED: Final = "engine started"  # key of the line in an engine's log that holds its settings
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
 
@@ -220,8 +223,10 @@ class EngineActor:
         self._lost_at = 0.0
 
     async def start(self) -> EngineInfo:
-        """Load the teacher."""
+        """Load the teacher; its log says what the settings were resolved to."""
         self._info = await self._engine.start()
+        sys.stdout.write(json.dumps({STARTED: asdict(self._info)}) + "\n")
+        sys.stdout.flush()
         return self._info
 
     async def run(self, coordinator: Any) -> None:

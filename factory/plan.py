@@ -32,6 +32,7 @@ from schemas.config import (
     JobConfig,
     OpenaiTeacher,
     ReplayTeacher,
+    SamplingConfig,
     ScriptedTeacher,
     Teacher,
     VllmTeacher,
@@ -78,7 +79,7 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path], *, is_dry: boo
     parts: dict[str, Any] = {
         "teacher": {"name": identity.name, "revision": identity.revision},
         "prompt": {**renderer.identity(), "format": str(renderer.format)},
-        "sampling": job.sampling.model_dump(mode="json", exclude={"num_samples"}),
+        "sampling": _sampling_parts(job.sampling),
     }
     if isinstance(teacher, VllmTeacher):
         # All change the numbers or how far a text can go. Later keys count where they are set: older runs go on.
@@ -99,6 +100,12 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path], *, is_dry: boo
         recording=recording,
         why_no_tokenizer=why_no_tokenizer,
     )
+
+
+def _sampling_parts(sampling: SamplingConfig) -> dict[str, Any]:
+    """Return what changes a text; later keys count where they say something, so that older runs go on."""
+    later = set() if sampling.min_tokens else {"min_tokens"}
+    return sampling.model_dump(mode="json", exclude={"num_samples", *later})
 
 
 def _resolve_teacher(job: JobConfig, shipped_models: Mapping[str, Path]) -> Teacher:

@@ -323,8 +323,15 @@ class SamplingConfig(Part):
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=4096, ge=1)  # of the completion; less where the context ends first
+    min_tokens: int = Field(default=0, ge=0)  # of the completion, before it may end; teachers of kind vllm only
     stop: tuple[str, ...] = ()
     seed: int | None = None  # gives every attempt a seed of its own; slow on some engines, no promise of equal text
+
+    @model_validator(mode="after")
+    def _has_room(self) -> SamplingConfig:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} must be <= max_tokens={self.max_tokens}")
+        return self
 
 
 class ScheduleConfig(Part):
@@ -425,6 +432,15 @@ class JobConfig(Part):
     select: SelectConfig = SelectConfig()
     store: StoreConfig = StoreConfig()
     publish: None = None  # reserved
+
+    @model_validator(mode="after")
+    def _is_heeded(self) -> JobConfig:
+        if self.sampling.min_tokens and not isinstance(self.teacher, VllmTeacher):
+            raise ValueError(
+                f"sampling.min_tokens={self.sampling.min_tokens} is for teachers of kind vllm; "
+                f"teacher.kind={self.teacher.kind!r} does not heed it: leave it out"
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> JobConfig:

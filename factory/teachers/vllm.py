@@ -195,21 +195,14 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = self._sampling
         return SamplingParams(
-            n=1,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
+            **sampling_arguments(self._sampling),
+            min_tokens=min(self._sampling.min_tokens, max_tokens),
             max_tokens=max_tokens,
-            stop=list(sampling.stop),
             seed=seed,
             # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
             output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
             stream_interval=None if watch is None else watch.num_tokens,
-            skip_special_tokens=False,  # the raw text is the truth: a stray control token must be seen by the checks
         )
 
     def _resolved(self, version: str) -> EngineInfo:
@@ -266,7 +259,7 @@ class VllmEngine:
             stop_token=self._stop_token(finish_reason, sample.stop_reason, token_ids),
             num_reasoning_tokens=self._count_reasoning(text, token_ids),
             submitted_at_us=submitted_at_us,
-            first_token_at_us=_first_token_at_us(output, submitted_at_us),
+            first_token_at_us=first_token_at_us(output, submitted_at_us),
             finished_at_us=time.time_ns() // 1000,
             resumed_at=answer.num_given or None,
         )
@@ -320,6 +313,20 @@ def cores_by_rank(num_ranks: int) -> str:
     return "|".join(",".join(map(str, part)) for part in parts)
 
 
+def sampling_arguments(sampling: SamplingConfig) -> dict[str, Any]:
+    """Return the arguments of ``SamplingParams`` that all requests of a job have in common, but for their lengths."""
+    return {
+        "n": 1,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "stop": list(sampling.stop),
+        "skip_special_tokens": False,  # the raw text is the truth: a stray control token must be seen by the checks
+    }
+
+
 def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
     """Return the arguments of ``AsyncEngineArgs``; what a job leaves out has the factory's default, not vLLM's."""
     options = teacher.engine
@@ -348,7 +355,7 @@ def _speculation(config: Any) -> dict[str, Any] | None:
     return None if config is None else {"method": config.method, "num_tokens": config.num_speculative_tokens}
 
 
-def _first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
+def first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
     """Return when the first token came, from vLLM's own latency of it; None where it keeps no statistics."""
     latency_s = getattr(output.metrics, "first_token_latency", None)
     return None if not latency_s else submitted_at_us + int(latency_s * 1e6)
