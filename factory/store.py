@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from factory.journal import SEGMENT_SUFFIX, Position, list_segments, read_trace
+from factory.journal import SEGMENT_SUFFIX, Position, list_segments, read_trace, segment_size
 from factory.objectlock import ObjectLock
 from factory.storage import AnyPath, parquet_source, require_storage
 from schemas.arrow import (

@@ -583,6 +583,34 @@ def bench_resume(
         show.figures(f"seconds until the first lease, {traces:,} committed traces ({rate:,.0f}/s)", starts)
 
 
+@bench.command("saturation", epilog="Example: factory bench saturation --pairs 3 --requests 96 --slots 24")
+def bench_saturation(
+    pairs: Annotated[int, typer.Option(min=1, help="Rounds of all three arms.")] = 5,
+    requests: Annotated[int, typer.Option(min=8, metavar="N", help="Requests of an arm.")] = 128,
+    slots: Annotated[int, typer.Option(min=1, metavar="N", help="Requests that the engine holds at a time.")] = 32,
+    tokens: Annotated[int, typer.Option(min=0, metavar="N", help="Length of every output; 0: as they come.")] = 1_024,
+    config: Annotated[Path, typer.Option(metavar="JOB.yaml", help="The teacher and its problems.")] = Path(
+        "jobs/configs/demo.yaml"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Compare the factory's tokens per second, verification and journal on, with bare vLLM's on the same requests."""
+    from jobs.bench import saturation as measured
+
+    folder = Path(tempfile.mkdtemp(prefix="factory-saturation-"))
+    job = measured.overrides(requests, slots, tokens)
+    with show.counting("arms", pairs * len(measured.ARMS)) as done:
+        bench = measured.prepare(folder / "bench", config, job)
+        found = measured.measure_pairs(bench, pairs, done)
+    rows, ratios = measured.figures(found, bench.slots), measured.ratios(found, bench.slots)
+    if as_json:
+        show.json_line({"arms": rows, "ratios": ratios, "machine": measured.machine()})
+    else:
+        show.figures(f"{requests} requests, {slots} at a time; medians of {pairs} rounds", rows)
+        show.figures(f"ratios; {measured.machine()}", [ratios])
+    shutil.rmtree(folder)
+
+
 @bench.command("chaos", epilog="Example: factory bench chaos --rounds 180 --vllm-rounds 20 --seed 1")
 def bench_chaos(
     rounds: Annotated[int, typer.Option(min=0, metavar="N", help="Kills in runs of the scripted teacher.")] = 20,

@@ -332,8 +332,15 @@ class SamplingConfig(Part):
     # Tokens of thinking after which the teacher has to close it. For vllm, and openai where vLLM serves (with its
     # --reasoning-parser).
     thinking_budget: int | None = Field(default=None, ge=1)
+    min_tokens: int = Field(default=0, ge=0)  # of the completion, before it may end; teachers of kind vllm only
     stop: tuple[str, ...] = ()
     seed: int | None = None  # gives every attempt a seed of its own; slow on some engines, no promise of equal text
+
+    @model_validator(mode="after")
+    def _has_room(self) -> SamplingConfig:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} must be <= max_tokens={self.max_tokens}")
+        return self
 
 
 class AdaptiveConfig(Part):
@@ -462,6 +469,15 @@ class JobConfig(Part):
     select: SelectConfig = SelectConfig()
     store: StoreConfig = StoreConfig()
     publish: None = None  # reserved
+
+    @model_validator(mode="after")
+    def _is_heeded(self) -> JobConfig:
+        if self.sampling.min_tokens and not isinstance(self.teacher, VllmTeacher):
+            raise ValueError(
+                f"sampling.min_tokens={self.sampling.min_tokens} is for teachers of kind vllm; "
+                f"teacher.kind={self.teacher.kind!r} does not heed it: leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_attempts(self) -> JobConfig:

@@ -123,7 +123,7 @@ class VllmEngine:
             if watch is not None and max_tokens - answer.num_given <= watch.num_tokens:
                 watch = None  # the end comes first
             seed = None if request.seed is None else (request.seed + answer.num_given) & MAX_SEED
-            params = self._sampling_params(max_tokens - answer.num_given, seed, watch)
+            params = self._sampling_params(max_tokens, answer.num_given, seed, watch)
             async for output in self._engine.generate(prompt, params, request.request_id):
                 final = output
                 answer.add(output.outputs[0].token_ids, output.outputs[0].text)
@@ -200,26 +200,20 @@ class VllmEngine:
             texts.append(detokenizer.get_next_output_text(finished=False, delta=True))
         return texts
 
-    def _sampling_params(self, max_tokens: int, seed: int | None, watch: Watch | None) -> Any:
+    def _sampling_params(self, max_tokens: int, num_given: int, seed: int | None, watch: Watch | None) -> Any:
+        """Return what vLLM is told of a request of which so many tokens are there already."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = self._sampling
         return SamplingParams(
-            n=1,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            max_tokens=max_tokens,
-            stop=list(sampling.stop),
+            **sampling_arguments(self._sampling),
+            min_tokens=max(0, min(self._sampling.min_tokens, max_tokens) - num_given),
+            max_tokens=max_tokens - num_given,
             seed=seed,
-            thinking_token_budget=sampling.thinking_budget,
+            thinking_token_budget=self._sampling.thinking_budget,
             # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
             output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
             stream_interval=None if watch is None else watch.num_tokens,
-            skip_special_tokens=False,  # the raw text is the truth: a stray control token must be seen by the checks
         )
 
     def _resolved(self, version: str) -> EngineInfo:
@@ -276,7 +270,7 @@ class VllmEngine:
             stop_token=self._stop_token(finish_reason, sample.stop_reason, token_ids),
             num_reasoning_tokens=self._count_reasoning(text, token_ids),
             submitted_at_us=submitted_at_us,
-            first_token_at_us=_first_token_at_us(output, submitted_at_us),
+            first_token_at_us=first_token_at_us(output, submitted_at_us),
             finished_at_us=time.time_ns() // 1000,
             resumed_at=answer.num_given or None,
         )
@@ -330,6 +324,20 @@ def cores_by_rank(num_ranks: int) -> str:
     return "|".join(",".join(map(str, part)) for part in parts)
 
 
+def sampling_arguments(sampling: SamplingConfig) -> dict[str, Any]:
+    """Return the arguments of ``SamplingParams`` that all requests of a job have in common, but for their lengths."""
+    return {
+        "n": 1,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "stop": list(sampling.stop),
+        "skip_special_tokens": False,  # the raw text is the truth: a stray control token must be seen by the checks
+    }
+
+
 def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
     """Return the arguments of ``AsyncEngineArgs``; what a job leaves out has the factory's default, not vLLM's."""
     options = teacher.engine
@@ -358,7 +366,7 @@ def _speculation(config: Any) -> dict[str, Any] | None:
     return None if config is None else {"method": config.method, "num_tokens": config.num_speculative_tokens}
 
 
-def _first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
+def first_token_at_us(output: Any, submitted_at_us: int) -> int | None:
     """Return when the first token came, from vLLM's own latency of it; None where it keeps no statistics."""
     latency_s = getattr(output.metrics, "first_token_latency", None)
     return None if not latency_s else submitted_at_us + int(latency_s * 1e6)
