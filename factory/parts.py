@@ -117,7 +117,7 @@ def seal(segment: ObjectPath, timeout_s: float) -> None:
 
     Raises:
         FileNotFoundError: As ``list_parts``.
-        RunLockedError: If a living writer was quicker each time.
+        RunLockedError: If a living writer was quicker each time; engines pause for far longer than this takes.
     """
     deadline = time.monotonic() + timeout_s
     while True:

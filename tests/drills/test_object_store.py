@@ -26,7 +26,7 @@ OUTAGE_S = 4.0
 OF_THE_START = ("engine_id", "submitted_at", "first_token_at", "finished_at", "started_at", "config")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_run_killed_on_an_object_store_goes_on_and_ends_as_in_a_local_folder(tmp_path: Path) -> None:
     job = write_job(
         tmp_path,

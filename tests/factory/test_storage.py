@@ -1,4 +1,7 @@
-"""One contract for both kinds of storage: what is said to be written is there, whole, once, and by one writer."""
+"""One contract for both kinds of storage: what is said to be written is there, whole, once, and by one writer.
+
+What needs the S3 server is marked slow: the server takes seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -163,6 +166,7 @@ def test_of_processes_that_create_the_same_files_exactly_one_wins_each(place: An
         assert all((folder / f"{int(number):06d}.json").read_bytes() == name.encode() for number in numbers)
 
 
+@pytest.mark.slow
 def test_a_folder_of_tables_replaces_the_one_before_and_its_manifest_comes_last(
     remote: ObjectPath, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_a_folder_of_tables_replaces_the_one_before_and_its_manifest_comes_last(
         assert (remote / "sft" / "b").read_bytes() == str(names).encode()
 
 
+@pytest.mark.slow
 def test_tables_load_from_an_object_store_as_the_command_says(
     remote: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +223,7 @@ def test_a_segment_holds_what_was_synced_each_trace_at_its_position(
         scan_segment(writer.path)
 
 
+@pytest.mark.slow
 def test_a_part_that_is_gone_costs_what_follows_and_nothing_before(remote: ObjectPath) -> None:
     writer = SegmentWriter(remote, HEADER)
     for number in range(4):
@@ -231,7 +237,7 @@ def test_a_part_that_is_gone_costs_what_follows_and_nothing_before(remote: Objec
 
 
 WRITE = """
-import sys
+import sys, time
 from factory.journal import SegmentHeader, SegmentWriter
 from factory.storage import parse_path
 from tests.runs import make_trace
@@ -243,9 +249,11 @@ while True:
     writer.sync()
     print(number, flush=True)
     number += 1
+    time.sleep(0.2)  # an engine's is fsync_interval_s: one that never pauses could outrun the seal for long
 """
 
 
+@pytest.mark.slow
 def test_a_writer_whose_segment_was_sealed_ends_and_what_it_had_said_to_be_safe_was_seen(remote: ObjectPath) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", WRITE, str(remote)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -267,6 +275,7 @@ def test_a_writer_whose_segment_was_sealed_ends_and_what_it_had_said_to_be_safe_
     assert [trace.sample_index for _, trace in scan_segment(segment).traces] == seen
 
 
+@pytest.mark.slow
 def test_a_part_whose_answer_was_lost_is_written_once_and_the_next_ones_after_it(
     server: S3Server, remote: ObjectPath
 ) -> None:
@@ -330,6 +339,7 @@ def test_a_run_is_started_extended_judged_later_and_found_whole(place: AnyPath) 
     assert all(finding.is_fine for finding in examine_run(place))
 
 
+@pytest.mark.slow
 def test_the_remains_of_a_segment_whose_deletion_was_cut_short_are_no_segment_and_go(remote: ObjectPath) -> None:
     start_run(remote, PROBLEMS, num_samples=1)
     writer = SegmentWriter(remote / "journal", HEADER)
@@ -374,6 +384,7 @@ def test_one_process_at_a_time_has_a_run_and_a_kill_frees_it(place: AnyPath) -> 
         lock_run(run).release()
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_elsewhere_is_free_once_it_was_not_refreshed(
     remote: ObjectPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
