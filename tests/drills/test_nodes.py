@@ -35,6 +35,8 @@ from tests.runs import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+SHIM = Path(__file__).parent / "vllm_on_ray"
+DEMO = Path(__file__).parents[2] / "jobs" / "configs" / "demo.yaml"
 NUM_PROBLEMS = 12
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
 
@@ -75,6 +77,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     mark = tmp_path_factory.mktemp("nodes") / "mark"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, str(mark))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SHIM), os.environ.get("PYTHONPATH")])))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         found = Nodes()
         try:
@@ -192,6 +195,27 @@ def test_a_cluster_that_cannot_give_the_gpus_is_told_of_in_time(nodes: Nodes, tm
     assert "0 of 1 on" in busy.said()
     wait_until(partial(_has_only, nodes, "somebody else's"), 30, "the group that waited is gone")
     remove_placement_group(taken)
+
+
+@pytest.mark.vllm
+def test_vllms_own_ray_executor_runs_over_two_nodes_in_the_group_that_the_factory_makes(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    path, mark = tmp_path / "run", Path(os.environ[MARK])
+    settings = ["schedule.max_problems=6", "sampling.max_tokens=64", "teacher.engine.max_num_seqs=8"]
+    settings += ["teacher.engine.tensor_parallel_size=2", "teacher.engine.distributed_executor_backend=ray"]
+    arguments = ["run", DEMO, "--run", path, "--address", nodes.address]
+    arguments += [part for setting in settings for part in ("--set", setting)]
+    with factory_process(arguments, tmp_path / "child") as child:
+        assert child.wait(500) == 0, child.said()
+    counts = RunFolder(path).manifest().counts
+    assert counts.requested == counts.judged > 0
+    (log,) = (path / "logs").glob("engine-*.log")
+    assert "Using the existing placement group" in log.read_text(errors="replace")
+    assert "1 tensor parallel stages lie on several nodes" in child.said()
+    wait_until(lambda: not nodes.groups(path), 30, "the group is gone")
+    left = ("EngineCore", "RayWorkerProc", "EngineActor")
+    wait_until(lambda: not any(word in line for line in processes_of(mark).values() for word in left), 30, "all ended")
 
 
 def _has_only(nodes: Nodes, name: str) -> bool:
