@@ -231,6 +231,7 @@ class Coordinator:
             self._segments.setdefault(name, Segment()).is_closed = True
         if report.is_leaving:
             self.dispatch.engine_left(report.engine_id)
+            self._end_given_up(report.engine_id)
             return Orders(stop=True)
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
@@ -306,11 +307,15 @@ class Coordinator:
             self.dispatch.engine_left(engine_id)
         for failure in self.dispatch.engine_died(engine_id):
             self._fail(failure)
+        self._end_given_up(engine_id)
+        return has_progressed
+
+    def _end_given_up(self, engine_id: str) -> None:
+        """End what was to be given up by an engine that is gone."""
         self._aborts.pop(engine_id, None)
         for key in list(self._given_up):
             if self.dispatch.give_up(key) is None:
                 self._cancel(key)
-        return has_progressed
 
     def close_finished(self) -> None:
         """Close the problems that an earlier start left with nothing to do; comes once all that is held is known."""

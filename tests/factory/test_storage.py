@@ -332,7 +332,7 @@ def test_a_run_is_started_extended_judged_later_and_found_whole(place: AnyPath) 
     assert folder.leftover_segments() == []
     assert sorted(committed_traces(place), key=made.index) == made
     state = RunState.load(folder, folder.manifest())
-    found = read_traces(folder, [position for _, _, position in unjudged_places(folder, folder.manifest(), state)])
+    found = read_traces(folder, [position for _, position in unjudged_places(folder, folder.manifest(), state)])
     by_id = {problem.problem_id: problem for problem in PROBLEMS}
     counts = committer.commit(judged=[make_verdict(trace, by_id[trace.problem_id]) for trace in found])
     assert (counts.requested, counts.judged, counts.pending) == (6, 6, 0)
