@@ -35,14 +35,21 @@ MAX_TRACES_PER_COMMIT: Final = 20_000  # unless one segment has more: their verd
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
 
 
+class Unjudged(NamedTuple):
+    """An attempt whose trace waits for a verifier, and where it lies: there may be millions, so no ids are held."""
+
+    number: int
+    position: Position
+
+
 class JudgeItem(NamedTuple):
     """A trace to judge, and where it lies."""
 
+    number: int  # of the attempt
     trace_id: str
     problem_id: str
     reference_hash: str | None
     position: Position
-    number: int = -1  # of the attempt
 
 
 def died_under(item: JudgeItem) -> JudgedTrace:
@@ -54,9 +61,9 @@ def died_under(item: JudgeItem) -> JudgedTrace:
 
 @dataclass(slots=True)
 class Segment:
-    """A journal segment: which of its traces still lack a verdict, and the verdicts so far."""
+    """A journal segment: how many of its traces still lack a verdict, and the verdicts so far."""
 
-    waiting: set[str] = field(default_factory=set)
+    num_waiting: int = 0
     judged: list[JudgedTrace] = field(default_factory=list)
     is_closed: bool = False
     is_kept: bool = False  # its traces are committed, and it is still needed
@@ -115,10 +122,10 @@ class Coordinator:
     delays: Delays = field(default_factory=Delays)
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
-    _to_judge: deque[JudgeItem] = field(default_factory=deque)
-    _backlog: Iterator[JudgeItem] | None = None  # committed traces that today's verifiers have not judged
+    _to_judge: deque[Unjudged] = field(default_factory=deque)
+    _backlog: Iterator[Unjudged] | None = None  # committed traces that today's verifiers have not judged
     _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> its batch
-    _tries: Counter[str] = field(default_factory=Counter)
+    _tries: Counter[int] = field(default_factory=Counter)  # by number of the attempt
     _older: list[JudgedTrace] = field(default_factory=list)  # verdicts of traces that were committed before
     _untraced: list[Untraced] = field(default_factory=list)
     _outcomes: Counter[str] = field(default_factory=Counter)
@@ -138,9 +145,9 @@ class Coordinator:
     _given_up: dict[Key, CancelReason] = field(default_factory=dict)  # in flight, to be aborted
     _aborts: dict[str, list[Key]] = field(default_factory=dict)  # orders by engine, not yet sent
 
-    def add_backlog(self, places: Iterator[tuple[int, str, Position]]) -> None:
-        """Queue committed traces (number, trace id, place) that today's verifiers have not judged."""
-        self._backlog = (self._judge_item(*place) for place in places)
+    def add_backlog(self, places: Iterator[tuple[int, Position]]) -> None:
+        """Queue committed traces (number of the attempt, place) that today's verifiers have not judged."""
+        self._backlog = (Unjudged(*place) for place in places)
         self._refill()
 
     def add_scan(self, name: str, scan: SegmentScan, *, is_closed: bool = True) -> list[Key]:
@@ -172,7 +179,7 @@ class Coordinator:
         ids, indices = [piece.problem_id for piece in scan.pieces], [piece.sample_index for piece in scan.pieces]
         numbers = self.state.numbers(ids, indices)
         for number, piece in zip(numbers.tolist(), scan.pieces, strict=True):
-            key = Key(*divmod(number, self.state.num_samples))
+            key = self.state.key(number)
             is_open = not self.state.flags[number] & ENDED
             if is_open and (engine_id is None or self.dispatch.holds(engine_id, key)):
                 self._saved.add(key, scan.header.engine_id, piece)
@@ -259,10 +266,10 @@ class Coordinator:
             self._refill()
         while self._to_judge and len(batch) < size:
             # A trace that was tried before may have killed its verifier: it goes alone.
-            if self._tries[self._to_judge[0].trace_id] and batch:
+            if self._to_judge[0].number in self._tries and batch:
                 break
-            batch.append(self._to_judge.popleft())
-            if self._tries[batch[0].trace_id]:
+            batch.append(self._judge_item(self._to_judge.popleft()))
+            if batch[0].number in self._tries:
                 break
         self._judging[worker_id] = {item.trace_id: item for item in batch}
         return batch
@@ -274,19 +281,19 @@ class Coordinator:
             item = batch.pop(verdict.trace_id, None)
             if item is None:
                 continue
-            self._tries[item.trace_id] += 1
-            if verdict.verdict.outcome is Outcome.UNJUDGED and self._tries[item.trace_id] < self.max_tries:
-                self._to_judge.append(item)
+            self._tries[item.number] += 1
+            if verdict.verdict.outcome is Outcome.UNJUDGED and self._tries[item.number] < self.max_tries:
+                self._to_judge.append(Unjudged(item.number, item.position))
             else:
                 self._settle(item, verdict)
-        self._to_judge.extendleft(batch.values())
+        self._to_judge.extendleft(Unjudged(item.number, item.position) for item in batch.values())
 
     def verifier_died(self, worker_id: str) -> None:
         """Take back a dead verifier's batch; a trace that was there at ``max_tries`` deaths ends as unjudged."""
         for item in self._judging.pop(worker_id, {}).values():
-            self._tries[item.trace_id] += 1
-            if self._tries[item.trace_id] < self.max_tries:
-                self._to_judge.append(item)
+            self._tries[item.number] += 1
+            if self._tries[item.number] < self.max_tries:
+                self._to_judge.append(Unjudged(item.number, item.position))
             else:
                 self._settle(item, died_under(item))
 
@@ -328,7 +335,7 @@ class Coordinator:
         return taken
 
     def _is_ready(self, name: str, segment: Segment) -> bool:
-        return segment.is_closed and not segment.waiting and not (segment.is_kept and self._saved.needs(name))
+        return segment.is_closed and not segment.num_waiting and not (segment.is_kept and self._saved.needs(name))
 
     def engine_tokens(self) -> dict[str, tuple[int, bool]]:
         """Return by engine the tokens generated so far, and whether anything is in flight."""
@@ -388,10 +395,11 @@ class Coordinator:
     def _finish(self, item: Finished) -> None:
         self._add_trace(item.key, item.position, item.num_tokens)
 
-    def _judge_item(self, number: int, trace_id: str, position: Position) -> JudgeItem:
-        place = number // self.state.num_samples
+    def _judge_item(self, waiting: Unjudged) -> JudgeItem:
+        key = self.state.key(waiting.number)
         problems = self.state.problems
-        return JudgeItem(trace_id, problems.problem_id(place), problems.reference_hash(place), position, number)
+        problem_id, reference_hash = problems.problem_id(key.problem), problems.reference_hash(key.problem)
+        return JudgeItem(waiting.number, self._trace_id(key), problem_id, reference_hash, waiting.position)
 
     def _refill(self) -> None:
         """Take some of the backlog; at its end there is none."""
@@ -409,26 +417,28 @@ class Coordinator:
             self.dispatch.drop_fresh(1)
         self.state.flags[number] |= TRACED
         self._saved.drop(key)
-        trace_id = self._trace_id(key)
         self._num_made += 1
         self._num_tokens += num_tokens
         self._given_up.pop(key, None)  # it was quicker
         if self.adaptive is not None:
             self.adaptive.made(number, num_tokens)
-        self._segments.setdefault(position.file, Segment()).waiting.add(trace_id)
-        self._to_judge.append(self._judge_item(number, trace_id, position))
+        segment = self._segments.get(position.file)
+        if segment is None:
+            segment = self._segments[position.file] = Segment()
+        segment.num_waiting += 1
+        self._to_judge.append(Unjudged(number, position))
 
     def _settle(self, item: JudgeItem, verdict: JudgedTrace) -> None:
         self._num_judged += 1
         self._outcomes[verdict.verdict.outcome] += 1
         if verdict.verdict.reason is not None:
             self._reasons[verdict.verdict.reason] += 1
-        self._tries.pop(item.trace_id, None)
+        self._tries.pop(item.number, None)
         segment = self._segments.get(item.position.file)
         if segment is None:
             self._older.append(verdict)
         else:
-            segment.waiting.discard(item.trace_id)
+            segment.num_waiting -= 1
             segment.judged.append(verdict)
         if self.adaptive is not None:
             self._close(self.adaptive.judged(item.number, verdict.verdict))
@@ -488,4 +498,4 @@ def scanned_keys(state: RunState, scan: SegmentScan) -> list[Key]:
     """Return the attempts whose traces a segment holds, in its order."""
     traces = [trace for _, trace in scan.traces]
     numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
-    return [Key(*divmod(number, state.num_samples)) for number in numbers.tolist()]
+    return [state.key(number) for number in numbers.tolist()]

@@ -228,6 +228,10 @@ class RunState:
         """Return the number of one attempt."""
         return key.problem * self.num_samples + key.sample_index
 
+    def key(self, number: int) -> Key:
+        """Return the attempt that has this number."""
+        return Key(*divmod(number, self.num_samples))
+
     def has_ended(self, key: Key) -> bool:
         """Return whether an attempt has a trace, or ended without one."""
         return bool(self.flags[self.number(key)] & ENDED)
@@ -361,14 +365,13 @@ def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
     return {pair["values"]: pair["counts"] for pair in pairs if pair["values"] is not None}
 
 
-def unjudged_places(folder: RunFolder, manifest: Manifest, state: RunState) -> Iterator[tuple[int, str, Position]]:
-    """Yield number, trace id and place of every committed trace that lacks a verdict."""
+def unjudged_places(folder: RunFolder, manifest: Manifest, state: RunState) -> Iterator[tuple[int, Position]]:
+    """Yield the attempt's number and the place of every committed trace that lacks a verdict."""
     if state.num_with(TRACED, without=JUDGED) == 0:
         return
     for shard in manifest.traces:
-        rows = folder.columns_of("traces", [shard], ["trace_id", "problem_id", "sample_index"])
+        rows = folder.columns_of("traces", [shard], ["problem_id", "sample_index"])
         numbers = state.numbers(rows["problem_id"], rows["sample_index"].to_numpy())
         missing = np.flatnonzero(state.flags[numbers] & JUDGED == 0)
-        trace_ids: Iterable[str] = rows["trace_id"].take(missing).to_pylist()
-        for row, trace_id in zip(missing.tolist(), trace_ids, strict=True):
-            yield int(numbers[row]), trace_id, Position(shard.name, row)
+        for row in missing.tolist():
+            yield int(numbers[row]), Position(shard.name, row)

@@ -38,6 +38,7 @@ NUM_SAMPLES: Final = 64
 NUM_HOSTS: Final = 2  # processes in which engines live
 ATTEMPT_S: Final = (1.0, 3.0)  # how long an attempt takes, at random between these
 TICK_S: Final = 0.5  # between two messages of an engine, at least
+NUM_VERIFIERS: Final = 4  # one alone would wait for its turn among a thousand engines, and fall behind
 JUDGE_BATCH: Final = 1_024
 STORE: Final = StoreConfig(segment_s=5, segment_mb=8, commit_interval_s=5)
 POLL_S: Final = 0.25
@@ -154,13 +155,16 @@ class Engines:
 
 
 class Verifier:
-    """An actor that finds every trace correct."""
+    """An actor with all verifiers, which find every trace correct."""
 
     async def run(self, coordinator: Any) -> None:
         """Judge until the actor is ended."""
+        await asyncio.gather(*(self._judge(coordinator, f"verifier-{number}") for number in range(NUM_VERIFIERS)))
+
+    async def _judge(self, coordinator: Any, name: str) -> None:
         judged: list[JudgedTrace] = []
         while True:
-            batch = await coordinator.judge.remote("verifier", judged, JUDGE_BATCH)
+            batch = await coordinator.judge.remote(name, judged, JUDGE_BATCH)
             judged = [made.verdict(item.trace_id, item.problem_id, item.reference_hash) for item in batch]
             if not batch:
                 await asyncio.sleep(0.05)

@@ -210,7 +210,7 @@ def _recover(path: Path, late: Trace, failure: Untraced) -> None:
     folder = RunFolder(path)
     committer.commit(segments=[segment.name for segment in folder.leftover_segments()])
     state = RunState.load(folder, folder.manifest())
-    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state)]
+    places = [place for _, place in unjudged_places(folder, folder.manifest(), state)]
     committer.commit(judged=_judged(read_traces(folder, places)))
     segment = write_segment(path / "journal", [late], engine_id="engine-0-e2-1", sequence=1)
     counts = committer.commit(segments=[segment], judged=_judged([late]), untraced=[failure])
@@ -290,7 +290,7 @@ def test_a_repaired_reference_voids_the_verdicts_of_its_problem_and_costs_no_tra
     folder = RunFolder(tmp_path)
     assert [problem for problem, _ in folder.problems(folder.manifest())] == [PROBLEMS[0], repaired, PROBLEMS[2]]
     state = RunState.load(folder, folder.manifest())
-    places = [place for _, _, place in unjudged_places(folder, folder.manifest(), state)]
+    places = [place for _, place in unjudged_places(folder, folder.manifest(), state)]
     again = read_traces(folder, places)
     assert {trace.problem_id for trace in again} == {repaired.problem_id}
     counts = committer.commit(judged=[make_verdict(trace, repaired, Outcome.WRONG_ANSWER) for trace in again])
@@ -392,7 +392,7 @@ def test_a_trace_that_is_wanted_from_a_missing_shard_names_it(tmp_path: Path) ->
     folder = RunFolder(tmp_path)
     state = RunState.load(folder, manifest)
     state.flags &= ~np.uint8(JUDGED)
-    places = [place for _, _, place in unjudged_places(folder, manifest, state)]
+    places = [place for _, place in unjudged_places(folder, manifest, state)]
     (tmp_path / manifest.traces[0].name).unlink()
     with pytest.raises(CorruptRunError, match=manifest.traces[0].name):
         read_traces(folder, places)
