@@ -10,7 +10,8 @@ and ``needed`` useful samples still missing:
 1. The first ``min_samples`` attempts are made. Until then nothing is decided.
 2. ``useful`` reached: the rest is cancelled (``quota_reached``), running attempts included.
 3. The pass rate is believed to be Beta(a + t, b + f). Where the chance to find ``needed`` more right answers among all
-   attempts that are left is below ``give_up_below``, the rest is cancelled (``hopeless``).
+   attempts that are left (or, where fewer are left, that all of them are right) is below ``give_up_below``, the rest is
+   cancelled (``hopeless``).
 4. Else as many attempts are in flight as are needed: none of them can turn out to be one too many. Only when engines
    would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
@@ -101,7 +102,8 @@ def decide(now: Standing, rule: AdaptiveConfig, prior: Prior, *, is_tail: bool =
         return Decision(ending=CancelReason.QUOTA_REACHED)
     believed = Prior(prior.a + now.num_true, prior.b + now.num_against)
     num_seen = now.num_true + now.num_against
-    if num_seen >= rule.min_samples and chance_of(needed, now.num_left + now.num_out, believed) < rule.give_up_below:
+    rest = now.num_left + now.num_out
+    if num_seen >= rule.min_samples and chance_of(min(needed, rest), rest, believed) < rule.give_up_below:
         return Decision(ending=CancelReason.HOPELESS)
     most = needed
     if is_tail:

@@ -262,6 +262,13 @@ def test_a_problem_whose_attempts_fail_for_their_form_alone_is_not_hopeless() ->
     assert decide(_standing(num_left=10, num_true=20), rule, prior).num_more == 2
 
 
+def test_an_easy_problem_that_cannot_get_there_gives_what_it_can() -> None:
+    rule, prior = AdaptiveConfig(useful=4, min_samples=1), Prior(0.5, 0.5)
+    assert decide(_standing(num_true=1, num_left=3), rule, prior).num_more == 3
+    assert decide(_standing(num_against=3, num_left=3), rule, prior).ending is CancelReason.HOPELESS
+    assert decide(_standing(num_against=3, num_left=0), rule, prior) == (0, None), "nothing is left to cancel"
+
+
 def test_more_is_asked_for_in_advance_only_when_engines_would_run_dry() -> None:
     rule, prior = AdaptiveConfig(), Prior(0.5, 0.5)
     known = _standing(num_true=1, num_useful=1, num_against=3, num_out=1)
