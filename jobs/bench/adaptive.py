@@ -6,8 +6,8 @@ every attempt in flight makes one token per tick. The fixed arm is the smallest 
 useful samples. At most ``useful`` samples per problem count in both. A pool is made up (a third of the problems under a
 pass rate of 0.1), or it is what a complete run with a fixed n recorded.
 
-Early abort is not built yet: the column in which it is on stands for one that ends a looping attempt after
-``LOOP_SEEN`` of its tokens.
+With early abort on, an attempt that loops is as long as the shipped detector lets it be: it reads the recorded tokens,
+or, of a made-up attempt, random ones that begin to repeat themselves.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ import numpy.typing as npt
 from factory.adaptive import Adaptive
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, Key
+from factory.early import LOOK_TOKENS, Detector, Rules
 from factory.feeder import Aborted, Finished, Lease, Report
 from factory.journal import Position
 from factory.plots import rate_bins
 from factory.state import FrozenProblems, RunState, current_verdicts
 from factory.store import RunFolder
 from schemas.arrow import problems_to_table
-from schemas.config import AdaptiveConfig
+from schemas.config import AdaptiveConfig, EarlyAbort
 from schemas.errors import ConfigError
 from schemas.manifest import Counts
 from schemas.problem import Answer, Domain, Message, Problem, Prompt
+from schemas.readability import ReadabilitySettings
+from schemas.trace import TraceFormat
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Summary, Verdict, is_useful, summarize
 
 Grid = npt.NDArray[np.int64]  # by problem and attempt
@@ -46,7 +49,9 @@ HARDER: Final = 1.5  # attempts at a problem that is never right are longer by t
 LOOPS: Final = 0.03  # attempts that loop until the limit
 UNREADABLE: Final = 0.03  # right or wrong, and with a defect of form
 MAX_TOKENS: Final = 32_768
-LOOP_SEEN: Final = 0.25  # share of a looping attempt's tokens after which early abort would end it
+PERIODS: Final = (1, 5_000)  # tokens of a loop, by a log-uniform chance; those of real teachers are as different
+NUM_LOOPS: Final = 200  # different ones that are read
+VOCABULARY: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Pool:
     kinds: tuple[Verdict, ...]
     kind_of: Grid  # place in ``kinds``
     tokens: Grid
+    seen: Grid  # the same with early abort
 
     @property
     def num_problems(self) -> int:
@@ -78,8 +84,31 @@ class Pool:
 
     def with_early_abort(self) -> Pool:
         """Return the pool with its loops cut short."""
-        is_loop = self.marks(lambda found: found.reason is Reason.REPETITION_LOOP)
-        return replace(self, tokens=np.where(is_loop, np.ceil(self.tokens * LOOP_SEEN), self.tokens).astype(np.int64))
+        return replace(self, tokens=self.seen)
+
+
+def seen_after(token_ids: npt.NDArray[np.int64]) -> int:
+    """Return the tokens after which early abort ends an attempt for its loop; all of them if it does not."""
+    rules = Rules(loop_tokens=EarlyAbort().loop_tokens, format=TraceFormat.PLAIN, settings=ReadabilitySettings())
+    detector = Detector(rules, "en", "")
+    for at in range(LOOK_TOKENS, len(token_ids), LOOK_TOKENS):
+        if detector.take(token_ids[at - LOOK_TOKENS : at].tolist(), "") is not None:
+            return at
+    return len(token_ids)
+
+
+def _seen_loops(starts: npt.NDArray[np.int64], chance: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the tokens after which made-up attempts end that begin to loop after so many."""
+    tails = []
+    shortest, longest = np.log(PERIODS)
+    for period in np.exp(chance.uniform(shortest, longest, min(NUM_LOOPS, len(starts)))).astype(np.int64):
+        before = int(chance.choice(starts))
+        token_ids = np.concatenate(
+            [chance.integers(0, VOCABULARY, before), np.resize(chance.integers(0, VOCABULARY, period), MAX_TOKENS)]
+        )[:MAX_TOKENS]
+        tails.append(seen_after(token_ids) - before)
+    ends: npt.NDArray[np.int64] = np.minimum(starts + chance.choice(tails, len(starts)), MAX_TOKENS)
+    return ends
 
 
 def _verdict(summary: Summary) -> Verdict:
@@ -115,8 +144,10 @@ def made_pool(num_problems: int, num_samples: int, seed: int) -> Pool:
     kind_of = np.where(fate < UNREADABLE, kind_of + 2, kind_of)
     is_loop = fate > 1 - LOOPS
     lengths = chance.gamma(2.0, MEAN_TOKENS / 2, shape) * (1 + HARDER * (1 - rates[:, None]))
-    tokens = np.where(is_loop, MAX_TOKENS, np.clip(np.ceil(lengths), 1, MAX_TOKENS))
-    return Pool(tuple(map(_verdict, kinds)), np.where(is_loop, 4, kind_of), tokens.astype(np.int64))
+    before = np.clip(np.ceil(lengths), 1, MAX_TOKENS).astype(np.int64)  # an end, or a loop
+    seen = before.copy()
+    seen[is_loop] = _seen_loops(before[is_loop], chance)
+    return Pool(tuple(map(_verdict, kinds)), np.where(is_loop, 4, kind_of), np.where(is_loop, MAX_TOKENS, before), seen)
 
 
 def recorded_pool(path: Path) -> Pool:
@@ -129,13 +160,15 @@ def recorded_pool(path: Path) -> Pool:
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
     shape = (len(state.problems), state.num_samples)
-    tokens, kind_of = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+    tokens, seen, kind_of = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     at: dict[str, int] = {}
     for table in folder.tables_of(
-        "traces", manifest.traces, ["trace_id", "problem_id", "sample_index", "num_completion_tokens"]
+        "traces", manifest.traces, ["trace_id", "problem_id", "sample_index", "num_completion_tokens", "token_ids"]
     ):
         numbers = state.numbers(table["problem_id"], table["sample_index"].to_numpy())
         tokens.reshape(-1)[numbers] = table["num_completion_tokens"].to_numpy()
+        for number, ids in zip(numbers.tolist(), table["token_ids"], strict=True):
+            seen.reshape(-1)[number] = seen_after(ids.values.to_numpy())
         at |= zip(table["trace_id"].to_pylist(), numbers.tolist(), strict=True)
     kinds: dict[Summary, int] = {}
     columns = ["trace_id", "problem_id", "reference_hash", "outcome", "reason", "is_correct"]
@@ -147,7 +180,7 @@ def recorded_pool(path: Path) -> Pool:
     is_whole = (kind_of >= 0).all(axis=1)
     if not is_whole.any():
         raise ConfigError(f"{path}: no problem has all its {state.num_samples} attempts judged; give a complete run")
-    return Pool(tuple(map(_verdict, kinds)), kind_of[is_whole], tokens[is_whole])
+    return Pool(tuple(map(_verdict, kinds)), kind_of[is_whole], tokens[is_whole], seen[is_whole])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
