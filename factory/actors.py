@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+import pyarrow as pa
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -33,6 +35,7 @@ from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.lengths import Lengths
 from factory.notice import on_termination
+from factory.shingles import Signatures, sign
 from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
 from factory.storage import AnyPath, log_folder
@@ -140,6 +143,35 @@ def spawn(role: type, *arguments: Any, num_gpus: int = 0, place: PlacementGroupS
     strategy: PlacementGroupSchedulingStrategy | Literal["SPREAD", "DEFAULT"]
     strategy = place or ("SPREAD" if role in (EngineActor, VerifierActor) else "DEFAULT")
     return ray.remote(num_cpus=0, num_gpus=num_gpus, scheduling_strategy=strategy)(role).remote(*arguments)
+
+
+def sign_over_ray(batches: Iterator[pa.LargeStringArray]) -> Iterator[Signatures]:
+    """Yield the signatures of batches of texts, in their order, made on all nodes of the Ray that is connected.
+
+    Two batches per CPU are on the way at most, so that neither this process nor the object store fills up.
+    """
+    sign_there = ray.remote(num_cpus=1)(_sign_message)
+    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    waiting: deque[Any] = deque()
+    for batch in batches:
+        while len(waiting) >= most:
+            yield ray.get(waiting.popleft())
+        waiting.append(sign_there.remote(_as_message(batch)))
+    while waiting:
+        yield ray.get(waiting.popleft())
+
+
+def _as_message(batch: pa.LargeStringArray) -> bytes:
+    """Return a batch by itself: pickled, a slice would take all of the array along that it is a slice of."""
+    sink = pa.BufferOutputStream()
+    record = pa.record_batch([batch], ["text"])
+    with pa.ipc.new_stream(sink, record.schema) as writer:
+        writer.write_batch(record)
+    return bytes(sink.getvalue())
+
+
+def _sign_message(message: bytes) -> Signatures:
+    return sign(pa.ipc.open_stream(message).read_next_batch().column(0))
 
 
 class CommitterActor:

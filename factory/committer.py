@@ -159,7 +159,7 @@ class Committer:
                 f"problem of {self.folder.path}; a run only grows: use select.max_per_problem for smaller tables"
             )
         fresh = self._new_or_repaired(pairs) if pairs else []
-        changes = self._problem_changes(fresh, quarantined)
+        changes = self._problem_changes(fresh, quarantined, is_read=bool(pairs))
         wanted = {"config": job.config, "sources_state": job.sources_state, "num_samples": job.num_samples}
         is_changed = any(getattr(self._manifest, name) != value for name, value in wanted.items())
         if self._manifest.number == 0 or changes or is_changed:
@@ -179,7 +179,7 @@ class Committer:
         return [pair for pair in pairs if known.get(pair[0].problem_id, "") != pair[0].reference_hash]
 
     def _problem_changes(
-        self, fresh: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined]
+        self, fresh: Sequence[tuple[Problem, Prompt]], quarantined: Sequence[Quarantined], *, is_read: bool
     ) -> dict[str, Any]:
         number = self.manifest.number + 1
         changes: dict[str, Any] = {}
@@ -188,6 +188,8 @@ class Committer:
             changes["problems"] = (*self.manifest.problems, shard)
         if quarantined:  # of the newest reading of the sources
             changes["quarantine"] = (self._write_shard("quarantine", number, quarantine_to_table(quarantined)),)
+        elif is_read and self.manifest.quarantine:  # nothing is kept aside any more
+            changes["quarantine"] = ()
         return changes
 
     def commit(

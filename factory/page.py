@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from factory.agreement import Agreement, read_agreement
+from factory.clean import read_cleaning
 from factory.mathml import render
 from factory.plots import length_plot, rate_plot
 from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
@@ -35,6 +36,7 @@ OUTCOMES: Final = (
 PER_OUTCOME: Final = 10
 MAX_ROWS: Final = 40  # of a table of sources
 MAX_QUESTION, MAX_REASONING, MAX_RESPONSE, MAX_FORM = 3_000, 6_000, 4_000, 200  # characters
+MAX_DROPPED: Final = 500  # problems that were kept aside, of which the page says why
 LOOKED_AT: Final = 2_000  # samples of an outcome, in search of ones of different problems
 
 
@@ -82,6 +84,7 @@ def build_page(path: AnyPath, selection: str | None = None) -> str:
         plots=[length_plot(sums.lengths, shown, unit), rate_plot(sums.pass_rates)],
         readability=_readability(path, samples),
         agreement=_agreement(path),
+        cleaning=_cleaning(path),
         per_outcome=PER_OUTCOME,
         sections=[_section(samples, outcome, unit) for outcome in shown],
     )
@@ -240,6 +243,23 @@ def _evidence(samples: Samples, found: Evidence) -> dict[str, Any]:
 
 
 # Labels and samples.
+
+
+def _cleaning(path: AnyPath) -> dict[str, Any]:
+    """Return what the problems were cleaned of, and for each that was dropped what it was dropped for."""
+    found = read_cleaning(path)
+    dropped = [
+        {
+            "source": f"{row.source} row {row.row}",
+            "reason": row.reason,
+            "of": "" if row.evidence is None else f"{row.evidence.of}: {row.evidence.item}",
+            "rule": "" if row.evidence is None else row.evidence.rule,
+            "share": None if row.evidence is None else row.evidence.share,
+            "detail": shorten(row.detail, MAX_FORM),
+        }
+        for row in found.evidence[:MAX_DROPPED]
+    ]
+    return {"record": found, "dropped": dropped, "left_out": len(found.evidence) - len(dropped)}
 
 
 def _agreement(path: AnyPath) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from schemas.config import DatasetSource, FileSource
 from schemas.errors import SourceError
-from schemas.problem import QuarantineReason
+from schemas.problem import Evidence, QuarantineReason
 
 MAX_LINE_BYTES: Final = 64 * 2**20  # of one JSONL row; a guess: far above any problem, far below the memory
 MAX_RAW_CHARS: Final = 2_000  # kept of a quarantined row (``Quarantined.raw``)
@@ -47,10 +47,11 @@ class Row(NamedTuple):
 class RowError(Exception):
     """A row that can be no problem; becomes a ``Quarantined`` and never leaves the sources."""
 
-    def __init__(self, reason: QuarantineReason, detail: str) -> None:
+    def __init__(self, reason: QuarantineReason, detail: str, evidence: Evidence | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.evidence = evidence
 
 
 class NumberLiteral(str):

@@ -29,6 +29,7 @@ class RejectReason(StrEnum):
 
     NOT_CHOSEN = "not_chosen"  # correct, but over the cap, or not the shortest
     LUCKY_GUESS = "lucky_guess"  # correct, but far shorter than the other correct ones of its group
+    NEAR_DUPLICATE = "near_duplicate"  # correct, but nearly the same text as a shorter correct one of its group
     UNVERIFIED = "unverified"  # nothing to compare with: no answer check said that it is right
 
 
@@ -43,6 +44,7 @@ class Candidate:
     outcome: Outcome
     reason: Reason | None
     is_correct: bool | None
+    like: str | None = None  # the trace of its group that it is nearly the same as, where the config asks for that
 
     def __post_init__(self) -> None:
         if self.reason is None and self.outcome not in (Outcome.CORRECT, Outcome.READABLE, Outcome.UNJUDGED):
@@ -80,7 +82,10 @@ def select(candidates: Iterable[Candidate], config: SelectConfig) -> list[Decisi
         seen.add(candidate.trace_id)
         if candidate.outcome is Outcome.UNJUDGED:
             continue
-        if candidate.outcome is Outcome.CORRECT and candidate.is_correct:
+        if candidate.outcome is Outcome.CORRECT and candidate.is_correct and candidate.like is not None:
+            reason = str(RejectReason.NEAR_DUPLICATE)
+            decisions[candidate.trace_id] = Decision(trace_id=candidate.trace_id, is_accepted=False, reason=reason)
+        elif candidate.outcome is Outcome.CORRECT and candidate.is_correct:
             groups[candidate.problem_id].append(candidate)
         else:
             decisions[candidate.trace_id] = _reject(candidate)

@@ -20,13 +20,15 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from factory.clean import Cleaner, agree
 from factory.columns import column_problem
+from factory.duplicates import Sign, sign_here
 from factory.gym import gym_problem, gym_rows
 from factory.mappings import wanted_columns
 from factory.rows import MAX_RAW_CHARS, Row, RowError, dataset_rows, file_rows, name_of, shown
 from schemas.config import DatasetSource, GymSource, Source
 from schemas.errors import SourceError
-from schemas.problem import Answer, Choice, Problem, Quarantined, QuarantineReason, digest, reference_to_json
+from schemas.problem import Answer, Choice, Evidence, Problem, Quarantined, QuarantineReason, digest, reference_to_json
 from verifiers.registry import supports
 
 
@@ -49,11 +51,18 @@ class Loaded:
     counts: tuple[SourceCount, ...]
 
 
-def load_problems(sources: Sequence[Source], *, max_problems: int | None) -> Loaded:
+def load_problems(
+    sources: Sequence[Source],
+    *,
+    max_problems: int | None,
+    cleaner: Cleaner | None = None,
+    sign_batches: Sign = sign_here,
+) -> Loaded:
     """Return the problems of all sources, interleaved by weight, with the rows that became none.
 
     The same problem again is set aside: with the same reference as a duplicate, with another one as a conflict that
-    takes the first with it, since nothing says which is right. ``limit`` counts rows, good or bad.
+    takes the first with it, since nothing says which is right. ``limit`` counts rows, good or bad. With a ``cleaner``
+    what it finds is set aside too; ``sign_batches`` says where near-duplicates are signed.
 
     Raises:
         SourceError: If a source cannot be read at all, or no problem is left.
@@ -61,10 +70,13 @@ def load_problems(sources: Sequence[Source], *, max_problems: int | None) -> Loa
     readers = [_open(position, source) for position, source in enumerate(sources)]
     weights = [Fraction(source.weight) for source in sources]
     live = [True] * len(readers)
-    taken = _Taken(readers)
-    while any(live) and (max_problems is None or len(taken.kept) < max_problems):
-        position = next_source(taken.problems, weights, live)
-        live[position] = taken.take_from(readers[position])
+    taken = _Taken(readers, cleaner)
+    is_clean = False
+    while not is_clean:
+        while any(live) and (max_problems is None or len(taken.kept) < max_problems):
+            position = next_source(taken.problems, weights, live)
+            live[position] = taken.take_from(readers[position])
+        is_clean = not taken.drop_near_duplicates(sign_batches)  # others take the places of those that went
     if not taken.kept:
         raise SourceError(_nothing_left(taken, sources))
     return taken.loaded()
@@ -93,6 +105,7 @@ class _Reader:
     name: str
     rows: Iterator[Row]
     to_problem: Callable[[Row], Problem]
+    is_generated: bool  # by a program: then problems differ in what it drew, and none is broken
 
 
 def _open(position: int, source: Source) -> _Reader:
@@ -111,7 +124,13 @@ def _open(position: int, source: Source) -> _Reader:
     else:
         name, rows = source.name or name_of(source.path), file_rows(source, wanted_columns(source.columns), label)
         to_problem = partial(column_problem, source=source, name=name)
-    return _Reader(position=position, name=name, rows=islice(rows, source.limit), to_problem=to_problem)
+    return _Reader(
+        position=position,
+        name=name,
+        rows=islice(rows, source.limit),
+        to_problem=to_problem,
+        is_generated=isinstance(source, GymSource),
+    )
 
 
 class _First(NamedTuple):
@@ -125,10 +144,13 @@ class _First(NamedTuple):
 class _Taken:
     """All that was taken so far. ``problems``, ``rows`` and ``reasons`` count by source position."""
 
-    def __init__(self, readers: Sequence[_Reader]) -> None:
+    def __init__(self, readers: Sequence[_Reader], cleaner: Cleaner | None) -> None:
+        self.cleaner = cleaner
+        self.readers = readers
         self.names = [reader.name for reader in readers]
         self.kept: dict[str, Problem] = {}  # by problem_id, in the order of the mix
         self.firsts: dict[str, _First] = {}
+        self.spellings: dict[int, str] = {}  # the first problem_id of a statement, however it is set
         self.quarantined: list[Quarantined] = []
         self.rows = [0] * len(readers)
         self.problems = [0] * len(readers)
@@ -143,31 +165,64 @@ class _Taken:
             except RowError as error:
                 self._set_aside(reader.position, row, error)
                 continue
-            if self._add(reader.position, row, problem):
+            defect = (
+                None if self.cleaner is None else self.cleaner.find_defect(problem, is_generated=reader.is_generated)
+            )
+            if defect is not None:
+                self._set_aside(reader.position, row, defect, problem)
+            elif self._add(reader, row, problem):
                 return True
         return False
 
-    def _add(self, position: int, row: Row, problem: Problem) -> bool:
+    def drop_near_duplicates(self, sign_batches: Sign) -> int:
+        """Set problems aside that are nearly the same as an earlier one; return how many."""
+        if self.cleaner is None or self.cleaner.near_duplicates is None:
+            return 0
+        problems = [p for p in self.kept.values() if not self.readers[self.firsts[p.problem_id].position].is_generated]
+        found = self.cleaner.find_near_duplicates(problems, sign_batches)
+        for near in found:
+            first = self.firsts[near.problem.problem_id]
+            other = self.firsts[near.representative.problem_id]
+            there = f"{other.row.where} ({self.names[other.position]})"
+            evidence = Evidence(
+                of="problems", item=near.representative.problem_id, rule="jaccard", share=near.similarity
+            )
+            detail = f"nearly the same problem as {there}, similarity {near.similarity:.2f}, and the same reference"
+            del self.kept[near.problem.problem_id]
+            self.problems[first.position] -= 1
+            error = RowError(QuarantineReason.NEAR_DUPLICATE, detail, evidence)
+            self._set_aside(first.position, first.row, error, near.problem)
+        return len(found)
+
+    def _add(self, reader: _Reader, row: Row, problem: Problem) -> bool:
         """Keep a new problem and return True; set a repeated one aside, with the first if their references differ."""
-        problem_id = problem.problem_id
-        first = self.firsts.get(problem_id)
+        position, problem_id = reader.position, problem.problem_id
+        first_id = problem_id
+        if self.cleaner is not None and not reader.is_generated and problem_id not in self.firsts:
+            spelling = self.cleaner.spelling(problem)
+            first_id = problem_id if spelling is None else self.spellings.setdefault(spelling, problem_id)
+        first = self.firsts.get(first_id)
         if first is None:
             self.firsts[problem_id] = _First(position, row._replace(raw="", body=None), problem.reference_hash)
             self.kept[problem_id] = problem
             self.problems[position] += 1
             return True
         there = f"{first.row.where} ({self.names[first.position]})"
-        if problem_id in self.kept and first.reference_hash == problem.reference_hash:
-            error = RowError(QuarantineReason.DUPLICATE, f"the same problem and reference as {there}")
+        kept = self.kept.get(first_id)
+        is_same = first.reference_hash == problem.reference_hash
+        if kept is not None and (is_same or (first_id != problem_id and agree(kept.reference, problem.reference))):
+            what = "the same problem and reference as" if first_id == problem_id else "the same, set another way, as"
+            evidence = Evidence(of="problems", item=first_id, rule="same_text", share=1.0)
+            error = RowError(QuarantineReason.DUPLICATE, f"{what} {there}", evidence)
         else:
-            error = self._conflict(first, there, row, problem)
+            error = self._conflict(first_id, first, there, row, problem)
         self._set_aside(position, row, error, problem)
         return False
 
-    def _conflict(self, first: _First, there: str, row: Row, problem: Problem) -> RowError:
+    def _conflict(self, first_id: str, first: _First, there: str, row: Row, problem: Problem) -> RowError:
         """Return what is wrong with the later row; the first, if it is still in, is set aside as well."""
         reason = QuarantineReason.CONFLICTING_REFERENCES
-        kept = self.kept.pop(problem.problem_id, None)
+        kept = self.kept.pop(first_id, None)
         if kept is None:
             return RowError(reason, f"reference {_shown_reference(problem)}, but {there} had a conflict already")
         said, says = _shown_reference(kept), _shown_reference(problem)
@@ -187,6 +242,7 @@ class _Taken:
                 detail=f"{row.where}: {error.detail}",
                 raw=row.raw or ("" if problem is None else _raw_problem(problem)),
                 problem_id=None if problem is None else problem.problem_id,
+                evidence=error.evidence,
             )
         )
 
@@ -238,12 +294,15 @@ def _nothing_left(taken: _Taken, sources: Sequence[Source]) -> str:
         lines.append(f"  {name}: {rows} rows" + (f", {counts}" if counts else ""))
     if taken.quarantined:
         lines.append(f"  the first: {taken.quarantined[0].detail}")
+    if any(QuarantineReason.CONTAMINATED in reasons for reasons in taken.reasons):
+        lines.append("  where a run on a benchmark is what you want, set schedule.clean.against to an empty list")
     lines.append("  fix the rows, or the columns under `sources`")
     return "\n".join(lines)
 
 
-def sources_state(sources: Sequence[Source]) -> str:
-    """Return a digest that changes when a file behind the sources does: its name, size or time of change.
+def sources_state(sources: Sequence[Source], cleaner: Cleaner | None = None) -> str:
+    """Return a digest that changes when a file behind the sources does: its name, size or time of change; or what they
+    are cleaned of.
 
     A name on the Hub counts as unchanged: give it another `revision` to have it read again.
     """
@@ -255,4 +314,4 @@ def sources_state(sources: Sequence[Source]) -> str:
         folder = Path(source.path).expanduser()
         paths = folder.rglob("*") if folder.is_dir() else map(Path, glob.glob(str(folder), recursive=True))
         seen += [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(paths) if path.is_file()]
-    return digest(["sources", seen])
+    return digest(["sources", seen, None if cleaner is None else cleaner.state])

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.duplicates import LikeTraces
 from factory.selection import Candidate, Decision, Sums, select, selection_digest, sum_decisions
 from factory.shards import SPILL_BYTES, ShardWriter, SortedRows
 from factory.storage import AnyPath, find_files, parquet_source, replace_folder, sync_folder
@@ -147,8 +148,11 @@ def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: in
     traces = SortedRows(work, "traces", spill_bytes=spill_bytes)
     outcomes: dict[str, str | None] = {}
     candidates: list[Candidate] = []
+    like = None if config.near_duplicates is None else LikeTraces(config.near_duplicates)
     for table in content.traces:
         traces.add(table.select(TRACE_COLUMNS))
+        if like is not None:
+            _add_correct(like, table, words)
         for row in table.select(["trace_id", "problem_id", "sample_index", "num_completion_tokens"]).to_pylist():
             if row["problem_id"] not in problems:
                 raise CorruptRunError(
@@ -159,6 +163,9 @@ def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: in
             outcomes[row["trace_id"]] = None if word is None else word.outcome
             if word is not None:
                 candidates.append(_candidate(row, word))
+    if like is not None:
+        found = like.found()
+        candidates = [replace(candidate, like=found.get(candidate.trace_id)) for candidate in candidates]
     return _Joined(
         problems=problems,
         traces=traces,
@@ -169,6 +176,14 @@ def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: in
         config=config,
         digest=selection_digest(config, {"verdicts": content.verdict_digest}),
     )
+
+
+def _add_correct(like: LikeTraces, table: pa.Table, words: Mapping[str, _Word]) -> None:
+    """Have the correct traces of a table compared."""
+    said = map(words.get, table["trace_id"].to_pylist())
+    right = [word is not None and word.outcome == Outcome.CORRECT for word in said]
+    names = ["problem_id", "trace_id", "text"]
+    like.add(*(column.to_pylist() for column in table.select(names).filter(pa.array(right, pa.bool_())).columns))
 
 
 def _candidate(row: Mapping[str, Any], word: _Word) -> Candidate:

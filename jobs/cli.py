@@ -351,6 +351,92 @@ def diff(
     show.json_line(found) if as_json else show.difference(found)
 
 
+@app.command(epilog="Example: factory decontaminate train.jsonl --against shipped --out clean")
+def decontaminate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILES]", help="JSON Lines or Parquet of problems or traces; every text is looked at."),
+    ] = None,
+    against: Annotated[
+        list[str],
+        typer.Option(
+            metavar="BENCHMARK",
+            help="shipped (all that come with the factory), one of them by name, a fingerprint file, or JSON Lines or "
+            "Parquet of a benchmark's items; may be repeated.",
+        ),
+    ] = ["shipped"],  # noqa: B006
+    rules: Annotated[str, typer.Option(help="default, or open-r1: one shared 8-gram is enough.")] = "default",
+    columns: Annotated[
+        list[str], typer.Option("--column", metavar="NAME", help="Look at this column only; may be repeated.")
+    ] = [],  # noqa: B006
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=1.0,
+            metavar="JACCARD",
+            help="For files of problems: also drop rows whose question is so similar to that of an earlier row, with "
+            "the same numbers; such as 0.8.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Folder for the files without such rows and dropped.jsonl; or --build's file."
+        ),
+    ] = None,
+    build: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Make a fingerprint of this benchmark's items instead: hashes, no text."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the benchmark that is built, such as aime-2025.")] = None,
+    version: Annotated[str | None, typer.Option(help="Of the benchmark that is built, such as its revision.")] = None,
+    license_name: Annotated[str, typer.Option("--license", help="Of the benchmark that is built.")] = "unknown",
+    as_json: AsJson = False,
+) -> None:
+    """Find rows that are, or quote, items of benchmarks. Exit 1 if there are some and no --out was given to drop them.
+
+    Or make a fingerprint: factory decontaminate --build aime-2025.jsonl --name aime-2025 --version 2025 --out FILE
+    """
+    from factory.benchmarks import load_benchmarks
+    from factory.decontaminate import Protection, RuleSet
+    from factory.fingerprints import not_covered
+    from factory.scan import scan_files
+
+    if build is not None:
+        _build_fingerprint(build, name, version, license_name, out, as_json=as_json)
+        return
+    if not files:
+        raise typer.BadParameter("give files to look at, or --build FILE to make a fingerprint")
+    if rules not in list(RuleSet):
+        raise typer.BadParameter(f"--rules {rules!r} must be one of {', '.join(RuleSet)}")
+    protection = Protection(load_benchmarks(against, "--against"), RuleSet(rules))
+    with show.counting_up("rows") as done:
+        scan = scan_files(files, protection, columns=columns, near_duplicates=near_duplicates, out=out, done=done)
+    covered = [asdict(benchmark) for benchmark in protection.benchmarks]
+    if as_json:
+        body = {"rows": scan.num_rows, "characters": scan.num_chars, "dropped": [row.as_json() for row in scan.dropped]}
+        show.json_line(body | {"covered": covered, "not_covered": not_covered(protection.benchmarks)})
+    else:
+        show.contamination(scan, protection.benchmarks, not_covered(protection.benchmarks), out)
+    if scan.dropped and out is None:
+        raise typer.Exit(1)
+
+
+def _build_fingerprint(
+    build: Path, name: str | None, version: str | None, license_name: str, out: Path | None, *, as_json: bool
+) -> None:
+    from factory.benchmarks import read_items
+    from factory.fingerprints import build_fingerprint, write_fingerprint
+
+    if not name or not version or out is None:
+        raise typer.BadParameter("--build needs --name, --version and --out FILE")
+    fingerprint = build_fingerprint(name, version, license_name, read_items(build))
+    num_bytes = write_fingerprint(fingerprint, out)
+    found = asdict(fingerprint.benchmark) | {"file": str(out), "num_bytes": num_bytes}
+    show.json_line(found) if as_json else show.figures(f"fingerprint {out}", [found])
+
+
 @app.command(epilog="Example: factory doctor runs/demo")
 def doctor(
     run: Annotated[
@@ -609,6 +695,37 @@ def bench_saturation(
         show.figures(f"{requests} requests, {slots} at a time; medians of {pairs} rounds", rows)
         show.figures(f"ratios; {measured.machine()}", [ratios])
     shutil.rmtree(folder)
+
+
+@bench.command("clean", epilog="Example: factory bench clean --problems data/problems --rows 0")
+def bench_clean(
+    problems: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of JSON Lines of problems: benchmarks, and others like them."),
+    ] = None,
+    benchmark: Annotated[str, typer.Option(metavar="FILE", help="Benchmark in that folder.")] = "math500.jsonl",
+    others: Annotated[str, typer.Option(metavar="FILE", help="Problems in it that are none of its items.")] = (
+        "math_test.jsonl"
+    ),
+    documents: Annotated[int, typer.Option(min=0, metavar="N", help="Made-up documents for near-duplicates.")] = 50_000,
+    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Made-up documents for the budget; 0: none.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of edits and documents.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure cleaning: items found and other problems flagged, false alarms of the audit, near-duplicates, memory."""
+    from jobs.bench import clean as measured
+
+    tables, examples, left_out = measured.measure(problems, benchmark, others, documents, rows, seed)
+    if as_json:
+        show.json_line({"seed": seed, **tables, "examples": examples, "left out": left_out})
+        return
+    for title, found in tables.items():
+        show.rows(title, found)
+    for title, lines in examples.items():
+        if lines:
+            show.plain([f"{title}: {len(lines)}", *(f"  {line}" for line in lines[: show.MAX_EXAMPLES])])
+    for line in left_out:
+        show.message(f"left out: {line}")
 
 
 @bench.command("chaos", epilog="Example: factory bench chaos --rounds 180 --vllm-rounds 20 --seed 1")

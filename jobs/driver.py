@@ -12,12 +12,15 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 import ray
 import yaml
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -33,13 +36,18 @@ from factory.actors import (
     RunSpec,
     VerifierActor,
     engine_log,
+    sign_over_ray,
     spawn,
 )
+from factory.clean import CLEANED, make_cleaner
 from factory.committer import Committer, FrozenJob
 from factory.coordinator import CommitBatch, Progress
+from factory.duplicates import Sign, sign_here
 from factory.feeder import Holding, TraceStamp
 from factory.plan import Plan, versions
+from factory.shingles import Signatures
 from factory.sources import load_problems, sources_state
+from factory.state import FrozenProblems
 from factory.storage import AnyPath, path_for_roles, write_atomically
 from factory.store import RunFolder, check_fingerprint, lock_run
 from factory.teachers import EngineInfo
@@ -75,6 +83,7 @@ MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progres
 FIRST_PAUSE_S: Final = 1.0  # before an engine that died twice in a row is started again; doubled at each further death
 MAX_PAUSE_S: Final = 60.0
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
+SIGNED_HERE: Final = 64  # batches of problems that this process signs by itself: a million, half a minute
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
 
 Watch = Callable[[Progress, str], None]
@@ -94,7 +103,7 @@ def run_job(plan: Plan, path: AnyPath, *, address: str | None, watch: Watch, war
     faults.begin(faults.Role.DRIVER)
     path = path_for_roles(path)
     with lock_run(path):
-        freeze(plan, path, warn)
+        freeze(plan, path, warn, signer(address))
         for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
             leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
         spec = RunSpec(path=path, job=plan.job, fingerprint=plan.fingerprint)
@@ -129,7 +138,20 @@ def _supervise(
             _Supervisor(spec, plan, watch, warn, began_at).supervise(notice)
 
 
-def freeze(plan: Plan, path: AnyPath, warn: Warn) -> None:
+def signer(address: str | None, num_here: int = SIGNED_HERE) -> Sign:
+    """Return what signs problems: this process the first batches, and Ray the rest, where there are more."""
+
+    def sign_batches(batches: Iterator[pa.LargeStringArray]) -> Iterator[Signatures]:
+        yield from sign_here(islice(batches, num_here))
+        first = next(batches, None)
+        if first is not None:
+            with local_ray(address):
+                yield from sign_over_ray(chain([first], batches))
+
+    return sign_batches
+
+
+def freeze(plan: Plan, path: AnyPath, warn: Warn, sign_batches: Sign = sign_here) -> None:
     """Create the run or check that it is this job's; freeze its problems, unless the sources are as they were read.
 
     Raises:
@@ -139,23 +161,33 @@ def freeze(plan: Plan, path: AnyPath, warn: Warn) -> None:
     manifest = folder.find_manifest()
     if manifest is not None:
         check_fingerprint(folder, plan.fingerprint, plan.fingerprint_parts)
+    cleaner = make_cleaner(plan.job.schedule.clean)
     job = FrozenJob(
         fingerprint=plan.fingerprint,
         config=plan.job.model_dump(mode="json"),
-        sources_state=sources_state(plan.job.sources),
+        sources_state=sources_state(plan.job.sources, cleaner),
         num_samples=plan.job.sampling.num_samples,
     )
     pairs: list[tuple[Problem, Prompt]] = []
     quarantined: list[Quarantined] = []
+    record = None if manifest is None else folder.run_yaml().get("clean")
     if manifest is None or _asks_for_others(manifest, job):
         try:
-            loaded = load_problems(plan.job.sources, max_problems=plan.job.schedule.max_problems)
+            loaded = load_problems(
+                plan.job.sources,
+                max_problems=plan.job.schedule.max_problems,
+                cleaner=cleaner,
+                sign_batches=sign_batches,
+            )
         except SourceError as error:
             if manifest is None or _has_other_sources(manifest, job):
                 raise
             warn(f"the sources cannot be read any more, going on with the problems that the run holds: {error}")
             job = replace(job, sources_state=manifest.sources_state)
         else:
+            record = cleaner.record()
+            if manifest is not None:
+                _warn_of_held(folder, manifest, loaded.quarantined, warn)
             pairs, refused = _render_all(plan, loaded.problems)
             quarantined = [*loaded.quarantined, *refused]
             if plan.recording is not None:
@@ -163,9 +195,20 @@ def freeze(plan: Plan, path: AnyPath, warn: Warn) -> None:
                 for line in plan.recording.findings(ids, plan.job.sampling.num_samples):
                     warn(line)
     if manifest is None:
-        _write_run_yaml(_run_yaml(plan), path)  # before the manifest, which makes it a run that needs one
+        _write_run_yaml(_run_yaml(plan, record), path)  # before the manifest, which makes it a run that needs one
     Committer(path, verifiers=_digest(plan.job)).freeze(job, pairs, quarantined)
-    _write_run_yaml(_run_yaml(plan), path)
+    _write_run_yaml(_run_yaml(plan, record), path)
+
+
+def _warn_of_held(folder: RunFolder, manifest: Manifest, quarantined: Sequence[Quarantined], warn: Warn) -> None:
+    """Say which problems the run holds from before, though they would be kept aside today: a run only grows."""
+    held = set(FrozenProblems.load(folder, manifest).ids.to_pylist())
+    for reason, count in Counter(row.reason for row in quarantined if row.problem_id in held).items():
+        if reason in CLEANED:
+            warn(
+                f"{count} problems that the run holds from before would be kept aside today ({reason}): a run only "
+                "grows; give a new folder by --run to do without them"
+            )
 
 
 def _digest(job: JobConfig) -> str:
@@ -207,12 +250,13 @@ def _render_all(plan: Plan, problems: Iterable[Problem]) -> tuple[list[tuple[Pro
     return pairs, refused
 
 
-def _run_yaml(plan: Plan) -> dict[str, Any]:
-    """Return what run.yaml says of a run."""
+def _run_yaml(plan: Plan, cleaning: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what run.yaml says of a run; ``cleaning`` is what its problems were cleaned of."""
     return {
         "fingerprint": plan.fingerprint,
         "fingerprint_parts": plan.fingerprint_parts,
         "job": plan.job.model_dump(mode="json"),
+        "clean": cleaning,
         **_versions_now(),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from factory.agreement import Agreement
     from factory.coordinator import Progress as RunProgress
     from factory.estimate import Figure
+    from factory.fingerprints import Benchmark
     from factory.plan import Plan
     from factory.report import Status
+    from factory.scan import Scan
     from factory.suspects import Suspect
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
@@ -41,6 +43,8 @@ PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no ter
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
 MAX_SAMPLE_CHARACTERS: Final = 6_000
 BAR_CHARACTERS: Final = 40
+MAX_DROPPED: Final = 50  # rows of a dataset printed one by one
+MAX_EXAMPLES: Final = 20  # of a kind that a benchmark lists
 PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 
@@ -117,11 +121,13 @@ class LiveProgress:
 
 def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     """Print what a job resolves to, what it would make and cost, and where each figure comes from."""
+    from factory.clean import make_cleaner
     from factory.estimate import as_json as figures_as_json
     from factory.estimate import count_prompts, estimate
     from factory.sources import load_problems
 
-    loaded = load_problems(found.job.sources, max_problems=found.job.schedule.max_problems)
+    schedule = found.job.schedule
+    loaded = load_problems(found.job.sources, max_problems=schedule.max_problems, cleaner=make_cleaner(schedule.clean))
     prompts, num_refused = _render(found, loaded.problems)
     figures = estimate(found.job, count_prompts(prompts))
     is_known = found.why_no_tokenizer is None
@@ -346,6 +352,42 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
+@contextmanager
+def counting_up(what: str) -> Iterator[Callable[[int], None]]:
+    """Show how far a work of unknown length is: call what is yielded with the number that is done."""
+    with Progress(TextColumn("{task.completed:,.0f} " + what), console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def contamination(scan: Scan, covered: Sequence[Benchmark], missing: Sequence[str], folder: Path | None) -> None:
+    """Print which rows are or quote what, what was looked for and what was not."""
+    _line(f"{scan.num_rows:,} rows, {len(scan.dropped):,} of them to drop")
+    for row in scan.dropped[:MAX_DROPPED]:
+        where = f"{row.file} row {row.row}" + (f" ({row.row_id})" if row.row_id else "")
+        if row.match is not None:
+            _line(f"  {where}, {row.column}: {row.match}")
+        else:
+            _line(f"  {where}: nearly the same as {row.like_file} row {row.like_row}, similarity {row.similarity:.2f}")
+    if len(scan.dropped) > MAX_DROPPED:
+        _line(f"  and {len(scan.dropped) - MAX_DROPPED:,} more: --json or --out for all of them")
+    counts: Counter[str] = Counter("near_duplicate" if r.match is None else r.match.benchmark for r in scan.dropped)
+    rows = [
+        {
+            "benchmark": benchmark.name,
+            "version": benchmark.version,
+            "items": benchmark.num_items,
+            "rows": counts[benchmark.name],
+        }
+        for benchmark in covered
+    ]
+    if rows:
+        out.print(_table("looked for", rows))
+    _line(f"not looked for: {', '.join(missing) or 'none of the known benchmarks'}")
+    if folder is not None:
+        _line(f"the files without these rows, and dropped.jsonl with the evidence: {folder}")
+
+
 def comparison(
     figures: Mapping[str, Mapping[str, float | None]],
     categories: Mapping[str, Mapping[str, tuple[int, int]]],
@@ -493,6 +535,11 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(str(row[name]) if isinstance(row[name], str) else _number(row[name]) for name in names))
     return table
+
+
+def rows(title: str, found: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that have the same names."""
+    out.print(_table(title, found))
 
 
 def calibration(num_traces: int, quantiles: Mapping[str, Mapping[str, float]], lines: str) -> None:

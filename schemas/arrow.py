@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow as pa
 from schemas.errors import SchemaVersionError
 from schemas.problem import (
     Domain,
+    Evidence,
     Message,
     Problem,
     Prompt,
@@ -64,7 +66,7 @@ PROBLEMS: Final = _schema(
 
 QUARANTINE: Final = _schema(
     "quarantine",
-    1,
+    2,
     [
         _column("source", pa.string()),
         _column("row", pa.int64()),
@@ -72,6 +74,17 @@ QUARANTINE: Final = _schema(
         _column("detail", pa.string()),
         _column("raw", pa.string()),
         _column("problem_id", pa.string(), nullable=True),
+        pa.field(
+            "evidence",
+            pa.struct(
+                [
+                    _column("of", pa.string()),
+                    _column("item", pa.string()),
+                    _column("rule", pa.string()),
+                    _column("share", pa.float64()),
+                ]
+            ),
+        ),
     ],
 )
 
@@ -192,7 +205,7 @@ UNTRACED: Final = _schema(
 # Versions of each schema that this code reads; an older one must need no more than nulls (`upgraded`).
 READABLE: Final[dict[str, tuple[int, ...]]] = {
     "problems": (1,),
-    "quarantine": (1,),
+    "quarantine": (1, 2),  # 1: without evidence
     "traces": (2,),
     "verdicts": (1, 2),  # 1: without the statistics of a text
     "untraced": (1,),
@@ -283,13 +296,30 @@ def quarantine_to_table(rows: Iterable[Quarantined]) -> pa.Table:
     """Return quarantined rows as a ``QUARANTINE`` table."""
     names = QUARANTINE.names
     return _rows_to_table(
-        [{**{n: getattr(row, n) for n in names}, "reason": str(row.reason)} for row in rows], QUARANTINE
+        [
+            {
+                **{n: getattr(row, n) for n in names},
+                "reason": str(row.reason),
+                "evidence": None if row.evidence is None else asdict(row.evidence),
+            }
+            for row in rows
+        ],
+        QUARANTINE,
     )
 
 
 def quarantine_from_table(table: pa.Table) -> list[Quarantined]:
     """Return the quarantined rows of a ``QUARANTINE`` table."""
-    return [Quarantined(**{**row, "reason": QuarantineReason(row["reason"])}) for row in table.to_pylist()]
+    return [
+        Quarantined(
+            **{
+                **row,
+                "reason": QuarantineReason(row["reason"]),
+                "evidence": None if row.get("evidence") is None else Evidence(**row["evidence"]),
+            }
+        )
+        for row in table.to_pylist()
+    ]
 
 
 _TIMES: Final = ("submitted_at", "first_token_at", "finished_at")

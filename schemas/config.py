@@ -360,10 +360,22 @@ class EarlyAbort(Part):
     loop_tokens: int = Field(default=1536, ge=64)
 
 
+class CleanConfig(Part):
+    """Which problems are kept aside, with the reason, before a token is spent on them (factory/CLEAN.md)."""
+
+    # Benchmarks that must not be trained on: `shipped`, names of shipped ones, fingerprint files, or JSONL or Parquet
+    # files of their items. An empty list: none.
+    against: tuple[str, ...] = ("shipped",)
+    rules: Literal["default", "open-r1"] = "default"  # open-r1: one shared 8-gram is enough
+    near_duplicates: float | None = Field(default=0.8, gt=0, le=1)  # Jaccard of 5-word shingles; null: not looked for
+    audit: bool = True  # truncated statements, missing figures, several questions, no answer, unreadable references
+
+
 class ScheduleConfig(Part):
-    """How work is handed to the engines."""
+    """Which problems are worked on, and how work is handed to the engines."""
 
     max_problems: int | None = Field(default=None, ge=1)  # of the weighted mix of all sources
+    clean: CleanConfig = CleanConfig()
     adaptive: AdaptiveConfig | None = None  # null: every problem gets sampling.num_samples attempts
     oversubscribe: float = Field(default=0.1, ge=0, le=1)  # in flight beyond max_num_seqs, as a share of it
     max_engine_restarts: int = Field(default=6, ge=0)  # of one engine in a row, without progress between
@@ -441,6 +453,9 @@ class SelectConfig(Part):
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     rule: Literal["all_correct", "shortest_correct"] = "all_correct"
     max_per_problem: int | None = Field(default=None, ge=1)  # of `all_correct`, lowest sample index first
+    # Of correct traces of a problem that are so similar (5-word shingles) only the shortest is in the choice; such as
+    # 0.85. Null: all are.
+    near_duplicates: float | None = Field(default=None, gt=0, le=1)
     system: str | None = None  # system turn of the `sft` rows; the prompt's own instructions are not repeated there
 
 

@@ -260,6 +260,23 @@ class QuarantineReason(StrEnum):
     UNRENDERABLE = "unrenderable"  # the prompt's template, or the teacher's chat template, refuses its turns
     DUPLICATE = "duplicate"  # the same problem with the same reference came before
     CONFLICTING_REFERENCES = "conflicting_references"  # the same problem with another reference: both are kept aside
+    CONTAMINATED = "contaminated"  # an item of a protected benchmark, or a copy of one with small edits
+    NEAR_DUPLICATE = "near_duplicate"  # nearly the words, the numbers and the reference of a problem that is kept
+    UNPARSED_REFERENCE = "unparsed_reference"  # nothing can be compared with it: every verdict would be bad_reference
+    MISSING_FIGURE = "missing_figure"  # speaks of a figure that is not there
+    NO_FINAL_ANSWER = "no_final_answer"  # asks for a proof, or its reference says that there is no answer
+    SEVERAL_QUESTIONS = "several_questions"  # parts that each ask, for one reference
+    TRUNCATED_STATEMENT = "truncated_statement"  # stops inside a sentence or a formula
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a problem was kept aside for: an item of a benchmark, or a problem that stands for it."""
+
+    of: str  # the benchmark and its version; `problems` for another problem of the job
+    item: str  # the item's id; the other problem's id
+    rule: str  # by which it was found (factory/decontaminate.py, `Rule`); `jaccard` for another problem
+    share: float  # of the item that was found; the similarity to the other problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +289,7 @@ class Quarantined:
     detail: str
     raw: str
     problem_id: str | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -383,3 +383,17 @@ def test_no_public_column_is_large_or_without_a_type():
         assert "large_" not in kinds
         assert ": null" not in kinds
         assert all(column.nullable for column in schema)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_of_nearly_equal_correct_traces_of_a_problem_the_shortest_is_chosen_where_asked_for(tmp_path, batch):
+    first, second = make_problem(6), make_problem(7)
+    long = " ".join(f"step{n}" for n in range(60))
+    texts = [f"{long} so {ending}. It is \\boxed{{42}}." for ending in ("it is done at last", "done", "done, I think")]
+    traced = [make_trace(first, i, text=text) for i, text in enumerate(texts)]
+    traced += [make_trace(first, 3, text="Six times seven. It is \\boxed{42}."), make_trace(second, 0, text=texts[0])]
+    content = make_content([first, second], traced, [judged(trace, CORRECT) for trace in traced], batch)
+    folder = write_tables(tmp_path, content, SelectConfig(near_duplicates=0.7)).folder
+    said = {row["trace_id"]: row["reject_reason"] for row in read(folder, "candidates")}
+    reasons = [said[trace.trace_id] for trace in traced]
+    assert reasons == ["near_duplicate", None, "near_duplicate", None, None]

@@ -304,3 +304,23 @@ def test_a_fixed_arm_is_the_smallest_that_covers_enough() -> None:
         assert smallest <= n
         assert (useful[:, : smallest - 1].sum(axis=1) >= 2).mean() < coverage or smallest == 1
         assert spent.num_tokens == pool.tokens[:, :smallest].sum()
+
+
+def test_the_clean_bench_prints_what_it_has_files_for_and_names_the_rest(tmp_path: Path) -> None:
+    made = (
+        (Path(__file__).parents[1] / "data" / "benchmark_made.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)
+    )
+    (tmp_path / "math500.jsonl").write_text("".join(made[:8]), encoding="utf-8")
+    command = ("bench", "clean", "--problems", tmp_path, "--documents", "500", "--rows", "2000")
+    body = json.loads(factory(*command, "--json").out)
+    assert body["left out"] == ["math500.jsonl against math_test.jsonl: --problems DIR must hold both"]
+    assert all(row["found"] >= 0.8 for row in body["edited copies of items"])
+    assert [row["kept aside"] for row in body["the audit on good problems"]] == [0]
+    assert body["near-duplicates"][0]["precision (true >= 0.75)"] == 1.0
+    assert [row["documents"] for row in body["a large set; the last row is foreseen"]] == [1_000, 2_000, 10_000_000]
+    (tmp_path / "math_test.jsonl").write_text("".join(made[8:]), encoding="utf-8")
+    shown = factory(*command[:4], "--documents", "0")
+    assert shown.code == 0
+    assert "other problems taken for items of the benchmark" in shown.out

@@ -22,7 +22,19 @@ from jobs.bench.drill import factory_process, processes_of, wait_for_no_process
 from jobs.cli import app, main
 from tests.runs import write_job
 
-COMMANDS = ("run", "submit", "verify", "select", "status", "explain", "browse", "report", "diff", "doctor")
+COMMANDS = (
+    "run",
+    "submit",
+    "verify",
+    "select",
+    "status",
+    "explain",
+    "browse",
+    "report",
+    "diff",
+    "doctor",
+    "decontaminate",
+)
 
 
 class Ended(NamedTuple):
