@@ -20,6 +20,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from factory.cost import Costs, cost_note, cost_rows
 from factory.storage import AnyPath
 from factory.visible import visible
 from schemas.config import SelectConfig
@@ -97,12 +98,15 @@ class LiveProgress:
         speed = (ended - ended_then) / (now - then) if now > then else 0.0
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
         correct = progress.outcomes.get(Outcome.CORRECT, 0)
+        num_useful = correct + progress.outcomes.get(Outcome.READABLE, 0)
+        each = f"{progress.num_tokens_spent / num_useful:,.0f}" if num_useful else "?"
         parts = [
             f"{progress.num_problems} problems",
             f"{counts.generated}/{counts.requested} samples",
             f"{counts.judged} judged",
             f"{correct} {self._good_word}",
             f"{rate:,.0f} tokens/s",
+            f"{each} tokens per useful sample",
             f"{left} left",
         ]
         self._show(" · ".join(parts) + (f" · {note}" if note else ""), ended, counts.requested)
@@ -223,13 +227,21 @@ def funnel(found: Status) -> None:
     if found.ended_early:
         saved = ", ".join(f"{reason} {ended.num_saved:,}" for reason, ended in found.ended_early.items())
         out.print(f"tokens saved by early abort, estimated: {saved}", highlight=False)
-    per = "" if found.tokens_per_accepted is None else f" · {found.tokens_per_accepted:,.1f} tokens per accepted sample"
-    _line(f"{found.num_tokens:,} teacher tokens{rate}{per}{pass_rate}")
+    _line(f"{found.num_tokens:,} teacher tokens{rate}{pass_rate}")
+    costs(found.costs)
     if found.num_suspects:
         _line(
             f"{found.num_suspects:,} problems whose attempts agree with one another and never with the reference: "
             f"factory report {found.path} --suspects"
         )
+
+
+def costs(found: Costs) -> None:
+    """Print what an accepted sample costs: in all, by domain, at the dearest problems."""
+    rows = cost_rows(found)
+    if len(rows) > 1:
+        out.print(_table("cost, accepted by the verdicts of today", rows))
+        _line(cost_note(found))
 
 
 def sample(row: Mapping[str, Any]) -> None:
