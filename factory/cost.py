@@ -208,14 +208,14 @@ def cost_rows(found: Costs) -> list[dict[str, str]]:
     """Return the costs as rows of a table, by column."""
     rows = [("all", found.whole)]
     rows += [(f"domain {cost.name}", cost) for cost in found.by_domain]
-    rows += [(f"problem {cost.name[:12]}", cost) for cost in found.dearest]
+    rows += [(cost.name[:12], cost) for cost in found.dearest]
     return [
         {
             "": label,
             "tokens": f"{cost.num_tokens:,}",
             "accepted": f"{cost.num_accepted:,}",
-            "tokens per accepted": _ratio(cost.tokens_per_accepted),
-            f"{found.device}-seconds per accepted": _ratio(cost.device_s_per_accepted),
+            "tokens each": _ratio(cost.tokens_per_accepted),
+            f"{found.device}-seconds each": _ratio(cost.device_s_per_accepted),
         }
         for label, cost in rows
     ]
