@@ -97,8 +97,10 @@ class Progress:
     reasons: Mapping[str, int]
     num_tokens: int  # of finished attempts of this start
     num_tokens_out: int  # generated in this start, finished or not
+    num_tokens_spent: int = 0  # in all starts; the driver fills it in
     in_flight: int
     is_done: bool
+    is_judged: bool = True  # no trace waits for a verdict
     damage: tuple[str, ...] = ()  # what could not be read of the journal
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
@@ -438,6 +440,7 @@ class Coordinator:
             num_tokens_out=sum(self._tokens_out.values()),
             in_flight=self.dispatch.num_leased,
             is_done=self.is_generated and self.is_judged and num_engines_running == 0,
+            is_judged=self.is_judged,
             damage=tuple(self._damage),
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),

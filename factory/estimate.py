@@ -1,8 +1,9 @@
 """What a job would make and cost, before anything is started: `--dry-run` prints it.
 
-Every figure says where it comes from. What only the user can know (how fast an engine is, how long completions get) is
-stated in ``teacher.price``; without it the figures that need it are missing, and say what is. Nothing is guessed but
-what names itself an estimate, and nothing is measured, loaded or started here.
+Every figure says where it comes from. Where the job's run has enough problems already, they are a pilot (`pilot`), and
+tokens, time and accepted samples are predicted from it, with an interval. Else what only the user can know (how fast an
+engine is, how long completions get) is stated in ``teacher.price``; without it the figures that need it are missing,
+and say what is. Nothing is guessed but what names itself an estimate, and nothing is started here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from factory.pilot import LEVEL, Predicted, Prediction
 from schemas.config import JobConfig, ReplayTeacher, VllmTeacher
 from schemas.problem import Prompt
 
@@ -38,6 +40,8 @@ class Figure(NamedTuple):
 
     value: float | None
     origin: str
+    low: float | None = None  # of the interval of a prediction
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +74,23 @@ def _num_characters(text: str) -> int:
         return len(text)
 
 
-def estimate(job: JobConfig, counted: PromptCount) -> dict[str, Figure]:
+def estimate(job: JobConfig, counted: PromptCount, predicted: Prediction | None = None) -> dict[str, Figure]:
     """Return the figures of a job by name, with the unit in it, in the order in which they follow from one another."""
     num_samples = job.sampling.num_samples
     requests = counted.num_prompts * num_samples
-    bound = "" if job.schedule.adaptive is None else _AT_MOST
+    bound = "" if job.schedule.adaptive is None else _AT_MOST if predicted is None else ", at most"
     how = f"characters / {CHARACTERS_PER_TOKEN}, an estimate" if counted.is_estimated else "the teacher's tokenizer"
     figures = {
         "problems": Figure(counted.num_prompts, "the sources, without rows set aside"),
         "requests": Figure(requests, f"problems x sampling.num_samples ({num_samples}){bound}"),
         "prompt_tokens": Figure(counted.num_tokens * num_samples, f"{how}; a prompt counts once per request"),
         "output_tokens_at_most": _output_tokens_at_most(job, requests),
-        "output_tokens": _output_tokens(job, requests),
+        "output_tokens": _output_tokens(job, requests) if predicted is None else _predicted_tokens(predicted),
     }
-    figures |= _engine_figures(job, figures["output_tokens"])
+    speed = _stated_speed(job) if predicted is None or not predicted.spent.num_tokens else _pilot_speed(job, predicted)
+    figures |= _engine_figures(job, figures["output_tokens"], speed)
+    if predicted is not None:
+        figures |= _accepted_figures(predicted, speed, _num_gpus(job))
     return figures | _disk_figures(requests, figures["output_tokens"])
 
 
@@ -119,32 +126,96 @@ def _output_tokens(job: JobConfig, requests: int) -> Figure:
     return Figure(round(requests * mean), f"requests x teacher.price.mean_tokens ({mean:,g}, stated)")
 
 
-def _engine_figures(job: JobConfig, output_tokens: Figure) -> dict[str, Figure]:
-    """Return time and cost, from the stated speed of an engine that is always full: no start, no tail, no deaths."""
-    if output_tokens.value is None or not isinstance(job.teacher, VllmTeacher):
-        missing = Figure(None, f"needs output_tokens: {output_tokens.origin}")
-        return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing)
-    price, num_gpus, num_engines = job.teacher.price, job.teacher.engine.num_gpus, job.teacher.num_engines
-    if price.tokens_per_s is None:
-        missing = Figure(
+class _Speed(NamedTuple):
+    """Output tokens per second of one engine, all its GPUs; None where nobody said."""
+
+    tokens_per_s: float | None
+    origin: str
+
+
+def _num_gpus(job: JobConfig) -> int:
+    """Return the GPUs of an engine; one that needs none counts as one."""
+    if isinstance(job.teacher, VllmTeacher):
+        return job.teacher.engine.num_gpus
+    return max(1, getattr(job.teacher, "num_gpus", 1))
+
+
+def _stated_speed(job: JobConfig) -> _Speed:
+    speed = job.teacher.price.tokens_per_s if isinstance(job.teacher, VllmTeacher) else None
+    if speed is None:
+        return _Speed(
             None, "teacher.price.tokens_per_s is not stated: output tokens per second of one engine, all its GPUs"
         )
-        return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing)
-    engine_hours = float(output_tokens.value) / price.tokens_per_s / 3600
-    speed = f"teacher.price.tokens_per_s ({price.tokens_per_s:,g}, stated)"
-    gpu_hours = Figure(engine_hours * num_gpus, f"output_tokens / {speed} / 3600 x {num_gpus} GPUs per engine")
-    hours = Figure(engine_hours / num_engines, f"output_tokens / {speed} / 3600 / {num_engines} engines, all busy")
-    return {"gpu_hours": gpu_hours, "wall_clock_hours": hours, "cost": _cost(job.teacher, engine_hours * num_gpus)}
+    return _Speed(speed, f"teacher.price.tokens_per_s ({speed:,g}, stated)")
 
 
-def _cost(teacher: VllmTeacher, gpu_hours: float) -> Figure:
-    price = teacher.price
+def _pilot_speed(job: JobConfig, predicted: Prediction) -> _Speed:
+    """Return the speed of the pilot's engines while they were loaded; its time without GPUs is that of engines."""
+    spent = predicted.spent
+    each = _num_gpus(job) if spent.has_gpus else 1
+    speed = spent.num_tokens / max(spent.feeding_s, 1e-3) * each
+    what = "" if spent.has_gpus else ", on engines without GPUs, which count as one"
+    return _Speed(speed, f"the pilot's {speed:,.0f} tokens/s per engine, without loading, its tail included{what}")
+
+
+def _engine_figures(job: JobConfig, output_tokens: Figure, speed: _Speed) -> dict[str, Figure]:
+    """Return time and cost at the speed of an engine that is always full: no start, no tail, no deaths."""
+    missing = None
+    if output_tokens.value is None:
+        missing = Figure(None, f"needs output_tokens: {output_tokens.origin}")
+    elif speed.tokens_per_s is None:
+        missing = Figure(None, speed.origin)
+    if missing is not None or speed.tokens_per_s is None:
+        return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing or Figure(None, speed.origin))
+    num_gpus, num_engines = _num_gpus(job), job.teacher.num_engines
+    hours_per_token = 1 / speed.tokens_per_s / 3600
+    how = f"output_tokens / {speed.origin} / 3600"
+    gpu_hours = _scaled(output_tokens, hours_per_token * num_gpus, f"{how} x {num_gpus} GPUs per engine")
+    hours = _scaled(output_tokens, hours_per_token / num_engines, f"{how} / {num_engines} engines, all busy")
+    return {"gpu_hours": gpu_hours, "wall_clock_hours": hours, "cost": _cost(job, gpu_hours)}
+
+
+def _scaled(figure: Figure, factor: float, origin: str) -> Figure:
+    value, low, high = (None if one is None else float(one) * factor for one in (figure.value, figure.low, figure.high))
+    return Figure(value, origin, low, high)
+
+
+def _cost(job: JobConfig, gpu_hours: Figure) -> Figure:
+    price = job.teacher.price if isinstance(job.teacher, VllmTeacher) else None
+    if price is None:
+        return Figure(None, f"only a teacher of kind vllm has a price, this one is of kind {job.teacher.kind}")
     if price.gpu_hour_cost is None:
         return Figure(None, "teacher.price.gpu_hour_cost is not stated: what a GPU costs per hour")
-    return Figure(
-        gpu_hours * price.gpu_hour_cost,
-        f"{price.currency}: gpu_hours x teacher.price.gpu_hour_cost ({price.gpu_hour_cost:g}, stated)",
+    origin = f"{price.currency}: gpu_hours x teacher.price.gpu_hour_cost ({price.gpu_hour_cost:g}, stated)"
+    return _scaled(gpu_hours, price.gpu_hour_cost, origin)
+
+
+def _predicted_tokens(predicted: Prediction) -> Figure:
+    return _of(
+        predicted.tokens,
+        f"the means of {_pilot_words(predicted)} by source x problems; interval of {LEVEL:.0%}, drawing problems anew. "
+        "Of a sorted source the first problems are not like the others",
     )
+
+
+def _pilot_words(predicted: Prediction) -> str:
+    still_open = f" ({predicted.num_open} more are not ended: long attempts may be missing)"
+    return f"the run's {predicted.num_pilot:,} ended problems{still_open if predicted.num_open else ''}"
+
+
+def _accepted_figures(predicted: Prediction, speed: _Speed, num_gpus: int) -> dict[str, Figure]:
+    origin = f"as output_tokens, from {predicted.num_pilot:,} problems of the run"
+    each = _of(predicted.tokens_per_accepted, "output_tokens / accepted, drawn together")
+    if predicted.tokens_per_accepted.value is None:
+        each = Figure(None, "the run has no accepted sample yet")
+    seconds = Figure(None, speed.origin)
+    if speed.tokens_per_s is not None:
+        seconds = _scaled(each, num_gpus / speed.tokens_per_s, f"tokens_per_accepted / {speed.origin} x {num_gpus}")
+    return {"accepted": _of(predicted.accepted, origin), "tokens_per_accepted": each, "gpu_s_per_accepted": seconds}
+
+
+def _of(predicted: Predicted, origin: str) -> Figure:
+    return Figure(predicted.value, origin, predicted.low, predicted.high)
 
 
 def _disk_figures(requests: int, output_tokens: Figure) -> dict[str, Figure]:
@@ -168,4 +239,7 @@ def _disk_figures(requests: int, output_tokens: Figure) -> dict[str, Figure]:
 
 def as_json(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | str | None]]:
     """Return the figures as JSON values."""
-    return {name: {"value": figure.value, "from": figure.origin} for name, figure in figures.items()}
+    return {
+        name: {"value": figure.value, "low": figure.low, "high": figure.high, "from": figure.origin}
+        for name, figure in figures.items()
+    }

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from factory.agreement import Agreement, read_agreement
 from factory.clean import read_cleaning
+from factory.cost import cost_note, cost_rows
 from factory.mathml import render
 from factory.plots import length_plot, rate_plot
 from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
@@ -81,6 +82,8 @@ def build_page(path: AnyPath, selection: str | None = None) -> str:
         outcomes=OUTCOMES,
         shown=shown,
         outcome_tables=_outcome_tables(sums, shown),
+        costs=cost_rows(status.costs),
+        cost_note=cost_note(status.costs),
         plots=[length_plot(sums.lengths, shown, unit), rate_plot(sums.pass_rates)],
         readability=_readability(path, samples),
         agreement=_agreement(path),

@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.cost import Costs, costs_of, read_journaled, read_problems
 from factory.delays import Quantiles
-from factory.journal import scan_segment
+from factory.ledgers import read_ledgers, spent_of
 from factory.lengths import Lengths
 from factory.selection import diff_selections
-from factory.state import TRACED, FrozenProblems, RunState, current_verdicts
+from factory.state import FrozenProblems, RunState, current_verdicts
 from factory.storage import AnyPath, find_files, parquet_source
 from factory.store import RunFolder
 from factory.suspects import find_suspects
 from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
-from schemas.config import parse_config
+from schemas.config import SelectConfig, parse_config
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Counts, Manifest
 from schemas.problem import Domain, Problem
@@ -68,7 +68,8 @@ class Status:
     num_tokens: int  # of committed completions, and of what was cancelled on the way
     tokens_per_s: float | None  # over the time in which they were made, without pauses; null for a recording
     tokens_per_accepted: float | None
-    engine_seconds: dict[str, float]  # of the last start that came to its end: full, starved, blocked, loading, dead
+    costs: Costs  # by today's verdicts and the selection's rule: tables need not be built
+    engine_seconds: dict[str, float]  # of the last start: full, starved, blocked, loading, dead
     verdict_delays: Quantiles | None  # of that start: from the end of a trace until the scheduler had its verdict
 
 
@@ -82,14 +83,18 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
     counts = state.counts()
-    untraced, ledger = _untraced(folder, manifest), _ledger(folder)
-    in_journal = _in_journal(folder, state)
-    counts = Counts(**{**asdict(counts), "generated": counts.generated + in_journal})
+    untraced, ledgers = _untraced(folder, manifest), read_ledgers(folder.logs)
+    ledger = ledgers[-1] if ledgers else {}
+    journaled = read_journaled(folder, state)
+    counts = Counts(**{**asdict(counts), "generated": counts.generated + journaled.num_traces})
     words = _words(folder, manifest, state.problems)
     num_tokens, busy_s = _tokens(folder, manifest)
     num_tokens += untraced.num_tokens
     selection = selection or str(manifest.config["select"]["name"])
     tables = _tables_manifest(folder, selection)
+    rule = SelectConfig(**(manifest.config["select"] if tables is None else tables["selection"]))
+    problems = read_problems(folder, manifest, state, journaled, rule)
+    costs = costs_of(problems, state.problems.ids, spent_of(ledgers))
     accepted = None if tables is None else tables["counts"]["accepted"]
     return Status(
         name=manifest.config["name"],
@@ -110,31 +115,11 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
         rejected={} if tables is None else tables["counts"]["rejected"],
         num_tokens=num_tokens,
         tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
-        tokens_per_accepted=num_tokens / accepted if accepted else None,
+        tokens_per_accepted=costs.whole.tokens_per_accepted,
+        costs=costs,
         engine_seconds=ledger.get("seconds", {}),
         verdict_delays=Quantiles(**delays) if (delays := ledger.get("verdict_delays")) else None,
     )
-
-
-def _ledger(folder: RunFolder) -> dict[str, Any]:
-    """Return the newest ledger; empty where no start has come to its end, or none needed an engine."""
-    found = find_files(folder.logs, "engine-time-*.json")
-    ledger: dict[str, Any] = json.loads(found[-1].read_bytes()) if found else {}
-    return ledger
-
-
-def _in_journal(folder: RunFolder, state: RunState) -> int:
-    """Return how many traces lie in the journal that no manifest holds yet."""
-    count = 0
-    for path in folder.leftover_segments():
-        try:
-            scan = scan_segment(path)
-        except FileNotFoundError:  # committed and removed since the listing
-            continue
-        traces = [trace for _, trace in scan.traces]
-        numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
-        count += len(numbers) - int(np.count_nonzero(state.flags[numbers] & TRACED))
-    return count
 
 
 def _words(folder: RunFolder, manifest: Manifest, problems: FrozenProblems) -> Counter[bool | None]:

@@ -1,7 +1,8 @@
 """The command `factory`: reads arguments, calls the parts, prints what came of it, and returns the right exit code.
 
 Data goes to stdout, progress and messages to stderr. Exit 0: done; 1: finished with failures, listed; 2: bad usage or
-config, nothing started; 3: stopped before its time limit, 130: interrupted, 143: SIGTERM, the same command goes on.
+config, nothing started; 3: stopped before its time limit
+or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on.
 """
 
 from __future__ import annotations
@@ -123,7 +124,13 @@ def run(
     overrides: Overrides = [],  # noqa: B006  typer reads it once
     address: Address = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved job, what it would make and cost; start nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the resolved job, what it would make and cost; start nothing. Where the run holds 30 problems "
+            "that have ended, tokens, time and accepted samples are predicted from these, with an interval. A pilot is "
+            "the job itself with --set schedule.max_problems=100: a run only grows, so it is part of it.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

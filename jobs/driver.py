@@ -51,6 +51,7 @@ from factory.state import FrozenProblems
 from factory.storage import AnyPath, path_for_roles, write_atomically
 from factory.store import RunFolder, check_fingerprint, lock_run
 from factory.teachers import EngineInfo
+from jobs.budget import Budget
 from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
 from jobs.groups import Group, bundles_by_rank, make_group, num_split_stages, sweep
 from jobs.meters import Meters
@@ -97,7 +98,8 @@ def run_job(plan: Plan, path: AnyPath, *, address: str | None, watch: Watch, war
 
     Raises:
         FactoryError: If the run cannot go on; what was journaled is safe.
-        InterruptedRun: If the user pressed Ctrl-C, SIGTERM came, or ``schedule.time_limit_s`` is near.
+        InterruptedRun: If the user pressed Ctrl-C, SIGTERM came, ``schedule.time_limit_s`` is near, or
+            ``schedule.budget`` spent.
     """
     began_at = time.monotonic()
     faults.begin(faults.Role.DRIVER)
@@ -378,8 +380,9 @@ class _Supervisor:
         self._watch = watch
         self._warn = warn
         self._told: set[str] = set()  # damage that was warned of
-        self._meters = Meters(spec.job.name, path)
         self._epoch = RunFolder(path).manifest().epoch
+        self._meters = Meters(spec.job.name, path, self._epoch, self._demand.num_gpus)
+        self._budget = Budget.of(None if plan is None else spec.job.schedule.budget, self._meters)
         self._committer: Any = None
         self._coordinator: Any = None
         self._num_coordinators = 0
@@ -398,6 +401,7 @@ class _Supervisor:
         self._is_draining = False
         self._committed_at = time.monotonic()
         self._note = "starting"
+        self._last_progress: Progress | None = None
         schedule = spec.job.schedule
         limit_s = math.inf if schedule.time_limit_s is None else schedule.time_limit_s
         self._stop_at = began_at + limit_s - schedule.stop_before_s
@@ -410,15 +414,17 @@ class _Supervisor:
                 self._warn(f"{strays} placement groups that a former start of this run left are removed")
             self._start_committer()
             self._start_coordinator()
-            self._fill_slots()
+            progress = self._progress()
+            if not self._budget.is_spent(progress):
+                self._fill_slots()
             for _ in range(self._job.verify.num_workers):
                 self._start_verifier()
-            while True:
+            while not self._is_stopped_by_budget(progress):
                 self._step()
                 asked = self._num_coordinators
-                if self._progress().is_done:
+                progress = self._progress()
+                if progress.is_done:
                     self._commit_all()
-                    self._meters.write(self._path / "logs", self._epoch, self._progress())
                     if self._num_coordinators == asked:  # a new one may have found something to do again
                         return
                 if time.monotonic() >= self._stop_at:
@@ -435,8 +441,30 @@ class _Supervisor:
             raise FactoryError(f"{_cause(error)}\nall finished attempts are safe in {self._path}") from error
         finally:
             with suppress(RayError):  # of a cluster that is gone
+                if self._last_progress is not None:
+                    self._meters.keep(self._last_progress, is_last=True)
                 for engine in self._engines.values():
                     engine.end()
+
+    def _is_stopped_by_budget(self, progress: Progress) -> bool:
+        """Return whether the budget is spent and all that was made judged, with nothing left to make.
+
+        Raises:
+            BudgetRun: If something is left.
+        """
+        if not self._budget.is_spent(progress):
+            return False
+        self._drain()
+        for engine in list(self._engines.values()):
+            self._engine_stopped(engine, has_left=False)
+        self._note = "judging what was made"
+        while not self._progress().is_judged:
+            for ref in ray.wait(list(self._verifiers), timeout=POLL_S)[0]:
+                self._verifier_ended(ref)
+        self._commit_all()
+        if self._progress().counts.pending:
+            raise self._budget.stopped(self._progress())
+        return True
 
     def _how_to_go_on(self, why: str) -> str:
         return f"{why}; all finished attempts are safe in {self._path}; run the same command again to go on"
@@ -445,8 +473,10 @@ class _Supervisor:
         progress: Progress = self._ask("progress", len(self._engines))
         counts = progress.counts
         self._num_seen = counts.generated + counts.judged + counts.unjudged + counts.failed
-        self._watch(progress, self._note)
+        self._watch(replace(progress, num_tokens_spent=self._budget.spent(progress).num_tokens), self._note)
         self._meters.show(progress)
+        self._meters.keep(progress)
+        self._last_progress = progress
         for line in progress.damage:
             if line not in self._told:
                 self._told.add(line)
@@ -550,7 +580,6 @@ class _Supervisor:
         )
         is_first = restarts == 0 and self._incarnations <= self._job.teacher.num_engines
         engine = self._engines[slot] = _Engine(slot, stamp, 1 if is_first else 2, restarts=restarts)
-        self._meters.engine_spawned(slot)
         if self._demand.is_group:
             engine.group = make_group(self._path, engine_id, self._demand.num_gpus)
             self._note = f"waiting for {self._demand.num_gpus} GPUs"
@@ -569,6 +598,7 @@ class _Supervisor:
                 placement_group_bundle_index=place.bundles[0],
                 placement_group_capture_child_tasks=True,
             )
+        self._meters.engine_spawned(engine.slot)
         arguments = (self._spec, teacher, engine.stamp, engine.incarnation, place)
         engine.actor = spawn(EngineActor, *arguments, num_gpus=num_gpus, place=strategy)
         engine.ref = engine.actor.start.remote()
@@ -723,6 +753,7 @@ class _Supervisor:
     def _kill_stalled(self) -> None:
         """Kill engines that hold attempts and generate no token: vLLM can stall with healthy endpoints."""
         tokens = self._ask("engine_tokens")
+        self._meters.tokens_made({name: made for name, (made, _) in tokens.items()})
         now = time.monotonic()
         for engine in [engine for engine in self._engines.values() if engine.actor is not None]:
             seen, has_leases = tokens.get(engine.engine_id, (-1, False))
@@ -831,6 +862,7 @@ class _Supervisor:
         refs = [engine.ref for engine in self._engines.values() if engine.is_running]
         if refs:
             ray.wait(refs, timeout=DRAIN_S, num_returns=len(refs))
+        self._meters.tokens_made({name: made for name, (made, _) in self._ask("engine_tokens").items()})
         self._commit_all()
 
 

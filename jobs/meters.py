@@ -8,18 +8,24 @@ before a new start, or ending. Decides nothing.
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from ray.util.metrics import Gauge
 
 from factory.coordinator import Progress
+from factory.ledgers import Spent, ledger_path, spent_in
 from factory.storage import AnyPath, write_atomically
 from factory.store import RunFolder
+from schemas.errors import StoreError
 
 PREFIX: Final = "distillation_factory"
 JOURNAL_EVERY_S: Final = 5.0  # between two looks at the journal's files
+LEDGER_EVERY_S: Final = 10.0  # between two writings of the ledger: what a kill takes from it
 
 
 @dataclass(slots=True)
@@ -35,6 +41,10 @@ class Meters:
 
     run: str  # stands with every gauge
     path: AnyPath  # its folder
+    epoch: int
+    num_gpus: int  # of an engine
+    _tokens: dict[str, int] = field(default_factory=dict)  # by engine; a new coordinator knows no dead ones
+    _written_at: float = -math.inf
     _slots: dict[int, _Slot] = field(default_factory=dict)
     _gauges: dict[str, Gauge] = field(default_factory=dict)
     _journal_at: float | None = None  # when it was looked at
@@ -49,7 +59,16 @@ class Meters:
 
     def engine_ended(self, slot: int) -> None:
         """Nothing is left for this slot."""
-        self._slots[slot].ended_at = time.monotonic()
+        if slot in self._slots:  # else its engine never got its GPUs
+            self._slots[slot].ended_at = time.monotonic()
+
+    def tokens_made(self, tokens: Mapping[str, int]) -> None:
+        """Take note of the output tokens of engines, each since its start."""
+        self._tokens |= {name: max(made, self._tokens.get(name, 0)) for name, made in tokens.items()}
+
+    def spent(self, progress: Progress) -> Spent:
+        """Return what this start has spent."""
+        return spent_in(self.ledger(progress), num_tokens=sum(self._tokens.values()), num_gpus=self.num_gpus)
 
     def ledger(self, progress: Progress) -> dict[str, float]:
         """Return the engines' seconds by what they were spent on; the sum is the whole time of all slots."""
@@ -87,8 +106,17 @@ class Meters:
             gauge = self._gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
         gauge.set(value, tags=labels)
 
-    def write(self, folder: AnyPath, epoch: int, progress: Progress) -> None:
-        """Keep the ledger of this start beside the engines' logs."""
-        delays = None if progress.delays is None else progress.delays._asdict()
-        body = {"epoch": epoch, "seconds": self.ledger(progress), "verdict_delays": delays}
-        write_atomically(folder / f"engine-time-{epoch:06d}.json", json.dumps(body).encode())
+    def keep(self, progress: Progress, *, is_last: bool = False) -> None:
+        """Write the ledger of this start beside the engines' logs, now and then, and at its end."""
+        if not self._slots or not (is_last or time.monotonic() - self._written_at >= LEDGER_EVERY_S):
+            return
+        self._written_at = time.monotonic()
+        body = {
+            "epoch": self.epoch,
+            "seconds": self.ledger(progress),
+            "num_tokens": sum(self._tokens.values()),
+            "num_gpus": self.num_gpus,
+            "verdict_delays": None if progress.delays is None else progress.delays._asdict(),
+        }
+        with suppress(OSError, StoreError):  # such as a full disk: told of by those who write samples
+            write_atomically(ledger_path(self.path / "logs", self.epoch), json.dumps(body).encode())

@@ -20,6 +20,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from factory.cost import Costs, cost_note, cost_rows
 from factory.storage import AnyPath
 from factory.visible import visible
 from schemas.config import SelectConfig
@@ -101,12 +102,15 @@ class LiveProgress:
         speed = (ended - ended_then) / (now - then) if now > then else 0.0
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
         correct = progress.outcomes.get(Outcome.CORRECT, 0)
+        num_useful = correct + progress.outcomes.get(Outcome.READABLE, 0)
+        each = f"{progress.num_tokens_spent / num_useful:,.0f}" if num_useful else "?"
         parts = [
             f"{progress.num_problems} problems",
             f"{counts.generated}/{counts.requested} samples",
             f"{counts.judged} judged",
             f"{correct} {self._good_word}",
             f"{rate:,.0f} tokens/s",
+            f"{each} tokens per useful sample",
             f"{left} left",
         ]
         self._show(" · ".join(parts) + (f" · {note}" if note else ""), ended, counts.requested)
@@ -124,12 +128,16 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     from factory.clean import make_cleaner
     from factory.estimate import as_json as figures_as_json
     from factory.estimate import count_prompts, estimate
+    from factory.pilot import predict, read_pilot
     from factory.sources import load_problems
 
     schedule = found.job.schedule
     loaded = load_problems(found.job.sources, max_problems=schedule.max_problems, cleaner=make_cleaner(schedule.clean))
     prompts, num_refused = _render(found, loaded.problems)
-    figures = estimate(found.job, count_prompts(prompts))
+    pilot = read_pilot(found, path)
+    is_none = isinstance(pilot, str)
+    predicted = None if isinstance(pilot, str) else predict(pilot, Counter(one.source for one in loaded.problems))
+    figures = estimate(found.job, count_prompts(prompts), predicted)
     is_known = found.why_no_tokenizer is None
     body = {
         "run": str(path),
@@ -139,6 +147,8 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
         "quarantined": len(loaded.quarantined) + num_refused,
         **{name: figures[name].value for name in ("problems", "requests", "prompt_tokens", "output_tokens_at_most")},
         "why_no_tokenizer": found.why_no_tokenizer,
+        "pilot": None if predicted is None else {"problems": predicted.num_pilot, "not_ended": predicted.num_open},
+        "why_no_pilot": pilot if is_none else None,
         "estimate": figures_as_json(figures),
         "job": found.job.model_dump(mode="json"),
     }
@@ -150,6 +160,11 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     if prompts and is_known:
         out.print(Panel(_safe(prompts[0].text), title="the first prompt"), highlight=False)
     _figures(figures)
+    if is_none:
+        message(
+            f"no prediction: {pilot}. The same command with --set schedule.max_problems=100 in place of --dry-run runs "
+            "the job's first 100 problems; a run only grows, so they stay part of it. Then --dry-run predicts the rest"
+        )
     if found.why_no_tokenizer is not None:
         message(
             f"{found.why_no_tokenizer}\nfingerprint and format follow from the tokenizer's chat template and are not "
@@ -172,16 +187,33 @@ def _figures(figures: Mapping[str, Figure]) -> None:
     table = Table(title="what it would make and cost", title_justify="left")
     table.add_column("figure", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
+    has_intervals = any(figure.low is not None for figure in figures.values())
+    if has_intervals:
+        table.add_column("90 %", justify="right", no_wrap=True)
     table.add_column("from")
-    for name, (value, origin) in figures.items():
-        shown = "not known" if value is None else f"{value:,.0f}" if isinstance(value, int) else f"{value:,.2f}"
-        table.add_row(name, shown, escape(origin))
+    for name, figure in figures.items():
+        bounds = "" if figure.low is None else f"{_amount(figure.low)} .. {_amount(figure.high, 'no bound')}"
+        shown = [_amount(figure.value, "not known"), *([bounds] if has_intervals else [])]
+        table.add_row(name, *shown, escape(figure.origin))
     out.print(table)
+
+
+def _amount(value: float | None, none: str = "") -> str:
+    if value is None:
+        return none
+    return (
+        f"{value:,.0f}"
+        if isinstance(value, int) or value >= 1000
+        else f"{value:,.4g}"
+        if value < 1
+        else f"{value:,.2f}"
+    )
 
 
 def status(found: Status) -> None:
     """Print where a run stands."""
     funnel(found)
+    costs(found.costs)
     if found.quarantined:
         out.print(_counted("rows of the sources set aside", found.quarantined, None))
 
@@ -236,6 +268,14 @@ def funnel(found: Status) -> None:
             f"{found.num_suspects:,} problems whose attempts agree with one another and never with the reference: "
             f"factory report {found.path} --suspects"
         )
+
+
+def costs(found: Costs) -> None:
+    """Print what an accepted sample costs: in all, by domain, at the dearest problems."""
+    if found.whole.num_tokens:
+        rows = cost_rows(found)
+        out.print(_table("cost, accepted by the verdicts of today", rows))
+        _line(cost_note(found))
 
 
 def sample(row: Mapping[str, Any]) -> None:

@@ -371,6 +371,13 @@ class CleanConfig(Part):
     audit: bool = True  # truncated statements, missing figures, several questions, no answer, unreadable references
 
 
+class BudgetConfig(Part):
+    """What all starts of a run together may spend: the run stops at what is reached first, and can go on with more."""
+
+    max_gpu_hours: float | None = Field(default=None, gt=0)  # of all engines, busy or not; without GPUs: engine hours
+    max_tokens: int | None = Field(default=None, ge=1)  # output tokens of all attempts, whatever became of them
+
+
 class ScheduleConfig(Part):
     """Which problems are worked on, and how work is handed to the engines."""
 
@@ -388,6 +395,7 @@ class ScheduleConfig(Part):
     stall_s: float = Field(default=600, gt=0)  # without a finished attempt while some are in flight: engine killed
     time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
     stop_before_s: float = Field(default=60, ge=0)  # so long before it the run stops itself (exit code 3), resumable
+    budget: BudgetConfig | None = None  # null: none. Used up, the run stops itself (exit code 3), resumable
 
     @field_validator("early_abort", mode="before")
     @classmethod

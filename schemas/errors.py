@@ -10,7 +10,8 @@ FactoryError
 │   └── EngineDeadError    one engine is gone; its leases go back to the queue
 ├── InterruptedRun         the user pressed Ctrl-C; nothing that was finished is lost
 │   ├── TerminatedRun      SIGTERM: the job or its node is taken away
-│   └── TimeLimitRun       the job's time limit is near
+│   ├── TimeLimitRun       the job's time limit is near
+│   └── BudgetRun          the run's budget is spent
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
     ├── RunLockedError         another process works on this run
@@ -68,6 +69,12 @@ class TerminatedRun(InterruptedRun):
 
 class TimeLimitRun(InterruptedRun):
     """The run stopped itself, so near to ``schedule.time_limit_s``."""
+
+    exit_code = 3
+
+
+class BudgetRun(InterruptedRun):
+    """``schedule.budget`` is spent; what is pending stays so until there is more."""
 
     exit_code = 3
 

@@ -1,0 +1,74 @@
+"""A run with a budget: it stops when that is spent, says what it spent, and goes on with more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from factory.ledgers import read_ledgers, spent_of
+from factory.store import RunFolder
+from jobs.bench.drill import committed_traces, factory_process, wait_for_no_process
+from tests.runs import write_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+NUM_PROBLEMS = 40
+NUM_ATTEMPTS = 2 * NUM_PROBLEMS
+MAX_TOKENS = 40_000
+TOKENS_PER_S = 40_000
+
+
+def _job(folder: Path, max_tokens: int) -> Path:
+    return write_job(
+        folder,
+        num_problems=NUM_PROBLEMS,
+        teacher={
+            "kind": "scripted",
+            "max_num_seqs": 8,
+            "max_model_len": 40_000,
+            "mean_tokens": 2000,
+            "tokens_per_s": TOKENS_PER_S,
+        },
+        sampling={"num_samples": 2, "max_tokens": 30_000},
+        schedule={"budget": {"max_tokens": max_tokens}},
+        store={"segment_s": 1, "commit_interval_s": 1, "fsync_interval_s": 0.1, "partial_tokens": 500},
+    )
+
+
+def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, MAX_TOKENS)
+    with factory_process(["run", job, "--run", path], tmp_path / "first") as child:
+        assert child.wait(120) == 3, child.said()
+        wait_for_no_process(child.mark)
+    folder = RunFolder(path)
+    counts = folder.manifest().counts
+    assert 0 < counts.judged == counts.generated, "all that was made is judged"
+    assert counts.pending == NUM_ATTEMPTS - counts.judged > 0
+    spent = spent_of(read_ledgers(folder.logs))
+    assert MAX_TOKENS <= spent.num_tokens < MAX_TOKENS + 3 * TOKENS_PER_S, "what is made between two looks, and no more"
+    assert spent.device_s > 0
+    said = " ".join(child.said().split())
+    assert f"{spent.num_tokens:,} tokens of schedule.budget.max_tokens={MAX_TOKENS:,} are spent" in said
+    assert f"{counts.pending:,} attempts are pending" in said
+
+    with factory_process(["run", job, "--run", path], tmp_path / "again") as child:  # nothing is left to spend
+        assert child.wait(120) == 3, child.said()
+    assert spent_of(read_ledgers(folder.logs)) == spent, "no engine was started"
+
+    job = _job(tmp_path, 100 * MAX_TOKENS)
+    with factory_process(["run", job, "--run", path, "--json"], tmp_path / "more") as child:
+        assert child.wait(120) == 0, child.said()
+        status = json.loads(child.out.read_text())
+    traces = committed_traces(path)
+    assert len(traces) == NUM_ATTEMPTS == status["counts"]["judged"]
+    assert not folder.leftover_segments()
+    costs, made = status["costs"], sum(trace.num_completion_tokens for trace in traces)
+    assert costs["whole"]["num_tokens"] == made == status["num_tokens"]
+    assert costs["whole"]["num_accepted"] == status["accepted"] > 0
+    both = spent_of(read_ledgers(folder.logs))
+    assert costs["whole"]["device_s"] == pytest.approx(both.device_s)
+    assert costs["num_tokens_unkept"] == max(0, both.num_tokens - made)
+    assert both.num_tokens >= made

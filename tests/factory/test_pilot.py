@@ -1,0 +1,84 @@
+"""Predicting a job from its first problems: intervals cover what comes, and sources count by the job's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from factory.cost import Labels
+from factory.estimate import PromptCount, estimate
+from factory.ledgers import spent_in
+from factory.pilot import Pilot, predict
+from schemas.config import parse_config
+
+SPENT = spent_in({"full": 90.0, "starved": 10.0, "loading": 50.0}, num_tokens=200_000, num_gpus=2)
+
+
+def _pilot(tokens: np.ndarray, accepted: np.ndarray, codes: np.ndarray | None = None) -> Pilot:
+    codes = np.zeros(len(tokens), np.int64) if codes is None else codes
+    return Pilot(tokens=tokens, accepted=accepted, sources=Labels(["a", "b"], codes), num_open=0, spent=SPENT)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(5)
+    num_covered = np.zeros(3)
+    for _ in range(100):
+        hard = generator.beta(0.6, 0.6, 600)  # of one problem the attempts are alike
+        accepted = generator.binomial(8, hard)
+        tokens = generator.lognormal(8, 0.7, 600).astype(np.int64) + (8 - accepted) * 1_000
+        found = predict(_pilot(tokens[:60], accepted[:60]), {"a": 600})
+        truth = (tokens.sum(), accepted.sum(), tokens.sum() / accepted.sum())
+        for place, one in enumerate((found.tokens, found.accepted, found.tokens_per_accepted)):
+            num_covered[place] += one.low <= truth[place] <= one.high
+    assert (num_covered >= 80).all(), f"of 100, 90 are expected: {num_covered}"
+    assert (num_covered <= 99).all(), f"too wide: {num_covered}"
+
+
+def test_what_is_known_has_no_interval() -> None:
+    tokens, accepted = np.arange(40), np.ones(40, np.int64)
+    found = predict(_pilot(tokens, accepted), {"a": 40})
+    assert set(found.tokens) == {tokens.sum()}
+    assert set(found.accepted) == {40.0}
+
+
+def test_sources_count_as_often_as_the_job_has_them_not_the_pilot() -> None:
+    tokens = np.array([100] * 50 + [1_000] * 50)
+    codes = np.array([0] * 50 + [1] * 50)
+    found = predict(_pilot(tokens, np.ones(100, np.int64), codes), {"a": 950, "b": 50})
+    assert found.tokens == (950 * 100 + 50 * 1_000,) * 3
+
+
+def test_a_source_that_the_pilot_hardly_saw_goes_by_the_whole_pilot() -> None:
+    tokens = np.array([100] * 98 + [1_000] * 2)
+    codes = np.array([0] * 98 + [1] * 2)
+    found = predict(_pilot(tokens, np.zeros(100, np.int64), codes), {"a": 98, "b": 1_002})
+    assert found.tokens.value == pytest.approx(tokens.sum() + 1_000 * tokens.mean())
+    assert found.tokens_per_accepted == (None, None, None)
+
+
+def test_the_figures_of_a_job_follow_from_its_pilot_and_say_so() -> None:
+    body = {
+        "name": "priced",
+        "sources": [{"kind": "reasoning_gym", "task": "gcd", "size": 1}],
+        "prompt": {"template": "boxed"},
+        "teacher": {
+            "kind": "vllm",
+            "model": "m",
+            "num_engines": 3,
+            "engine": {"tensor_parallel_size": 2},
+            "price": {"tokens_per_s": 1, "mean_tokens": 1, "gpu_hour_cost": 2.0},
+        },
+    }
+    found = predict(_pilot(np.full(100, 2_000), np.full(100, 2)), {"a": 1_000})
+    counted = PromptCount(num_prompts=1_000, num_tokens=1_000, is_estimated=False)
+    figures = estimate(parse_config(body, origin="test"), counted, found)
+    assert figures["output_tokens"].value == 2_000_000
+    assert "100 ended problems" in figures["output_tokens"].origin
+    speed = 200_000 / 100  # of an engine of two GPUs, while it was loaded
+    hours = 2_000_000 / speed / 3600
+    assert figures["gpu_hours"][:1] + figures["gpu_hours"][2:] == pytest.approx((2 * hours,) * 3)
+    assert figures["wall_clock_hours"].value == pytest.approx(hours / 3)
+    assert figures["cost"].value == pytest.approx(4 * hours)
+    assert figures["accepted"].value == 2_000
+    assert figures["tokens_per_accepted"].value == 1_000
+    assert figures["gpu_s_per_accepted"].value == pytest.approx(2 * 1_000 / speed)
