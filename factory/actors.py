@@ -1,7 +1,7 @@
 """The roles of a run as Ray actors: coordinator, engines, verifiers, committer. Each is thin around plain code.
 
 Samples never pass through Ray: engines write them to the journal, and messages carry places and counts. Every actor is
-owned by the driver and ends with it. Deciding what to restart is the driver's (``jobs/driver.py``).
+owned by the driver and ends with it. Deciding what to restart is the supervisor's (``jobs/supervisor.py``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Final
 
 from factory.plan import Plan, make_plan
 from factory.store import RunFolder
-from jobs import driver
+from jobs.freezing import freeze
 from schemas.config import parse_config
 from schemas.trace import FinishReason, Trace, TraceFormat
 from schemas.verdict import Check, JudgedTrace, Outcome, Verdict
@@ -85,5 +85,5 @@ def freeze_run(folder: Path, num_problems: int, num_samples: int) -> MadeRun:
             file.write(json.dumps({"question": question, "answer": str(8 * number)}) + "\n")
     plan, path = plan_of(folder, num_samples), folder / "run"
     path.mkdir()
-    driver.freeze(plan, path, lambda _: None)
+    freeze(plan, path, lambda _: None)
     return MadeRun(plan, path)

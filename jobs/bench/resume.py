@@ -22,8 +22,8 @@ from factory.committer import Committer
 from factory.feeder import Report
 from factory.journal import SegmentHeader, SegmentWriter
 from factory.store import RunFolder
-from jobs import driver
 from jobs.bench import made
+from jobs.freezing import freeze
 
 NUM_SAMPLES: Final = 8
 PENDING: Final = 64  # problems without a trace, so that there is something to lease
@@ -71,7 +71,7 @@ def _steps(folder: Path) -> dict[str, float]:
 
     plan = made.plan_of(folder, NUM_SAMPLES)
     mark("plan of the job")
-    driver.freeze(plan, path, lambda _: None)
+    freeze(plan, path, lambda _: None)
     mark("driver: job and sources unchanged")
     Committer(path, verifiers=RunFolder(path).manifest().verifiers)
     mark("committer: claim")

@@ -30,9 +30,9 @@ import yaml
 from factory.actors import STARTED
 from factory.plan import make_plan
 from factory.store import RunFolder
-from jobs import driver
 from jobs.bench.hostile import below
 from jobs.demo_teacher import SHIPPED_MODELS
+from jobs.freezing import freeze
 from schemas.config import JobConfig, SamplingConfig, VllmTeacher, load_config, parse_config
 from schemas.errors import FactoryError
 
@@ -136,7 +136,7 @@ def prepare(folder: Path, job_file: Path, overrides: Sequence[str]) -> Bench:
     path = folder / "frozen"
     path.mkdir()
     plan = make_plan(job, SHIPPED_MODELS)
-    driver.freeze(plan, path, lambda _: None)
+    freeze(plan, path, lambda _: None)
     run = RunFolder(path)
     prompts = folder / "prompts.jsonl"
     with prompts.open("w") as file:

@@ -28,9 +28,9 @@ from factory.coordinator import Progress
 from factory.dispatch import Key
 from factory.feeder import Finished, Orders, Report
 from factory.journal import Position, SegmentHeader, SegmentWriter
-from jobs import driver
 from jobs.bench import made
 from jobs.bench.hostile import below
+from jobs.cluster import local_ray
 from schemas.config import StoreConfig
 from schemas.verdict import JudgedTrace
 
@@ -210,7 +210,7 @@ def measure(
     num_attempts = num_attempts // NUM_SAMPLES * NUM_SAMPLES
     spec = RunSpec(path=run.path, job=run.plan.job, fingerprint=run.plan.fingerprint)
     usage = _Usage()
-    with driver.local_ray():
+    with local_ray():
         coordinator = spawn(CoordinatorActor, spec)
         ray.get(coordinator.load.remote(True, {}))
         committer = spawn(CommitterActor, run.path, run.folder.manifest().verifiers)

@@ -16,7 +16,7 @@ from factory.plan import Plan, make_plan
 from factory.sources import Loaded, load_problems, sources_state
 from factory.store import RunFolder
 from jobs.bench.edits import edited
-from jobs.driver import freeze
+from jobs.freezing import freeze
 from schemas.config import CleanConfig, Columns, FileSource, GymSource, load_config
 from schemas.errors import ConfigError, SourceError
 from schemas.problem import QuarantineReason

@@ -176,7 +176,8 @@ def test_a_short_text_has_one_shingle_of_all_its_words(text: str) -> None:
 @pytest.mark.ray
 def test_signatures_made_over_ray_are_those_made_here() -> None:
     from factory.actors import sign_over_ray
-    from jobs.driver import local_ray, signer
+    from jobs.cluster import local_ray
+    from jobs.freezing import signer
 
     texts = made(3_000, 17) + made(300, 17)
     column = pa.chunked_array([pa.array(texts[:1_700], pa.large_string()), pa.array(texts[1_700:], pa.large_string())])
