@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from factory.journal import SegmentScan, scan_segment
+from factory.journal import Piece, scan_segment
 from factory.ledgers import Spent, read_ledgers, spent_of
 from factory.saved import SavedAttempts
 from factory.state import ENDED, JUDGED, TRACED, TRUE, USEFUL, RunState
@@ -77,14 +77,13 @@ class Journaled(NamedTuple):
 
 def read_journaled(folder: RunFolder, state: RunState) -> Journaled:
     """Return what the journal holds and no manifest."""
-    scans: list[SegmentScan] = []
+    made: dict[int, int] = {}
+    pieces: list[tuple[str, Piece]] = []  # with the engine; their tokens are not read
     for path in folder.leftover_segments():
         try:
-            scans.append(scan_segment(path))
+            scan = scan_segment(path)
         except FileNotFoundError:  # committed and removed since the listing
             continue
-    made: dict[int, int] = {}
-    for scan in scans:
         traces = [trace for _, trace in scan.traces]
         numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
         made |= {
@@ -92,20 +91,20 @@ def read_journaled(folder: RunFolder, state: RunState) -> Journaled:
             for number, trace in zip(numbers.tolist(), traces, strict=True)
             if not state.flags[number] & TRACED
         }
+        pieces += [(scan.header.engine_id, piece) for piece in scan.pieces] if scan.header is not None else []
     tokens = np.zeros(len(state.problems), np.int64)
-    for number, num_tokens in (made | _saved(scans, state, made)).items():
+    for number, num_tokens in (made | _saved(pieces, state, made)).items():
         tokens[number // state.num_samples] += num_tokens
     return Journaled(len(made), tokens)
 
 
-def _saved(scans: list[SegmentScan], state: RunState, made: dict[int, int]) -> dict[int, int]:
+def _saved(pieces: list[tuple[str, Piece]], state: RunState, made: dict[int, int]) -> dict[int, int]:
     """Return the tokens saved of attempts that have not ended, by number."""
     saved = SavedAttempts()
-    for scan in scans:
-        ids, indices = [piece.problem_id for piece in scan.pieces], [piece.sample_index for piece in scan.pieces]
-        for number, piece in zip(state.numbers(ids, indices).tolist(), scan.pieces, strict=True):
-            if scan.header is not None and number not in made and not state.flags[number] & ENDED:
-                saved.add(state.key(number), scan.header.engine_id, piece)
+    numbers = state.numbers([piece.problem_id for _, piece in pieces], [piece.sample_index for _, piece in pieces])
+    for number, (engine_id, piece) in zip(numbers.tolist(), pieces, strict=True):
+        if number not in made and not state.flags[number] & ENDED:
+            saved.add(state.key(number), engine_id, piece)
     return {state.number(key): saved.num_tokens(key) for key in saved.keys()}  # noqa: SIM118  no mapping
 
 

@@ -169,9 +169,12 @@ def _engine_figures(job: JobConfig, output_tokens: Figure, speed: _Speed) -> dic
         return dict.fromkeys(("gpu_hours", "wall_clock_hours", "cost"), missing or Figure(None, speed.origin))
     num_gpus, num_engines = _num_gpus(job), job.teacher.num_engines
     hours_per_token = 1 / speed.tokens_per_s / 3600
-    how = f"output_tokens / {speed.origin} / 3600"
-    gpu_hours = _scaled(output_tokens, hours_per_token * num_gpus, f"{how} x {num_gpus} GPUs per engine")
-    hours = _scaled(output_tokens, hours_per_token / num_engines, f"{how} / {num_engines} engines, all busy")
+    gpu_hours = _scaled(
+        output_tokens, hours_per_token * num_gpus, f"output_tokens / {speed.origin} / 3600 x {num_gpus} GPUs per engine"
+    )
+    hours = _scaled(
+        output_tokens, hours_per_token / num_engines, f"gpu_hours / {num_gpus} / {num_engines} engines, all busy"
+    )
     return {"gpu_hours": gpu_hours, "wall_clock_hours": hours, "cost": _cost(job, gpu_hours)}
 
 
@@ -210,7 +213,7 @@ def _accepted_figures(predicted: Prediction, speed: _Speed, num_gpus: int) -> di
         each = Figure(None, "the run has no accepted sample yet")
     seconds = Figure(None, speed.origin)
     if speed.tokens_per_s is not None:
-        seconds = _scaled(each, num_gpus / speed.tokens_per_s, f"tokens_per_accepted / {speed.origin} x {num_gpus}")
+        seconds = _scaled(each, num_gpus / speed.tokens_per_s, "tokens_per_accepted x gpu_hours x 3600 / output_tokens")
     return {"accepted": _of(predicted.accepted, origin), "tokens_per_accepted": each, "gpu_s_per_accepted": seconds}
 
 

@@ -103,14 +103,14 @@ class LiveProgress:
         left = str(timedelta(seconds=round(counts.pending / speed))) if speed > 0 else "?"
         correct = progress.outcomes.get(Outcome.CORRECT, 0)
         num_useful = correct + progress.outcomes.get(Outcome.READABLE, 0)
-        each = f"{progress.num_tokens_spent / num_useful:,.0f}" if num_useful else "?"
+        each = [f"{progress.num_tokens_spent / num_useful:,.0f} tokens per useful sample"] if num_useful else []
         parts = [
             f"{progress.num_problems} problems",
             f"{counts.generated}/{counts.requested} samples",
             f"{counts.judged} judged",
             f"{correct} {self._good_word}",
             f"{rate:,.0f} tokens/s",
-            f"{each} tokens per useful sample",
+            *each,
             f"{left} left",
         ]
         self._show(" · ".join(parts) + (f" · {note}" if note else ""), ended, counts.requested)

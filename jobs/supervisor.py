@@ -199,6 +199,8 @@ class Supervisor:
         self._drain()
         for engine in list(self._engines.values()):
             self._engine_stopped(engine, has_left=False)
+        for slot in self._pausing:
+            self._meters.engine_ended(slot)
         self._note = "judging what was made"
         while not self._progress().is_judged:
             for ref in ray.wait(list(self._verifiers), timeout=POLL_S)[0]:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from factory.ledgers import read_ledgers, spent_of
+from factory.pilot import Pilot, read_pilot
+from factory.plan import Plan, make_plan
 from factory.store import RunFolder
 from jobs.bench.drill import committed_traces, factory_process, wait_for_no_process
+from schemas.config import load_config
 from tests.runs import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -37,6 +40,10 @@ def _job(folder: Path, max_tokens: int) -> Path:
     )
 
 
+def _plan(job: Path, *overrides: str) -> Plan:
+    return make_plan(load_config(job, overrides), {}, is_dry=True)
+
+
 def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
     path = tmp_path / "run"
     job = _job(tmp_path, MAX_TOKENS)
@@ -54,10 +61,6 @@ def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_p
     assert f"{spent.num_tokens:,} tokens of schedule.budget.max_tokens={MAX_TOKENS:,} are spent" in said
     assert f"{counts.pending:,} attempts are pending" in said
 
-    with factory_process(["run", job, "--run", path], tmp_path / "again") as child:  # nothing is left to spend
-        assert child.wait(120) == 3, child.said()
-    assert spent_of(read_ledgers(folder.logs)) == spent, "no engine was started"
-
     job = _job(tmp_path, 100 * MAX_TOKENS)
     with factory_process(["run", job, "--run", path, "--json"], tmp_path / "more") as child:
         assert child.wait(120) == 0, child.said()
@@ -72,3 +75,15 @@ def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_p
     assert costs["whole"]["device_s"] == pytest.approx(both.device_s)
     assert costs["num_tokens_unkept"] == max(0, both.num_tokens - made)
     assert both.num_tokens >= made
+
+    pilot = read_pilot(_plan(job), path)
+    assert isinstance(pilot, Pilot)
+    assert (pilot.tokens.sum(), pilot.accepted.sum(), pilot.num_open) == (made, status["accepted"], 0)
+    assert pilot.spent == both
+    for other, why in (
+        ("sampling.num_samples=3", "another sampling.num_samples"),
+        ("sampling.top_k=9", "another teacher"),
+    ):
+        said = read_pilot(_plan(job, other), path)
+        assert isinstance(said, str)
+        assert why in said

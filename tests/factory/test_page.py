@@ -39,6 +39,16 @@ def test_the_funnel_is_the_status_of_the_run(hostile_run: Path, page: str) -> No
     assert "1 attempts are pending" in page
 
 
+def test_the_cost_is_that_of_the_status(hostile_run: Path, page: str) -> None:
+    costs = read_status(hostile_run).costs
+    assert costs.whole.num_accepted == read_status(hostile_run).accepted
+    row = re.search(r'<td>all</td><td class="n">([\d,]*)</td><td class="n">([\d,]*)</td>', page)
+    assert row is not None
+    assert [int(word.replace(",", "")) for word in row.groups()] == [costs.whole.num_tokens, costs.whole.num_accepted]
+    for cost in (*costs.by_domain, *costs.dearest):
+        assert cost.name[:12] in page
+
+
 def test_sources_and_domains_sum_to_the_outcomes(hostile_run: Path) -> None:
     sums, status = Samples(hostile_run, "default").sums(), read_status(hostile_run)
     assert sums.num_traces == NUM_PROBLEMS * NUM_SAMPLES - 1

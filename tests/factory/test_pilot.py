@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from factory.cost import Labels
 from factory.estimate import PromptCount, estimate
 from factory.ledgers import spent_in
-from factory.pilot import Pilot, predict
-from schemas.config import parse_config
+from factory.pilot import Pilot, predict, read_pilot
+from factory.plan import make_plan
+from schemas.config import load_config, parse_config
+from tests.runs import write_job
 
 SPENT = spent_in({"full": 90.0, "starved": 10.0, "loading": 50.0}, num_tokens=200_000, num_gpus=2)
 
@@ -82,3 +86,8 @@ def test_the_figures_of_a_job_follow_from_its_pilot_and_say_so() -> None:
     assert figures["accepted"].value == 2_000
     assert figures["tokens_per_accepted"].value == 1_000
     assert figures["gpu_s_per_accepted"].value == pytest.approx(2 * 1_000 / speed)
+
+
+def test_without_a_run_there_is_no_pilot(tmp_path: Path) -> None:
+    plan = make_plan(load_config(write_job(tmp_path, num_problems=1), []), {}, is_dry=True)
+    assert read_pilot(plan, tmp_path / "run") == f"{tmp_path}/run holds no run yet"
