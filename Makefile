@@ -1,6 +1,7 @@
 # make demo   installs into .venv, runs the demo teacher on real vLLM, and shows what came of it
 # make test   installs into .venv, runs every check and test
 # make check  the quick part of them: style, types, fast tests
+# make drills the long drills, of which make test has shorter ones
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -10,7 +11,7 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint cons
 	--editable '.[cpu,students,s3,dev]'
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check clean
+.PHONY: demo test check drills clean
 
 demo: .venv/installed
 	$(BIN)/factory run jobs/configs/demo.yaml
@@ -22,7 +23,10 @@ check: .venv/installed
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not ray and not vllm and not slow"
 
 test: check
-	$(BIN)/pytest -q --durations 10 -m "ray or vllm or slow"
+	$(BIN)/pytest -q --durations 10 -m "(ray or vllm or slow) and not drill"
+
+drills: .venv/installed
+	$(BIN)/pytest -q --durations 10 -m drill
 
 .venv/installed: Makefile pyproject.toml constraints.txt overrides.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("Python 3.11 is needed, \

@@ -118,7 +118,7 @@ def _interrupt(child: FactoryProcess, path: Path) -> None:
     child.process.send_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("presses", [pytest.param(1, marks=pytest.mark.drill), 2])
 def test_an_interrupted_run_exits_with_130_and_goes_on(tmp_path: Path, presses: int) -> None:
     path = tmp_path / "run"
     job = _job(tmp_path, num_problems=300)

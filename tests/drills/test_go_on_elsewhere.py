@@ -160,6 +160,7 @@ def _terminate(child: FactoryProcess) -> None:
     wait_for_no_process(child.mark)
 
 
+@pytest.mark.drill
 def test_a_run_that_is_stopped_and_then_killed_goes_on_inside_its_attempts(
     tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
 ) -> None:

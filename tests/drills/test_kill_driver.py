@@ -44,6 +44,7 @@ def _stage(stage: str, path: Path, disk: Disk) -> Callable[[], bool]:
     }[stage]
 
 
+@pytest.mark.drill  # `test_chaos` kills drivers, too
 @pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_with_its_ray_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     chance = random.Random(SEED)

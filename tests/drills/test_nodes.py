@@ -197,6 +197,7 @@ def test_a_cluster_that_cannot_give_the_gpus_is_told_of_in_time(nodes: Nodes, tm
     remove_placement_group(taken)
 
 
+@pytest.mark.drill
 @pytest.mark.vllm
 def test_vllms_own_ray_executor_runs_over_two_nodes_in_the_group_that_the_factory_makes(
     nodes: Nodes, tmp_path: Path

@@ -533,6 +533,7 @@ def test_a_real_model_that_loops_is_ended_and_its_text_is_kept(greedy: Running, 
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.drill
 def test_a_thinking_is_closed_at_its_budget() -> None:
     budget = 12
     sampling = SamplingConfig(max_tokens=96, temperature=0, thinking_budget=budget)
