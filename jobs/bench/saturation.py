@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
 import yaml
 
 from factory.actors import STARTED
@@ -41,6 +42,7 @@ ARMS: Final = (FACTORY, OFFLINE, ASYNC)
 ENGINE_TITLE: Final = "VLLM::EngineCore"  # how vLLM names the process
 LOOK_S: Final = 0.25  # between two looks at the processes of an arm
 ARM_LIMIT_S: Final = 3_600.0
+TIMES: Final = ("submitted_at", "first_token_at", "finished_at")
 COMPARED: Final = ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
 
 
@@ -273,14 +275,12 @@ def _of_run(path: Path) -> ArmResult:
     """Return what a run says of itself."""
     run = RunFolder(path)
     manifest = run.manifest()
-    columns = ["submitted_at_us", "first_token_at_us", "finished_at_us", "num_completion_tokens"]
-    rows = run.columns_of("traces", manifest.traces, columns).to_pylist()
-    requests = [Times(row["first_token_at_us"], row["finished_at_us"], row["num_completion_tokens"]) for row in rows]
+    traces = run.columns_of("traces", manifest.traces, [*TIMES, "num_completion_tokens"])
+    submitted, first, finished = (traces[name].cast(pa.int64()).to_pylist() for name in TIMES)  # microseconds
+    requests = list(map(Times, first, finished, traces["num_completion_tokens"].to_pylist()))
     ended_us = (path / "manifest" / f"{manifest.number:06d}.json").stat().st_mtime_ns // 1000
     ledger = json.loads(max((path / "logs").glob("engine-time-*.json")).read_text())["seconds"]
-    return ArmResult(
-        min(row["submitted_at_us"] for row in rows), ended_us, requests, _settings_in(path / "logs"), ledger=ledger
-    )
+    return ArmResult(min(submitted), ended_us, requests, _settings_in(path / "logs"), ledger=ledger)
 
 
 def _settings_in(logs: Path) -> dict[str, Any]:
