@@ -159,17 +159,21 @@ def measure_pairs(bench: Bench, pairs: int, done: Callable[[int], None]) -> list
         for arm in order:
             arms[arm] = run_arm(bench, arm, bench.folder / f"{arm}-{pair}")
             done(pair * len(ARMS) + len(arms))
-        _compare_settings(arms)
+        _compare(arms, bench.job.sampling.min_tokens)
         found.append(arms)
     return found
 
 
-def _compare_settings(arms: dict[str, ArmResult]) -> None:
-    """Check that the engines of a pair were set alike.
+def _compare(arms: dict[str, ArmResult], forced: int) -> None:
+    """Check that the engines of a pair were set alike, and that all outputs have the length that was forced, if any.
 
     Raises:
         FactoryError: If not: their rates could not be compared.
     """
+    for arm, result in arms.items():
+        lengths = {one.num_tokens for one in result.requests}
+        if forced and lengths != {forced}:
+            raise FactoryError(f"outputs of the arm {arm} have {min(lengths)} to {max(lengths)} tokens, not {forced}")
     for name in COMPARED:
         seen = {arm: result.settings[name] for arm, result in arms.items()}
         if len(set(seen.values())) > 1:
@@ -352,7 +356,10 @@ def _sampling_params(sampling: SamplingConfig) -> Any:
     from factory.teachers.vllm import sampling_arguments
 
     return SamplingParams(
-        **sampling_arguments(sampling), max_tokens=sampling.max_tokens, output_kind=RequestOutputKind.FINAL_ONLY
+        **sampling_arguments(sampling),
+        min_tokens=sampling.min_tokens,
+        max_tokens=sampling.max_tokens,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
