@@ -2,8 +2,8 @@
 
 Real in every arm: vLLM with the job's teacher, the same prompts, the same resolved settings. Arms: ``factory`` (a run
 by the command, with journal, verification and commits), ``offline`` (``LLM.generate``) and ``async`` (a bare
-``AsyncLLM`` loop). Each is a process of its own. Once its engine core is there, that is bound to one core and all else
-of the arm to the others. The arms of a pair follow each other, in another order each time. The rate is that between
+``AsyncLLM`` loop). Each is a process of its own. Once its engine is there, its processes are bound to one core and all
+else of the arm to the others. The arms of a pair follow each other, in another order each time. The rate is that between
 ramp (as many requests as the engine holds have their first token) and drain (fewer than that are left), from the times
 of the requests, which all arms note alike; what a request makes is taken to come evenly from first token to end.
 """
@@ -39,7 +39,7 @@ from schemas.errors import FactoryError
 
 FACTORY, OFFLINE, ASYNC = "factory", "offline", "async"
 ARMS: Final = (FACTORY, OFFLINE, ASYNC)
-ENGINE_TITLE: Final = "VLLM::EngineCore"  # how vLLM names the process
+ENGINE_TITLE: Final = "VLLM::"  # how vLLM names its processes: the core, and on a CPU its worker
 LOOK_S: Final = 0.25  # between two looks at the processes of an arm
 ARM_LIMIT_S: Final = 3_600.0
 TIMES: Final = ("submitted_at", "first_token_at", "finished_at")
