@@ -3,9 +3,10 @@
 Real in every arm: vLLM with the job's teacher, the same prompts, the same resolved settings. Arms: ``factory`` (a run
 by the command, with journal, verification and commits), ``offline`` (``LLM.generate``) and ``async`` (a bare
 ``AsyncLLM`` loop). Each is a process of its own. Once its engine is there, its processes are bound to one core and all
-else of the arm to the others. The arms of a pair follow each other, in another order each time. The rate is that between
-ramp (as many requests as the engine holds have their first token) and drain (fewer than that are left), from the times
-of the requests, which all arms note alike; what a request makes is taken to come evenly from first token to end.
+else of the arm to the others. The arms of a pair follow each other, in another order each time. The rate is that
+between ramp (as many requests as the engine holds have their first token) and drain (fewer than that are left), from
+the times of the requests, which all arms note alike; what a request makes is taken to come evenly from first token to
+end.
 """
 
 from __future__ import annotations
