@@ -142,7 +142,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on(tmp_path: Path, presses: 
     assert all(final[key] == trace for key, trace in seen.items())
 
 
-@pytest.mark.parametrize("role", ["EngineActor", "CommitterActor"])
+@pytest.mark.parametrize("role", ["EngineActor", pytest.param("CommitterActor", marks=pytest.mark.drill)])
 def test_a_full_disk_ends_the_run_with_a_clear_message_and_it_goes_on_when_there_is_room(
     tmp_path: Path, role: str
 ) -> None:

@@ -203,6 +203,7 @@ def test_an_engine_that_gets_sigterm_leaves_in_seconds_and_nobody_is_to_blame(
     assert len(_resumed(path)) >= 3
 
 
+@pytest.mark.drill  # `test_budget` stops a run in the same way
 def test_a_run_stops_before_its_time_limit_and_goes_on(
     tmp_path: Path, undisturbed: dict[Key, tuple[str, tuple[int, ...]]]
 ) -> None:
