@@ -160,12 +160,12 @@ def measure_pairs(bench: Bench, pairs: int, done: Callable[[int], None]) -> list
         for arm in order:
             arms[arm] = run_arm(bench, arm, bench.folder / f"{arm}-{pair}")
             done(pair * len(ARMS) + len(arms))
-        _compare(arms, bench.job.sampling.min_tokens)
+        compare(arms, bench.job.sampling.min_tokens)
         found.append(arms)
     return found
 
 
-def _compare(arms: dict[str, ArmResult], forced: int) -> None:
+def compare(arms: dict[str, ArmResult], forced: int) -> None:
     """Check that the engines of a pair were set alike, and that all outputs have the length that was forced, if any.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.bench import adaptive, mutants
+from jobs.bench import adaptive, mutants, saturation
 from jobs.bench.math import (
     Case,
     by_category,
@@ -23,7 +23,7 @@ from jobs.bench.math import (
     typical_cases,
 )
 from schemas.config import AdaptiveConfig
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, FactoryError
 from tests.jobs.test_cli import factory
 
 ROWS: list[dict[str, Any]] = [
@@ -324,3 +324,24 @@ def test_the_clean_bench_prints_what_it_has_files_for_and_names_the_rest(tmp_pat
     shown = factory(*command[:4], "--documents", "0")
     assert shown.code == 0
     assert "other problems taken for items of the benchmark" in shown.out
+
+
+def test_the_steady_rate_counts_what_lies_between_ramp_and_drain_alone() -> None:
+    second = 1_000_000
+    waves = [saturation.Times(wave * 10 * second, (wave + 1) * 10 * second, 100) for wave in range(4) for _ in range(3)]
+    assert saturation.steady_rate(waves, slots=3) == pytest.approx(30)  # 300 tokens in every ten seconds
+    late = [*waves, saturation.Times(40 * second, 400 * second, 100)]  # alone at the end
+    assert saturation.steady_rate(late, slots=3) == pytest.approx(30)
+    with pytest.raises(ValueError, match="too few for 12 at a time"):
+        saturation.steady_rate(waves, slots=12)
+
+
+def test_arms_that_were_set_or_forced_differently_are_not_compared() -> None:
+    alike = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "max_model_len": 128}
+    arms = {arm: saturation.ArmResult(0, 9, [saturation.Times(1, 5, 8)], alike) for arm in saturation.ARMS}
+    saturation.compare(arms, 8)
+    with pytest.raises(FactoryError, match="8 to 8 tokens, not 9"):
+        saturation.compare(arms, 9)
+    arms["async"].settings = alike | {"max_num_seqs": 128}
+    with pytest.raises(FactoryError, match="differ in max_num_seqs"):
+        saturation.compare(arms, 0)

@@ -116,6 +116,11 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
             "schedule.adaptive: useful=5 and min_samples=2 must be <= sampling.num_samples=4",
         ),
         ({"schedule": {"adaptive": {"k": 5}}}, "schedule.adaptive.k: unknown key"),
+        ({"sampling": {"min_tokens": 5000}}, "min_tokens=5000 must be <= max_tokens=4096"),
+        (
+            {"teacher": {"kind": "scripted"}, "sampling": {"min_tokens": 5}},
+            "sampling.min_tokens=5 is for teachers of kind vllm; teacher.kind='scripted' does not heed it",
+        ),
         (
             {"schedule": {"first_max_tokens": 4096}},
             "job.yaml: schedule.first_max_tokens=4096 must be below sampling.max_tokens=4096",
