@@ -227,6 +227,7 @@ def _shared_columns(joined: _Joined, problem: Mapping[str, Any], trace: Mapping[
     return {
         **{name: problem[name] for name in names},
         "reference": reference_text(problem["reference"]),
+        "reference_kind": None if problem["reference"] is None else json.loads(problem["reference"])["type"].lower(),
         "pass_rate": group.pass_rate,
         "pass_rate_unbiased": group.pass_rate_unbiased,
         "num_true": group.num_true,

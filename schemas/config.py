@@ -30,6 +30,9 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+TableName = Literal["sft", "sft_prompt_completion", "preference", "rl_prompts", "grpo_groups", "candidates", "runs"]
+Difficulty = Literal["easy", "medium", "hard"]  # pass rate above 2/3, from 1/3 on, below
+
 # Known datasets whose rows `factory/mappings.py` knows how to read.
 READY_MAPPINGS: Final = (
     "numina_math_cot",
@@ -455,15 +458,47 @@ class VerifyConfig(Part):
     lowest_tier: Literal["A", "B", "C", "D"] = "C"
 
 
+class Quotas(Part):
+    """Most accepted traces per domain, difficulty and length; what is over a quota is ``over_quota``."""
+
+    domain: dict[str, Annotated[int, Field(ge=0)]] = {}  # such as {math: 20000, code: 10000}; others are not bounded
+    difficulty: dict[Difficulty, Annotated[int, Field(ge=0)]] = {}  # by pass rate
+    length: dict[int, Annotated[int, Field(ge=0)]] = {}  # completion tokens up to the key, above the next lower key
+    total: int | None = Field(default=None, ge=1)
+
+
+class PreferenceConfig(Part):
+    """Which pairs of traces of one problem enter the table ``preference``."""
+
+    rules: tuple[Literal["long2short_dpo", "correct_wrong_pairs"], ...] = ("long2short_dpo", "correct_wrong_pairs")
+    max_per_problem: int = Field(default=2, ge=1)  # of each rule
+    longer: float = Field(default=1.5, gt=1)  # a correct trace is worse from so many times the shortest's length on
+    similar: float = Field(default=0.25, gt=0)  # lengths of a correct and a wrong trace differ by this share at most
+
+
 class SelectConfig(Part):
     """Which correct traces enter the tables; a pure function of traces, verdicts and this."""
 
     name: str = Field(default="default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    rule: Literal["all_correct", "shortest_correct"] = "all_correct"
-    max_per_problem: int | None = Field(default=None, ge=1)  # of `all_correct`, lowest sample index first
+    rule: Literal[
+        "all_correct",
+        "one_random",
+        "shortest_correct",
+        "k_diverse",
+        "difficulty_balanced",
+        "hard_subset",
+        "long_short_mix",
+    ] = "all_correct"
+    max_per_problem: int | None = Field(default=None, ge=1)  # of a rule that may take several; see `selection`
     # Of correct traces of a problem that are so similar (5-word shingles) only the shortest is in the choice; such as
     # 0.85. Null: all are.
     near_duplicates: float | None = Field(default=None, gt=0, le=1)
+    seed: int = 0  # of what is chosen by chance: another one gives another choice, the same one the same
+    max_pass_rate: float = Field(default=0.5, gt=0, le=1)  # of `hard_subset`
+    quotas: Quotas = Quotas()
+    preference: PreferenceConfig = PreferenceConfig()
+    validation_share: float = Field(default=0, ge=0, lt=1)  # of the problems, by their hash; all traces of one go along
+    configs: tuple[TableName, ...] = Field(default=get_args(TableName), min_length=1)  # the tables that are written
     system: str | None = None  # system turn of the `sft` rows; the prompt's own instructions are not repeated there
 
 

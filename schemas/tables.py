@@ -1,8 +1,9 @@
 """Arrow schemas of the public tables of a run, explicit and the same in every shard.
 
-What `factory/tables.py` writes and people load. Every column may be null for Arrow, since `datasets` drops that mark
-and files that differ in it cannot be concatenated; which are ever null is said here. Text is plain ``string``:
-`datasets` refuses to join it with ``large_string``. Times are UTC.
+What `factory/tables.py` writes and people load. ``candidates`` has everything; all others but ``runs`` follow from it.
+Rows are sorted by problem_id, then by their own id, so that all of a problem lies together. Every column may be null
+for Arrow, since `datasets` drops that mark and files that differ in it cannot be concatenated; which are ever null is
+said here. Text is plain ``string``: `datasets` refuses to join it with ``large_string``. Times are UTC.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import pyarrow as pa
 
 from schemas.arrow import TEXT_TYPE, VERSION_KEY
 
-TABLES_VERSION: Final = 1
-CONFIGS: Final = ("sft", "candidates", "runs")
+TABLES_VERSION: Final = 2
 
 _TEXT: Final = pa.string()
 _TURNS: Final = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
@@ -28,6 +28,36 @@ def _schema(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
     return pa.schema(fields, metadata={VERSION_KEY: f"{name}/{TABLES_VERSION}".encode()})
 
 
+_PROBLEM: Final = [  # where a row's problem comes from
+    ("source", _TEXT),
+    ("source_row_id", _TEXT),
+    ("license", _TEXT),
+    ("domain", _TEXT),
+    ("language", _TEXT),
+    ("reference", _TEXT),  # the answer or letter as text; tests and scorers as JSON
+]
+_GROUP: Final = [  # what the attempts at the problem gave
+    ("pass_rate", pa.float64()),  # num_true / num_judged
+    ("pass_rate_unbiased", pa.float64()),  # of the first attempts alone: factory/ADAPTIVE.md
+    ("num_true", pa.int32()),  # attempts at this problem whose answer is right
+    ("num_judged", pa.int32()),  # attempts whose answer is right or wrong: what pass_rate counts
+]
+_ORIGIN: Final = [  # who made the row
+    ("teacher", _TEXT),
+    ("teacher_revision", _TEXT),
+    ("fingerprint", _TEXT),  # of the run: key into `runs`
+    ("selection_digest", _TEXT),
+]
+_ACCEPTED: Final = [
+    ("num_tokens", pa.int32()),  # of the completion, by the teacher's tokenizer
+    ("reasoning_tokens", pa.int32()),  # of them up to and including the closing tag; null if not known
+    *_PROBLEM,
+    ("outcome", _TEXT),
+    ("checks", pa.list_(_TEXT)),  # name@version:outcome
+    *_GROUP,
+    *_ORIGIN,
+]
+
 # One accepted trace, ready for fine-tuning.
 SFT: Final = _schema(
     "sft",
@@ -35,24 +65,84 @@ SFT: Final = _schema(
         ("trace_id", _TEXT),
         ("problem_id", _TEXT),
         ("messages", _TURNS),  # optional system turn, the problem's turns, the completion as the assistant's
-        ("num_tokens", pa.int32()),  # of the completion, by the teacher's tokenizer
-        ("reasoning_tokens", pa.int32()),  # of them up to and including the closing tag; null if not known
-        ("source", _TEXT),
-        ("source_row_id", _TEXT),
-        ("license", _TEXT),
-        ("domain", _TEXT),
-        ("language", _TEXT),
-        ("reference", _TEXT),  # the answer or letter as text; tests and scorers as JSON
+        *_ACCEPTED,
+    ],
+)
+
+# The same rows for trainers that mask by prompt: ``messages`` of SFT = ``prompt`` + ``completion``.
+SFT_PROMPT_COMPLETION: Final = _schema(
+    "sft_prompt_completion",
+    [
+        ("trace_id", _TEXT),
+        ("problem_id", _TEXT),
+        ("prompt", _TURNS),  # all turns but the last
+        ("completion", _TURNS),  # one turn, the assistant's
+        *_ACCEPTED,
+    ],
+)
+
+# Two traces of one problem, one better than the other.
+PREFERENCE: Final = _schema(
+    "preference",
+    [
+        ("pair_id", _TEXT),  # hash of rule, chosen and rejected trace
+        ("problem_id", _TEXT),
+        ("prompt", _TURNS),
+        ("chosen", _TURNS),  # one turn, the assistant's
+        ("rejected", _TURNS),
+        ("rule", _TEXT),  # long2short_dpo | correct_wrong_pairs
+        ("chosen_trace_id", _TEXT),
+        ("rejected_trace_id", _TEXT),
+        ("chosen_tokens", pa.int32()),
+        ("rejected_tokens", pa.int32()),
+        ("rejected_outcome", _TEXT),  # correct where it is only longer
+        ("rejected_reason", _TEXT),
+        *_PROBLEM,
+        *_GROUP,
+        *_ORIGIN,
+    ],
+)
+
+# One judged attempt with what policy gradients need of its group (all judged attempts at its problem).
+GRPO_GROUPS: Final = _schema(
+    "grpo_groups",
+    [
+        ("trace_id", _TEXT),
+        ("problem_id", _TEXT),
+        ("prompt", _TURNS),
+        ("completion", _TURNS),  # one turn, the assistant's
+        ("num_tokens", pa.int32()),
         ("outcome", _TEXT),
-        ("checks", pa.list_(_TEXT)),  # name@version:outcome
-        ("pass_rate", pa.float64()),  # num_true / num_judged
-        ("pass_rate_unbiased", pa.float64()),  # of the first attempts alone: factory/ADAPTIVE.md
-        ("num_true", pa.int32()),  # attempts at this problem whose answer is right
-        ("num_judged", pa.int32()),  # attempts whose answer is right or wrong: what pass_rate counts
-        ("teacher", _TEXT),
-        ("teacher_revision", _TEXT),
-        ("fingerprint", _TEXT),  # of the run: key into `runs`
-        ("selection_digest", _TEXT),
+        ("reason", _TEXT),
+        ("reward", pa.float64()),  # 1 where the answer is right, else 0
+        ("group_size", pa.int32()),
+        ("group_mean", pa.float64()),
+        ("group_std", pa.float64()),  # of the group as it is (divided by its size)
+        ("advantage", pa.float64()),  # (reward - mean) / std; 0 without variance
+        ("has_variance", pa.bool_()),
+        *_PROBLEM,
+        *_ORIGIN,
+    ],
+)
+
+# One problem for reinforcement learning; `data_source` to `extra_info` are what verl reads.
+RL_PROMPTS: Final = _schema(
+    "rl_prompts",
+    [
+        ("problem_id", _TEXT),
+        ("prompt", _TURNS),
+        ("data_source", _TEXT),
+        ("ability", _TEXT),  # the domain
+        ("reward_model", pa.struct([("style", _TEXT), ("ground_truth", _TEXT)])),
+        ("extra_info", pa.struct([("index", _TEXT), ("source_row_id", _TEXT), ("split", _TEXT)])),
+        ("answer", _TEXT),  # the reference as text: what a TRL reward function gets as a column
+        ("answer_kind", _TEXT),  # answer | choice | tests | scorer
+        *_PROBLEM,
+        *_GROUP,
+        ("num_attempts", pa.int32()),  # traces, judged or not
+        ("num_unjudged", pa.int32()),  # our failures: in no rate
+        ("num_truncated", pa.int32()),  # ended at the token limit
+        *_ORIGIN,
     ],
 )
 
@@ -92,6 +182,7 @@ CANDIDATES: Final = _schema(
         ("messages", _TURNS),  # the problem's own turns
         ("prompt_sha256", _TEXT),  # of the text that the teacher was given
         ("reference", _TEXT),
+        ("reference_kind", _TEXT),  # answer | choice | tests | scorer; null without a reference
         ("reference_hash", _TEXT),  # null without a reference
         ("format", _TEXT),
         ("text", _TEXT),  # the completion as the engine gave it; the next two are derived from it
@@ -163,7 +254,15 @@ RUNS: Final = _schema(
     ],
 )
 
-SCHEMAS: Final[Mapping[str, pa.Schema]] = {"sft": SFT, "candidates": CANDIDATES, "runs": RUNS}
+SCHEMAS: Final[Mapping[str, pa.Schema]] = {
+    "sft": SFT,  # the default of `load_dataset`
+    "sft_prompt_completion": SFT_PROMPT_COMPLETION,
+    "preference": PREFERENCE,
+    "rl_prompts": RL_PROMPTS,
+    "grpo_groups": GRPO_GROUPS,
+    "candidates": CANDIDATES,
+    "runs": RUNS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
         ({"sampling": {"num_samples": 0}}, "sampling.num_samples=0 must be greater than or equal to 1"),
         ({"sampling": {"temperature": float("nan")}}, "sampling.temperature=nan must be a finite number"),
         ({"sampling": {"top_p": 1.5}}, "sampling.top_p=1.5 must be less than or equal to 1"),
-        ({"select": {"rule": "best"}}, "select.rule='best' must be 'all_correct' or 'shortest_correct'"),
+        ({"select": {"rule": "best"}}, "select.rule='best' must be 'all_correct', 'one_random', 'shortest_correct'"),
         ({"name": "a/b"}, "name='a/b' must be letters, digits"),
         ({"prompt": "boxed"}, "prompt='boxed' must be a mapping of keys to values"),
         ({"sources": []}, "sources"),
