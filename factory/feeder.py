@@ -32,7 +32,7 @@ from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, R
 from schemas.problem import Prompt
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
 
-TICK_S: Final = 0.05  # longest time that a finished attempt waits before room is asked for again; guess
+TICK_S: Final = 0.05  # between two looks at what there is to report; guess
 HEARTBEAT_S: Final = 1.0  # between two pulls when there is nothing to say, so that progress is seen
 EVACUATE_S: Final = 10.0  # that an engine gets to give up what it has in flight; vLLM needs far less than one: guess
 
@@ -175,6 +175,7 @@ class Feeder:
     rules: Rules | None = None  # by which attempts are given up early; None: none is
     _held: set[Key] = field(default_factory=set)  # leased, not yet reported as ended
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _num_running: int = 0  # of them; the others have ended and wait to be looked at
     _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
@@ -198,6 +199,7 @@ class Feeder:
     _accounted_at: float | None = None  # until when it tells; None: it has not begun
     _lengths: SeenLengths = field(default_factory=SeenLengths)
     _has_no_more: bool = False  # the last leases were fewer than asked for
+    _has_room: asyncio.Event = field(default_factory=asyncio.Event)  # an attempt ended, and the engine is not full
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -285,7 +287,10 @@ class Feeder:
         self._has_no_more = len(orders.leases) < capacity
         for lease in orders.leases:
             self._held.add(lease.key)
-            self._tasks.add(asyncio.create_task(self._attempt(lease)))
+            task = asyncio.create_task(self._attempt(lease))
+            self._tasks.add(task)
+            self._num_running += 1
+            task.add_done_callback(self._ended)
         for key in orders.abort:
             self._give_up(key)
         return orders
@@ -304,7 +309,9 @@ class Feeder:
         """Return when a pull is due: room below the mark, something safe to report, or a heartbeat."""
         deadline = time.monotonic() + HEARTBEAT_S
         while time.monotonic() < deadline:
-            await asyncio.sleep(TICK_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._has_room.wait(), TICK_S)
+            self._has_room.clear()
             self._account(starved=self._has_no_more)
             for task in [task for task in self._tasks if task.done()]:
                 self._tasks.discard(task)
@@ -324,13 +331,19 @@ class Feeder:
             ):
                 return
 
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Have room asked for at once, where there is more to have."""
+        self._num_running -= 1
+        if self._num_running < self._num_slots and not self._has_no_more:
+            self._has_room.set()
+
     def _account(self, *, starved: bool) -> None:
         """Add the time since the last call to the state that the engine was in."""
         now = time.monotonic()
         elapsed = 0.0 if self._accounted_at is None else now - self._accounted_at
         self._accounted_at = now
         full, starved_s, blocked = self._occupancy
-        if sum(not task.done() for task in self._tasks) >= self._num_slots:
+        if self._num_running >= self._num_slots:
             self._occupancy = Occupancy(full + elapsed, starved_s, blocked)
         elif starved:
             self._occupancy = Occupancy(full, starved_s + elapsed, blocked)

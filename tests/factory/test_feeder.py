@@ -455,6 +455,15 @@ class DyingEngine:
         """Nothing to close."""
 
 
+def test_room_is_asked_for_when_attempts_end_not_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("factory.feeder.TICK_S", 3_600.0)
+    desk = Desk(tmp_path, num_leases=100_000, stop_after=100)
+    asyncio.run(asyncio.wait_for(_feed(desk), timeout=60))
+    assert len(desk.finished) >= 100
+
+
 def test_a_dead_engine_ends_the_feeder_and_what_had_finished_is_on_disk(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=100)
     with pytest.raises(EngineDeadError, match="the core is gone"):
@@ -476,7 +485,7 @@ def test_a_full_disk_ends_the_feeder_and_nothing_unsaved_was_reported(tmp_path: 
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-            asyncio.run(_feed(desk))
+            asyncio.run(_feed(desk, tokens_per_s=2_000))  # so that there is a sync before the disk is full
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert desk.finished
