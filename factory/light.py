@@ -1,11 +1,11 @@
-"""Light columns: from Arrow batches of candidates to groups that a selection can decide on, one problem at a time.
+"""Light columns: from Arrow rows of candidates to what a selection decides on, without their texts.
 
-Between the tables and `selection`. Invariant: holds one batch and one group, whatever the size. Reads no text.
+Between the tables and `selection`. ``groups_of`` holds one batch and one group, whatever the size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby, repeat
 from operator import attrgetter
 from typing import Any, Final
@@ -18,31 +18,36 @@ from schemas.errors import CorruptRunError
 LIGHT_COLUMNS: Final = tuple(name for name in Candidate._fields if name != "like")  # of the table ``candidates``
 
 
-def groups_of(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Candidate]]:
-    """Yield the candidates of each problem; the batches have ``LIGHT_COLUMNS`` and are sorted by problem_id.
+def candidates_of(found: pa.Table | pa.RecordBatch, like: Mapping[str, str] | None = None) -> Iterator[Candidate]:
+    """Yield the rows of a table with ``LIGHT_COLUMNS`` as candidates, those without a verdict too.
 
-    Rows without an outcome are not judged yet and left out; a problem that has no others is no group.
+    ``like`` says which traces are nearly the same as which others.
+    """
+    columns = [_values(found[name]) for name in LIGHT_COLUMNS]
+    likes = map(like.get, columns[0]) if like else repeat(None)
+    return map(Candidate._make, zip(*columns, likes, strict=False))
+
+
+def groups_of(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Candidate]]:
+    """Yield the candidates of each problem that have a verdict; the batches are sorted by problem_id.
 
     Raises:
-        CorruptRunError: If the rows are not sorted by problem_id: a problem would be decided on in two parts.
+        CorruptRunError: If they are not: a problem would be decided on in two parts.
     """
     last = ""
-    candidates = chain.from_iterable(map(_candidates, batches))
+    candidates = chain.from_iterable(map(candidates_of, batches))
     for problem_id, group in groupby(candidates, key=attrgetter("problem_id")):
         if problem_id <= last:
             raise CorruptRunError(
-                f"candidates of problem {problem_id} come after those of {last}: build the table again"
+                f"candidates of problem {problem_id} come after those of {last}; build the table again"
             )
         last = problem_id
-        yield list(group)
+        judged = [candidate for candidate in group if candidate.outcome is not None]
+        if judged:
+            yield judged
 
 
-def _candidates(batch: pa.RecordBatch) -> Iterator[Candidate]:
-    judged = batch.filter(batch["outcome"].is_valid()) if batch["outcome"].null_count else batch
-    columns = [_values(judged[name]) for name in LIGHT_COLUMNS]
-    return map(Candidate._make, zip(*columns, repeat(None), strict=False))
-
-
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Return the values of a column; by way of NumPy, which is several times as fast as `to_pylist`."""
-    return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+    array = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return array.tolist()  # type: ignore[no-any-return]
