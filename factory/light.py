@@ -1,6 +1,7 @@
-"""Light columns: from Arrow rows of candidates to what a selection decides on, without their texts.
+"""Light columns: from Arrow rows of candidates to what a selection decides on.
 
-Between the tables and `selection`. ``groups_of`` holds one batch and one group, whatever the size.
+Between the tables and `selection`. Texts are read only where a config asks for what follows from them, and what is kept
+of one then has half a kilobyte. ``groups_of`` holds one batch and one group, whatever the size.
 """
 
 from __future__ import annotations
@@ -8,24 +9,59 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby, repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from factory.duplicates import LikeTraces
 from factory.rules import Candidate
+from factory.shingles import minhash
+from schemas.config import SelectConfig
 from schemas.errors import CorruptRunError
+from schemas.verdict import Outcome
 
-LIGHT_COLUMNS: Final = tuple(name for name in Candidate._fields if name != "like")  # of the table ``candidates``
+# Of the table ``candidates``; the other two follow from texts.
+LIGHT_COLUMNS: Final = tuple(name for name in Candidate._fields if name not in ("like", "signature"))
 
 
-def candidates_of(found: pa.Table | pa.RecordBatch, like: Mapping[str, str] | None = None) -> Iterator[Candidate]:
-    """Yield the rows of a table with ``LIGHT_COLUMNS`` as candidates, those without a verdict too.
+class Likeness(NamedTuple):
+    """What was seen of correct traces' texts, by trace_id."""
 
-    ``like`` says which traces are nearly the same as which others.
+    like: Mapping[str, str] = {}  # which is nearly the same as which shorter one of its problem
+    signatures: Mapping[str, bytes] = {}
+
+
+def compare_texts(found: pa.Table, config: SelectConfig) -> Likeness:
+    """Return what a selection must know of texts, nothing where its config does not ask; problems must be whole.
+
+    The table has ``problem_id``, ``trace_id`` and ``outcome``, and where the config asks (`reads_texts`) ``text``.
     """
+    if not reads_texts(config):
+        return Likeness()
+    correct = found.filter(pc.equal(found["outcome"], Outcome.CORRECT.value))
+    problem_ids, trace_ids, texts = (correct[name].to_pylist() for name in ("problem_id", "trace_id", "text"))
+    like, signatures = {}, {}
+    if config.near_duplicates is not None:
+        traces = LikeTraces(config.near_duplicates)
+        traces.add(problem_ids, trace_ids, texts)
+        like = traces.found()
+    if config.rule == "k_diverse":
+        signed = minhash(pa.array(texts, pa.large_string()))
+        signatures = {trace_id: row.tobytes() for trace_id, row in zip(trace_ids, signed, strict=True)}
+    return Likeness(like, signatures)
+
+
+def reads_texts(config: SelectConfig) -> bool:
+    """Return whether a selection depends on texts, so that light columns alone are not enough."""
+    return config.near_duplicates is not None or config.rule == "k_diverse"
+
+
+def candidates_of(found: pa.Table | pa.RecordBatch, likeness: Likeness | None = None) -> Iterator[Candidate]:
+    """Yield the rows of a table with ``LIGHT_COLUMNS`` as candidates, those without a verdict too."""
     columns = [_values(found[name]) for name in LIGHT_COLUMNS]
-    likes = map(like.get, columns[0]) if like else repeat(None)
-    return map(Candidate._make, zip(*columns, likes, strict=False))
+    likes, signatures = (map(seen.get, columns[0]) if seen else repeat(None) for seen in likeness or Likeness())
+    return map(Candidate._make, zip(*columns, likes, signatures, strict=False))
 
 
 def groups_of(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Candidate]]:
