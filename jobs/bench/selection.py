@@ -27,6 +27,7 @@ import typer
 from factory.light import LIGHT_COLUMNS, groups_of
 from factory.rules import Candidate, RejectReason
 from factory.selection import select, sum_decisions
+from factory.storage import parquet_batches
 from jobs import show
 from schemas.config import SelectConfig
 from schemas.problem import ID_HEX_DIGITS
@@ -110,8 +111,7 @@ def measure(path: Path, name: str, num_candidates: int) -> dict[str, Any]:
 
 def _run(path: Path, config: SelectConfig) -> dict[str, Any]:
     def groups() -> Iterator[Sequence[Candidate]]:
-        with pq.ParquetFile(path) as file:
-            yield from groups_of(file.iter_batches(BATCH_ROWS, columns=list(LIGHT_COLUMNS)))
+        return groups_of(parquet_batches(path, LIGHT_COLUMNS, BATCH_ROWS))
 
     began, busy = time.perf_counter(), time.process_time()
     sums = sum_decisions(decision for decisions in select(groups, config) for decision in decisions)
