@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import show
-from jobs.bench.selection import add_commands as bench_of_selections
+from jobs.bench import selection as bench_selection
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-bench_of_selections(bench)
+bench_selection.add_commands(bench)
 
 
 if TYPE_CHECKING:
