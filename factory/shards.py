@@ -29,7 +29,7 @@ COMPRESSION_LEVEL: Final = 3  # zstd
 
 
 class SortedRows:
-    """Tables with a column ``trace_id`` come in, in any order; their rows come out by id, bucket after bucket."""
+    """Tables with problem_id and trace_id come in, in any order; their rows come out by both, bucket after bucket."""
 
     def __init__(self, folder: Path, name: str, *, spill_bytes: int = SPILL_BYTES) -> None:
         self._folder, self._name, self._spill_bytes = folder, name, spill_bytes
@@ -54,7 +54,7 @@ class SortedRows:
             tables = [run[number] for run in runs]
             tables += [pa.Table.from_batches([reader.get_batch(number)]) for reader in readers]
             rows = [row for table in tables for row in table.to_pylist()]
-            yield sorted(rows, key=lambda row: str(row["trace_id"]))
+            yield sorted(rows, key=lambda row: (str(row["problem_id"]), str(row["trace_id"])))
 
     def _spill(self) -> None:
         """Write what is held as one file with one batch per bucket."""
@@ -69,7 +69,7 @@ class SortedRows:
 def _cut(tables: list[pa.Table]) -> list[pa.Table]:
     """Return the rows as one table per bucket, in the order of the buckets."""
     table = pa.concat_tables(tables)
-    numbers = [int(prefix, 16) for prefix in pc.utf8_slice_codeunits(table["trace_id"], 0, 2).to_pylist()]
+    numbers = [int(prefix, 16) for prefix in pc.utf8_slice_codeunits(table["problem_id"], 0, 2).to_pylist()]
     order = sorted(range(len(numbers)), key=numbers.__getitem__)
     # One take and cheap slices: a take joins the chunks of a text column first, each time.
     ordered = table.take(pa.array(order, pa.int64()))

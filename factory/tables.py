@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +32,7 @@ from schemas.manifest import Shard
 from schemas.problem import Answer, Choice, reference_from_json
 from schemas.tables import CANDIDATES, RUNS, SFT, TABLES_VERSION, RunRow, run_to_row
 from schemas.trace import THINK_OPEN, TraceFormat, split_completion
-from schemas.verdict import Outcome, Reason
+from schemas.verdict import Outcome
 
 # Columns of a run's own files that the tables need: all but the token ids, which are half of their bytes.
 PROBLEM_COLUMNS: Final = [name for name in PROBLEMS.names if name not in ("prompt_text", "prompt_token_ids")]
@@ -162,16 +162,22 @@ def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: in
             word = words.get(row["trace_id"])
             outcomes[row["trace_id"]] = None if word is None else word.outcome
             if word is not None:
-                candidates.append(_candidate(row, word))
+                candidates.append(Candidate(**row, **word._asdict(), domain=problems[row["problem_id"]]["domain"]))
     if like is not None:
         found = like.found()
-        candidates = [replace(candidate, like=found.get(candidate.trace_id)) for candidate in candidates]
+        candidates = [candidate._replace(like=found.get(candidate.trace_id)) for candidate in candidates]
+    by_problem: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        by_problem[candidate.problem_id].append(candidate)
+    groups = list(by_problem.values())
     return _Joined(
         problems=problems,
         traces=traces,
         verdicts=verdicts,
         outcomes=outcomes,
-        decisions={decision.trace_id: decision for decision in select(candidates, config)},
+        decisions={
+            decision.trace_id: decision for decisions in select(lambda: groups, config) for decision in decisions
+        },
         groups=_group(candidates, content.num_first),
         config=config,
         digest=selection_digest(config, {"verdicts": content.verdict_digest}),
@@ -184,15 +190,6 @@ def _add_correct(like: LikeTraces, table: pa.Table, words: Mapping[str, _Word]) 
     right = [word is not None and word.outcome == Outcome.CORRECT for word in said]
     names = ["problem_id", "trace_id", "text"]
     like.add(*(column.to_pylist() for column in table.select(names).filter(pa.array(right, pa.bool_())).columns))
-
-
-def _candidate(row: Mapping[str, Any], word: _Word) -> Candidate:
-    return Candidate(
-        **row,
-        outcome=Outcome(word.outcome),
-        reason=None if word.reason is None else Reason(word.reason),
-        is_correct=word.is_correct,
-    )
 
 
 def _group(candidates: Iterable[Candidate], num_first: int) -> dict[str, _Group]:
@@ -211,7 +208,7 @@ def _group(candidates: Iterable[Candidate], num_first: int) -> dict[str, _Group]
 
 
 def _rows(joined: _Joined) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Yield, by trace_id, the row of ``candidates``, and that of ``sft`` where the trace was accepted."""
+    """Yield, by problem and trace_id, the row of ``candidates``, and that of ``sft`` where the trace was accepted."""
     for traces, verdicts in zip(joined.traces.buckets(), joined.verdicts.buckets(), strict=True):
         verdict_by_id = {verdict["trace_id"]: verdict for verdict in verdicts}
         for trace in traces:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import show
+from jobs.bench import selection as bench_selection
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
+bench_selection.add_commands(bench)
 
 
 if TYPE_CHECKING:
@@ -351,11 +353,11 @@ def diff(
     b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=_folder)],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two selections: which traces entered, which left, and why."""
-    from factory.report import compare_selections
+    """Compare two selections: what in their settings differs, which traces entered, which left, and why."""
+    from factory.differences import compare, compare_settings
 
-    found = compare_selections(a, b)
-    show.json_line(found) if as_json else show.difference(found)
+    settings, changes = compare_settings(a, b), compare(a, b)
+    show.difference_lines(settings, changes) if as_json else show.difference(settings, changes)
 
 
 @app.command(epilog="Example: factory decontaminate train.jsonl --against shipped --out clean")
