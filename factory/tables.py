@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,15 @@ from factory.joining import Joined
 from factory.rowdigest import schema_sha256
 from factory.selection import Decision, Sums, has_pass, selection_digest
 from factory.shards import ShardWriter
-from factory.storage import AnyPath, find_files, parquet_source, replace_folder, sync_folder
+from factory.storage import LAST, AnyPath, find_files, parquet_source, replace_folder, sync_folder
 from schemas.config import SelectConfig, TableName
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Shard
 from schemas.tables import RUNS, SCHEMAS, TABLES_VERSION, RunRow, run_to_row
 from schemas.verdict import Outcome
 
+MANIFEST: Final = LAST
+TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 ALWAYS: Final[tuple[TableName, ...]] = ("candidates", "runs")  # written whatever a selection asks for
 MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
 OVERSIZED_NAMED: Final = 20  # of the rows beyond it, in the manifest
@@ -112,7 +114,7 @@ def write_tables(
                     tables.write(decided)
                 tables.write_runs(content.runs)
         written = counts.written(root / config.name, rules, tables)
-        _write_manifest(built / "manifest.json", _manifest(written, tables, content, config))
+        _write_manifest(built / MANIFEST, _manifest(written, tables, content, config))
         _put_in_place(built, written.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -126,7 +128,7 @@ class TableSet:
         self._config = config
         self._stack = ExitStack()
         wanted = {*config.configs, *ALWAYS}
-        self._names: list[TableName] = [name for name in _names() if name in wanted]
+        self._names = [name for name in TABLE_NAMES if name in wanted]
         self._writers = {
             (name, split): ShardWriter(folder / name, SCHEMAS[name], split=split, may_be_absent=split != TRAIN)
             for name in self._names
@@ -168,10 +170,6 @@ class TableSet:
 
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
-
-
-def _names() -> tuple[TableName, ...]:
-    return tuple(SCHEMAS)  # type: ignore[arg-type]  # a test holds that they are the same
 
 
 @dataclass(slots=True)
