@@ -116,7 +116,7 @@ class QuotaPass:
     def _limits(self, numbers: npt.NDArray[np.uint16]) -> tuple[list[int], list[list[int]]]:
         """Return the limits, and for each cell which of them its traces count against."""
         quotas = self._config.quotas
-        difficulties: dict[str, int] = dict(quotas.difficulty)
+        difficulties = {str(name): most for name, most in quotas.difficulty.items()}
         if self._config.rule == "difficulty_balanced":
             difficulties = self._shares(numbers)
         by_name: dict[tuple[str, object], int] = {("domain", domain): most for domain, most in quotas.domain.items()}

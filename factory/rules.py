@@ -181,8 +181,9 @@ def _spread(ordered: list[Candidate], most: int) -> list[Candidate]:
     """Return traces sorted by length in another order: of the middle length, then each time the one whose length is
     the most times as long, or as short, as the nearest taken before; once ``most`` are taken the rest by length.
 
-    Farthest-point order (Gonzalez 1985). Of equal distances the shorter comes first. Ratios, not logarithms: their
-    floats are the same everywhere.
+    Farthest-point order: at least half as wide a spread, in logarithms, as any other choice of as many (Ravi,
+    Rosenkrantz and Tayi 1994). Of equal distances the shorter comes first. Ratios, since their floats are the same on
+    every machine.
     """
     lengths = [max(1, candidate.num_completion_tokens) for candidate in ordered]
     nearest = [float("inf")] * len(ordered)  # by how many times a length differs from the nearest taken

@@ -354,11 +354,11 @@ def diff(
     b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=_folder)],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two selections: which traces entered, which left, and why."""
-    from factory.report import compare_selections
+    """Compare two selections: what in their settings differs, which traces entered, which left, and why."""
+    from factory.differences import compare, compare_settings
 
-    found = compare_selections(a, b)
-    show.json_line(found) if as_json else show.difference(found)
+    settings, changes = compare_settings(a, b), compare(a, b)
+    show.difference_lines(settings, changes) if as_json else show.difference(settings, changes)
 
 
 @app.command(epilog="Example: factory decontaminate train.jsonl --against shipped --out clean")
