@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,17 +24,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from factory.buckets import SPILL_BYTES
 from factory.derived import OWN_ID, TRAIN, Decided, Rules, decide, derive, find_over, splits_of
 from factory.joining import Joined
 from factory.rowdigest import schema_sha256
-from factory.selection import Decision, Sums, has_pass, selection_digest
+from factory.selection import Sums, has_pass, selection_digest
 from factory.shards import ShardWriter
-from factory.storage import LAST, AnyPath, find_files, parquet_source, replace_folder, sync_folder
+from factory.storage import LAST, AnyPath, replace_folder, sync_folder
 from schemas.config import SelectConfig, TableName
-from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Shard
 from schemas.tables import RUNS, SCHEMAS, TABLES_VERSION, RunRow, run_to_row
 from schemas.verdict import Outcome
@@ -42,6 +41,7 @@ MANIFEST: Final = LAST
 TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 ALWAYS: Final[tuple[TableName, ...]] = ("candidates", "runs")  # written whatever a selection asks for
 MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
+WRITING_THREADS: Final = 2  # tables that are compressed at once, each with up to two row groups in memory
 OVERSIZED_NAMED: Final = 20  # of the rows beyond it, in the manifest
 
 
@@ -134,23 +134,28 @@ class TableSet:
             for name in self._names
             for split in splits_of(name, config)
         }
+        self._threads = ThreadPoolExecutor(max_workers=WRITING_THREADS)
         self.num_oversized = 0
         self.oversized: list[Oversized] = []
 
     def write(self, decided: Decided) -> None:
-        """Take the candidates of whole problems, and write what follows from them."""
-        for name in self._names:
-            if name != "runs":
-                for split, table in derive(decided, name, self._config):
-                    self._write(name, split, table)
+        """Take the candidates of whole problems, and write what follows from them; tables side by side."""
+        tables = {
+            (name, split): table
+            for name in self._names
+            if name != "runs"
+            for split, table in derive(decided, name, self._config)
+        }
+        sizes = self._threads.map(lambda key: self._writers[key].write(tables[key]), tables)
+        for (name, split), found in zip(tables, sizes, strict=True):
+            self._note_oversized(name, split, tables[name, split], found)
 
     def write_runs(self, runs: Sequence[RunRow]) -> None:
         """Write the table of runs."""
         rows = [run_to_row(run) for run in sorted(runs, key=lambda run: run.fingerprint)]
-        self._write("runs", TRAIN, pa.Table.from_pylist(rows, schema=RUNS))
+        self._writers["runs", TRAIN].write(pa.Table.from_pylist(rows, schema=RUNS))
 
-    def _write(self, name: TableName, split: str, table: pa.Table) -> None:
-        sizes = self._writers[name, split].write(table)
+    def _note_oversized(self, name: TableName, split: str, table: pa.Table, sizes: npt.NDArray[np.int64]) -> None:
         large: npt.NDArray[np.int64] = np.flatnonzero(sizes > MAX_ROW_BYTES)
         self.num_oversized += len(large)
         for row in large[: OVERSIZED_NAMED - len(self.oversized)].tolist():
@@ -166,6 +171,7 @@ class TableSet:
     def __enter__(self) -> TableSet:
         for writer in self._writers.values():
             self._stack.enter_context(writer)
+        self._stack.enter_context(self._threads)  # ends first
         return self
 
     def __exit__(self, *raised: Any) -> None:
@@ -277,33 +283,3 @@ def _put_in_place(built: Path, folder: AnyPath) -> None:
         folder.rename(built.parent / "replaced")  # goes with the work folder
     built.rename(folder)
     sync_folder(folder.parent)
-
-
-# Reading back.
-
-
-def read_decisions(folder: AnyPath) -> dict[str, Decision]:
-    """Return the decisions of a selection's folder by trace_id; traces that were not judged have none.
-
-    Raises:
-        ConfigError: If the folder holds no selection.
-        StoreError: If its table of candidates cannot be read.
-    """
-    files = find_files(folder / "candidates", "train-*.parquet")
-    if not files:
-        raise ConfigError(
-            f"{folder}: holds no candidates/train-*.parquet; give the folder of a selection, such as "
-            "runs/demo/tables/default"
-        )
-    decisions: dict[str, Decision] = {}
-    for path in files:
-        try:
-            table = pq.read_table(parquet_source(path), columns=["trace_id", "is_accepted", "reject_reason", "rank"])
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"{path}: is no readable table of candidates: {error}; run `factory select` again"
-            ) from error
-        judged = table.filter(pc.is_valid(table["is_accepted"]))
-        made = map(Decision._make, zip(*(column.to_pylist() for column in judged.columns), strict=True))
-        decisions |= {decision.trace_id: decision for decision in made}
-    return decisions

@@ -22,9 +22,10 @@ from rich.table import Table
 
 from factory.cost import Costs, cost_note, cost_rows
 from factory.differences import ACCEPTED
-from factory.storage import AnyPath
+from factory.storage import AnyPath, find_files
 from factory.visible import visible
 from schemas.config import SelectConfig
+from schemas.tables import SCHEMAS
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -294,7 +295,8 @@ def sample(row: Mapping[str, Any]) -> None:
 def tables(path: AnyPath, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
-    _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    names = [name for name in SCHEMAS if find_files(folder / name, "train-*.parquet")]
+    _line(f"tables: {folder}/{{{','.join(names)}}}/train-*.parquet")
     if not isinstance(path, Path):
         _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')

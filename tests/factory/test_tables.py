@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,10 @@ from factory.derived import assistant_content
 from factory.joining import reference_text
 from factory.prompts import ByteTokenizer, make_renderer
 from factory.rowdigest import RowDigest, digest_of_files, schema_sha256
-from factory.selection import sum_decisions
-from factory.tables import MAX_ROW_BYTES, RunContent, read_decisions, write_tables
+from factory.tables import MAX_ROW_BYTES, RunContent, write_tables
 from schemas.arrow import problems_to_table, traces_to_table, verdicts_to_table
 from schemas.config import PromptConfig, Quotas, SamplingConfig, SelectConfig, TableName
-from schemas.errors import ConfigError, CorruptRunError, StoreError
+from schemas.errors import CorruptRunError
 from schemas.problem import Answer, Choice, Domain, Message, Problem, Scorer, reference_to_json
 from schemas.tables import SCHEMAS, SFT, RunRow
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason, Trace, TraceFormat
@@ -249,7 +249,6 @@ def test_nothing_accepted_still_gives_a_file_with_the_schema(tmp_path):
 def test_an_empty_run_gives_empty_tables(tmp_path):
     written = write_tables(tmp_path, replace(make_content([], [], []), runs=[]), SelectConfig())
     assert [file.rows for file in written.files] == [0] * len(SCHEMAS)
-    assert read_decisions(written.folder) == {}
 
 
 # Properties.
@@ -299,16 +298,10 @@ def test_tables_hold_what_the_records_say_sorted_by_id(tmp_path_factory, parts):
         assert (row["outcome"], row["is_correct"]) == outcomes.get(trace.trace_id, (None, None))
     accepted = [row["trace_id"] for row in rows if row["is_accepted"]]
     assert [row["trace_id"] for row in read(written.folder, "sft")] == accepted
-    decisions = read_decisions(written.folder)
-    assert sum_decisions(decisions.values()) == written.sums
-    assert len(decisions) + written.num_unjudged + written.num_waiting == len(traced)
-
-
-def test_decisions_come_back_from_the_table_as_the_selection_made_them(demo):
-    rows = read(demo, "candidates")
-    decisions = read_decisions(demo)
-    assert decisions.keys() == {row["trace_id"] for row in rows if row["is_accepted"] is not None}
-    assert [d.rank for d in decisions.values() if d.is_accepted] == [1]
+    decided = [row for row in rows if row["is_accepted"] is not None]
+    assert (len(decided), len(accepted)) == (written.sums.judged, written.sums.accepted)
+    assert Counter(row["reject_reason"] for row in decided if not row["is_accepted"]) == written.sums.rejected
+    assert len(decided) + written.num_unjudged + written.num_waiting == written.num_traces == len(traced)
 
 
 # Completions and references.
@@ -371,18 +364,6 @@ def test_a_failure_leaves_the_old_selection_and_no_rest(tmp_path):
     with pytest.raises(CorruptRunError, match="which the run does not have"):
         write_tables(tmp_path, make_content([], [trace], []), SelectConfig())
     assert bytes_of(tmp_path) == before
-
-
-def test_a_folder_without_candidates_says_what_to_give(tmp_path):
-    with pytest.raises(ConfigError, match="give the folder of a selection"):
-        read_decisions(tmp_path)
-
-
-def test_a_torn_table_of_candidates_is_a_store_error(demo):
-    (path,) = demo.glob("candidates/*.parquet")
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StoreError, match="is no readable table of candidates"):
-        read_decisions(demo)
 
 
 def test_no_public_column_is_large_or_without_a_type():
