@@ -34,13 +34,12 @@ from factory.shards import ShardWriter
 from factory.storage import LAST, AnyPath, replace_folder, sync_folder
 from schemas.config import SelectConfig, TableName
 from schemas.manifest import Shard
-from schemas.tables import RUNS, SCHEMAS, TABLES_VERSION, RunRow, run_to_row
+from schemas.tables import MAX_ROW_BYTES, RUNS, SCHEMAS, TABLES_VERSION, RunRow, run_to_row
 from schemas.verdict import Outcome
 
 MANIFEST: Final = LAST
 TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
 ALWAYS: Final[tuple[TableName, ...]] = ("candidates", "runs")  # written whatever a selection asks for
-MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
 WRITING_THREADS: Final = 2  # tables that are compressed at once, each with up to two row groups in memory
 OVERSIZED_NAMED: Final = 20  # of the rows beyond it, in the manifest
 

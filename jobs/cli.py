@@ -154,7 +154,7 @@ def run(
     with show.LiveProgress(job.select) as live:
         run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(path)
+        show.oversized(build_tables(path))
     _finish(path, as_json=as_json)
 
 
@@ -225,7 +225,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     with show.LiveProgress() as live:
         verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(run_path)
+        show.oversized(build_tables(run_path))
     _finish(run_path, as_json=as_json)
 
 
@@ -242,7 +242,7 @@ def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False
         raise ConfigError(f"--set {bad[0]!r}: this command changes keys under `select` only, such as select.rule")
     body = override_config(manifest.config, overrides)
     config = parse_config(body, origin=str(run_path / "run.yaml")).select
-    build_tables(run_path, config)
+    show.oversized(build_tables(run_path, config))
     _finish(run_path, config.name, as_json=as_json)
 
 

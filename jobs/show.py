@@ -25,7 +25,7 @@ from factory.differences import ACCEPTED
 from factory.storage import AnyPath, find_files
 from factory.visible import visible
 from schemas.config import SelectConfig
-from schemas.tables import SCHEMAS
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from factory.report import Status
     from factory.scan import Scan
     from factory.suspects import Suspect
+    from factory.tables import WrittenTables
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
@@ -300,6 +301,17 @@ def tables(path: AnyPath, selection: str) -> None:
     if not isinstance(path, Path):
         _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+
+
+def oversized(written: WrittenTables) -> None:
+    """Say on stderr that rows are larger than the Hub's viewer shows, if some are."""
+    if written.num_oversized:
+        row = written.oversized[0]
+        message(
+            f"{written.num_oversized:,} rows are larger than {MAX_ROW_BYTES:,} bytes, which the Hub's viewer does not "
+            f"show; the first: {row.config} {row.id}, {row.num_bytes:,} bytes. They are written, and listed in "
+            f"{written.folder}/manifest.json"
+        )
 
 
 def page(path: AnyPath, num_bytes: int) -> None:

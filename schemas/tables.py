@@ -18,6 +18,7 @@ import pyarrow as pa
 from schemas.arrow import TEXT_TYPE, VERSION_KEY
 
 TABLES_VERSION: Final = 2
+MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
 
 # Texts of few values, wherever they stand: only these are dictionary encoded in the files.
 FEW_VALUES: Final = frozenset(

@@ -21,12 +21,12 @@ from factory.derived import assistant_content
 from factory.joining import reference_text
 from factory.prompts import ByteTokenizer, make_renderer
 from factory.rowdigest import RowDigest, digest_of_files, schema_sha256
-from factory.tables import MAX_ROW_BYTES, RunContent, write_tables
+from factory.tables import RunContent, write_tables
 from schemas.arrow import problems_to_table, traces_to_table, verdicts_to_table
 from schemas.config import PromptConfig, Quotas, SamplingConfig, SelectConfig, TableName
 from schemas.errors import CorruptRunError
 from schemas.problem import Answer, Choice, Domain, Message, Problem, Scorer, reference_to_json
-from schemas.tables import SCHEMAS, SFT, RunRow
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS, SFT, RunRow
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason, Trace, TraceFormat
 from schemas.verdict import Check, JudgedTrace, MathDetail, Outcome, Reason, Verdict
 from tests.strategies import hex_ids, problems, traces, verdicts
