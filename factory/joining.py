@@ -74,9 +74,7 @@ class Joined:
         """
         total = np.sum([buckets.num_bytes for buckets in self._buckets], axis=0)
         for first, last in ranges(total, self._bucket_bytes):
-            problems, traces, verdicts = (buckets.read(first, last) for buckets in self._buckets)
-            if traces.num_rows:
-                yield from _candidates(problems, traces, verdicts)
+            yield from _candidates(*(buckets.read(first, last) for buckets in self._buckets))
 
     def __enter__(self) -> Joined:
         return self
@@ -86,6 +84,8 @@ class Joined:
 
 
 def _candidates(problems: pa.Table, traces: pa.Table, verdicts: pa.Table) -> Iterator[pa.Table]:
+    if not traces.num_rows:
+        return
     order = pc.sort_indices(traces, sort_keys=[("problem_id", "ascending"), ("trace_id", "ascending")])
     keys = traces.select(["problem_id", "trace_id"]).take(order).combine_chunks()
     _check_once(keys)
