@@ -243,8 +243,9 @@ def _tables_manifest(folder: RunFolder, selection: str) -> dict[str, Any] | None
 def accepted_sample(path: AnyPath, selection: str) -> dict[str, Any] | None:
     """Return the first accepted row of a selection; None if it accepted none."""
     for file in find_files(path / "tables" / selection / "sft", "train-*.parquet"):
-        rows: list[dict[str, Any]] = pq.ParquetFile(parquet_source(file)).read().slice(0, 1).to_pylist()
-        if rows:
+        table = pq.ParquetFile(parquet_source(file))
+        if table.metadata.num_rows:
+            rows: list[dict[str, Any]] = table.read_row_group(0).slice(0, 1).to_pylist()
             return rows[0]
     return None
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import show
+from jobs import rederiving, show
 from jobs.bench import selection as bench_selection
+from jobs.bench import tables as bench_tables
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -36,7 +37,9 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
+rederiving.add_commands(app)
 bench_selection.add_commands(bench)
+bench_tables.add_commands(bench)
 
 
 if TYPE_CHECKING:
@@ -153,7 +156,7 @@ def run(
     with show.LiveProgress(job.select) as live:
         run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(path)
+        show.oversized(build_tables(path))
     _finish(path, as_json=as_json)
 
 
@@ -224,7 +227,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     with show.LiveProgress() as live:
         verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(run_path)
+        show.oversized(build_tables(run_path))
     _finish(run_path, as_json=as_json)
 
 
@@ -241,7 +244,7 @@ def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False
         raise ConfigError(f"--set {bad[0]!r}: this command changes keys under `select` only, such as select.rule")
     body = override_config(manifest.config, overrides)
     config = parse_config(body, origin=str(run_path / "run.yaml")).select
-    build_tables(run_path, config)
+    show.oversized(build_tables(run_path, config))
     _finish(run_path, config.name, as_json=as_json)
 
 

@@ -22,9 +22,10 @@ from rich.table import Table
 
 from factory.cost import Costs, cost_note, cost_rows
 from factory.differences import ACCEPTED
-from factory.storage import AnyPath
+from factory.storage import AnyPath, find_files
 from factory.visible import visible
 from schemas.config import SelectConfig
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from factory.report import Status
     from factory.scan import Scan
     from factory.suspects import Suspect
+    from factory.tables import WrittenTables
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
@@ -294,10 +296,22 @@ def sample(row: Mapping[str, Any]) -> None:
 def tables(path: AnyPath, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
-    _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    names = [name for name in SCHEMAS if find_files(folder / name, "train-*.parquet")]
+    _line(f"tables: {folder}/{{{','.join(names)}}}/train-*.parquet")
     if not isinstance(path, Path):
         _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+
+
+def oversized(written: WrittenTables) -> None:
+    """Say on stderr that rows are larger than the Hub's viewer shows, if some are."""
+    if written.num_oversized:
+        row = written.oversized[0]
+        message(
+            f"{written.num_oversized:,} rows are larger than {MAX_ROW_BYTES:,} bytes, which the Hub's viewer does not "
+            f"show; the first: {row.config} {row.id}, {row.num_bytes:,} bytes. They are written, and listed in "
+            f"{written.folder}/manifest.json"
+        )
 
 
 def page(path: AnyPath, num_bytes: int) -> None:

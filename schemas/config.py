@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
@@ -681,8 +681,24 @@ def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:
     Raises:
         ConfigError: As ``load_config``.
     """
+    return _parsed(JobConfig, body, origin)
+
+
+def parse_select(body: Mapping[str, Any], *, origin: str) -> SelectConfig:
+    """Return the config of a selection as its manifest says it.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    return _parsed(SelectConfig, body, origin)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def _parsed(kind: type[P], body: Mapping[str, Any], origin: str) -> P:
     try:
-        return JobConfig.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         lines = [_explain(dict(item)) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
         raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None
