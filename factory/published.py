@@ -162,19 +162,21 @@ def _mixture_attempts(body: Body) -> list[Attempt]:
 def synthetic1(body: Body) -> dict[str, Any]:
     """Tasks that only a judge model can decide are set aside: without one a wrong answer would pass."""
     task = get_text(body, "task_type")
+    if task not in ("verifiable_math", "verifiable_code"):
+        raise RowError(
+            QuarantineReason.UNSUPPORTED_REFERENCE,
+            f"column 'task_type': {task[:80]!r} is judged by a model or by rules that are not here; verifiable_math "
+            "and verifiable_code are taken",
+        )
     info = get_json(body, "verification_info")
+    if not isinstance(info, Mapping):
+        raise bad_value("verification_info", info, "must be a JSON object")
     row: dict[str, Any] = {"problem": get_value(body, "prompt")}
     if isinstance(row_id := body.get("problem_id"), str) and row_id:
         row["id"] = row_id
-    if task == "verifiable_math" and isinstance(info, Mapping):
+    if task == "verifiable_math":
         return {**row, "answer": _ground_truth(info), "domain": "math"}
-    if task == "verifiable_code" and isinstance(info, Mapping):
-        return {**row, "tests": _synthetic_tests(info), "domain": "code"}
-    raise RowError(
-        QuarantineReason.UNSUPPORTED_REFERENCE,
-        f"column 'task_type': {task[:80]!r} is judged by a model or by rules that are not here; verifiable_math and "
-        "verifiable_code are taken",
-    )
+    return {**row, "tests": _synthetic_tests(info), "domain": "code"}
 
 
 def _ground_truth(info: Mapping[str, Any]) -> str:
