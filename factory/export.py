@@ -32,6 +32,7 @@ from schemas.tables import SCHEMAS
 EXPORT_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 README: Final = "README.md"
+WORK_SUFFIX: Final = ".export.tmp"  # of the folder, beside the target, in which an export is built
 SPLITS: Final = ("train", VALIDATION)
 BATCH_ROWS: Final = 64  # read at a time: at 2 MB a row, which the Hub's viewer takes at most, 128 MB
 ROW_GROUP_BYTES: Final = 64 << 20  # of text, in a Parquet file
@@ -92,7 +93,10 @@ def export_selection(folder: AnyPath, format_name: str, out: Path, watch: Watch)
     _check_target(out)
     source = _Selection(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    for path in out.parent.iterdir():  # of exports that were killed
+        if path.name.startswith(f".{out.name}.") and path.name.endswith(WORK_SUFFIX):
+            shutil.rmtree(path, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=WORK_SUFFIX, dir=out.parent))
     try:
         built = work / "built"
         built.mkdir()
