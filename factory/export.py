@@ -50,7 +50,7 @@ class Exported:
     selection_digest: str
     files: list[Shard] = field(default_factory=list)
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)  # rows by table and reason
-    longest_tokens: dict[str, int] = field(default_factory=dict)  # of a completion, by the teacher's tokenizer
+    longest_tokens: dict[str, int] = field(default_factory=dict)  # of a completion, as the table counts
     hints: tuple[str, ...] = ()
 
     @property
@@ -346,7 +346,7 @@ def _left_out(exported: Exported) -> Iterator[tuple[str, str, int]]:
 
 def _findings(exported: Exported, absent: list[str]) -> list[str]:
     lines = [
-        f"The longest completion of {table} has {count:,} tokens by the teacher's tokenizer, its prompt not counted."
+        f"The longest completion of {table} has {count:,} tokens as its num_tokens counts, its prompt not counted."
         for table, count in exported.longest_tokens.items()
     ]
     lines += [f"Left out of {table}: {count:,} rows: {reason}." for table, reason, count in _left_out(exported)]

@@ -310,6 +310,8 @@ def render(reading: Reading, plan: Plan) -> list[tuple[Problem, Prompt]]:
     if not pairs:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in reading.reasons.most_common()) or "no rows"
         why = f"; the first: {reading.quarantined[0].detail}" if reading.quarantined else ""
+        if QuarantineReason.CONTAMINATED in reading.reasons:
+            why += "\n  where a run on a benchmark is what you want: --set schedule.clean.against=[]"
         raise SourceError(f"{LABEL}: nothing is left of {reading.num_rows:,} rows: {counts}{why}")
     return pairs
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from factory.importing import find_files, find_format, hash_files, job_body
@@ -22,6 +23,7 @@ from schemas.errors import ConfigError, FingerprintError, SourceError
 from schemas.problem import Quarantined
 from schemas.trace import Trace
 from tests import published
+from tests.jobs.test_cli import factory
 
 NO_CLEANING = ("schedule.clean.near_duplicates=null", "schedule.clean.audit=false", "schedule.clean.against=[]")
 
@@ -260,3 +262,35 @@ def test_a_job_of_kind_imported_cannot_be_run(tmp_path: Path, openr1: list[Path]
     }
     with pytest.raises(ConfigError, match="factory import"):
         make_plan(parse_config(body, origin="test"), {})
+
+
+def test_a_run_is_exported_by_the_command(tmp_path: Path, hostile_run: Path) -> None:
+    out = tmp_path / "out"
+    ended = factory("export", hostile_run, "--format", "axolotl", "--out", out, "--json")
+    assert ended.code == 0, ended.err
+    body = json.loads(ended.out)
+    lines = (out / "sft_train.jsonl").read_text(encoding="utf-8").splitlines()
+    table = pq.read_table(hostile_run / "tables/default/sft", columns=["messages"]).to_pylist()
+    assert [json.loads(line) for line in lines] == table
+    assert next(file for file in body["files"] if file["name"] == "sft_train.jsonl")["rows"] == len(table)
+    told = factory("export", hostile_run, "--format", "axolotl", "--out", tmp_path / "other")
+    assert "sequence_len" in told.err
+    for name in ("README.md", "manifest.json", "sft_train.jsonl"):
+        assert (tmp_path / "other" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_wrong_use_of_export_and_import_starts_nothing(tmp_path: Path, hostile_run: Path) -> None:
+    out = tmp_path / "out"
+    wrong = factory("export", hostile_run, "--format", "llama", "--out", out)
+    assert (wrong.code, out.exists()) == (2, False)
+    assert "none of llamafactory" in wrong.err
+    wrong = factory("export", hostile_run, "--selection", "defaults", "--format", "nemo", "--out", out)
+    assert wrong.code == 2
+    assert "did you mean 'default'" in wrong.err
+    wrong = factory("import", tmp_path / "no.parquet", "--run", tmp_path / "run")
+    assert (wrong.code, (tmp_path / "run").exists()) == (2, False)
+    assert "no such file" in wrong.err
+    other = published.write(tmp_path / "m.parquet", [], "mixture_of_thoughts")
+    wrong = factory("import", other, "--run", tmp_path / "run", "--format", "openr1_math")
+    assert wrong.code == 2
+    assert "it fits mixture_of_thoughts: leave --format out" in wrong.err
