@@ -1,6 +1,6 @@
 """Values in the rows of known datasets: what a column holds, or a ``RowError`` that names the column and says why not.
 
-Serves `mappings`, `programs` and `published`. Invariant: any value gives what was asked for or a ``RowError``; JSON
+Serves `mappings`, `programs` and `tracesets`. Invariant: any value gives what was asked for or a ``RowError``; JSON
 inside a column is data from anywhere, bounded before it is read.
 """
 

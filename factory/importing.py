@@ -30,10 +30,10 @@ from factory.journal import SegmentHeader, SegmentWriter, delete_segment
 from factory.mappings import READY
 from factory.plan import Plan
 from factory.prompts import load_counter
-from factory.published import PUBLISHED, Attempt, PublishedSet
 from factory.rows import Row, RowError, Wanted, file_rows, listed, nearest
 from factory.sources import shown_reference, understand
 from factory.state import ENDED
+from factory.tracesets import TRACE_SETS, Attempt, TraceSet
 from schemas.config import FileSource, ImportedTeacher, JobConfig
 from schemas.errors import ConfigError, SourceError
 from schemas.problem import Problem, Prompt, Quarantined, QuarantineReason
@@ -75,19 +75,19 @@ def find_format(paths: Sequence[Path], wanted: str) -> str:
         ConfigError: If there is no such format.
         SourceError: If a file is not readable, of no format, or of another one than wanted, or than the first.
     """
-    if wanted not in (AUTO, *PUBLISHED):
+    if wanted not in (AUTO, *TRACE_SETS):
         raise ConfigError(
-            f"--format {wanted!r}: is none of {', '.join((AUTO, *PUBLISHED))}; {nearest(wanted, PUBLISHED)}".rstrip()
+            f"--format {wanted!r}: is none of {', '.join((AUTO, *TRACE_SETS))}; {nearest(wanted, TRACE_SETS)}".rstrip()
         )
     found: dict[str, Path] = {}
     for path in paths:
         names = _column_names(path)
-        fitting = [name for name in PUBLISHED if _missing(names, name) == ()]
+        fitting = [name for name in TRACE_SETS if _missing(names, name) == ()]
         if wanted != AUTO and wanted not in fitting:
             raise SourceError(f"{_unfit(path, names, wanted)}{_others(fitting)}")
         if not fitting:
-            best = min(PUBLISHED, key=lambda name: len(_missing(names, name) or ()))
-            raise SourceError(f"{_unfit(path, names, best)} (the nearest of {', '.join(PUBLISHED)})")
+            best = min(TRACE_SETS, key=lambda name: len(_missing(names, name) or ()))
+            raise SourceError(f"{_unfit(path, names, best)} (the nearest of {', '.join(TRACE_SETS)})")
         # Of several the one that knows most of its columns: OpenR1-Math has `messages` as well.
         name = max(fitting, key=lambda name: len(set(names) & _known(name))) if wanted == AUTO else wanted
         found.setdefault(name, path)
@@ -106,13 +106,13 @@ def _column_names(path: Path) -> list[str]:
 
 def _missing(names: Sequence[str], format_name: str) -> tuple[str, ...]:
     """Return what a file lacks of the shape that it comes nearest to."""
-    shapes = PUBLISHED[format_name].shapes
+    shapes = TRACE_SETS[format_name].shapes
     return min((tuple(name for name in shape if name not in names) for shape in shapes), key=len)
 
 
 def _known(format_name: str) -> set[str]:
-    published = PUBLISHED[format_name]
-    return {*published.optional, *(name for shape in published.shapes for name in shape)}
+    known = TRACE_SETS[format_name]
+    return {*known.optional, *(name for shape in known.shapes for name in shape)}
 
 
 def _unfit(path: Path, names: Sequence[str], format_name: str) -> str:
@@ -154,7 +154,7 @@ class Reader:
     """Reads the files of a job's sources, in order, as often as is asked."""
 
     job: JobConfig
-    published: PublishedSet
+    traceset: TraceSet
 
     def rows(self, watch: Watch) -> Iterator[tuple[FileSource, Row]]:
         """Yield every row with its source; one that is not the only one of its number says which file it is of."""
@@ -171,9 +171,9 @@ class Reader:
 
     def _wanted(self, source: FileSource) -> Wanted:
         names = _column_names(Path(source.path))
-        shape = next(shape for shape in self.published.shapes if set(shape) <= set(names))
+        shape = next(shape for shape in self.traceset.shapes if set(shape) <= set(names))
         ready = READY[str(source.columns.ready)]
-        optional = dict.fromkeys((*ready.columns, *ready.optional, *self.published.optional))
+        optional = dict.fromkeys((*ready.columns, *ready.optional, *self.traceset.optional))
         return Wanted(dict.fromkeys(shape, "ready"), tuple(name for name in optional if name not in shape))
 
     def understand(self, source: FileSource, row: Row) -> Understood:
@@ -184,7 +184,7 @@ class Reader:
         """
         problem = understand(row, partial(column_problem, source=source, name=str(source.name)))
         assert row.body is not None, "understood"
-        attempts = self.published.attempts(row.body)
+        attempts = self.traceset.attempts(row.body)
         if not attempts:
             raise RowError(QuarantineReason.BAD_VALUE, "the row holds no completion")
         return Understood(problem, attempts)

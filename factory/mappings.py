@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from factory import programs, published
+from factory import programs, tracesets
 from factory.cells import Body, bad_value, get_text, get_value
 from factory.rows import MISSING, Wanted, lookup
 from schemas.config import Columns, RowSource
@@ -101,7 +101,7 @@ def _gpqa(body: Body) -> dict[str, Any]:
     return {"problem": question, "options": options, "letter": chr(ord("A") + options.index(right))}
 
 
-_OPENTHOUGHTS: Final = published.PUBLISHED["openthoughts"]
+_OPENTHOUGHTS: Final = tracesets.TRACE_SETS["openthoughts"]
 
 READY: Final[Mapping[str, ReadyMapping]] = {
     # AI-MO/NuminaMath-CoT: source, problem, solution, messages
@@ -110,24 +110,24 @@ READY: Final[Mapping[str, ReadyMapping]] = {
     "numina_math_1.5": ReadyMapping(columns=("problem", "answer"), rewrite=_numina_15),
     # open-r1/OpenR1-Math-220k: problem, solution, answer, ..., uuid, generations
     "openr1_math": ReadyMapping(columns=("problem", "answer", "uuid"), rewrite=_renamed("problem", "answer", "uuid")),
-    # open-thoughts/OpenThoughts-114k: config metadata, or default (system, conversations); see `published`
+    # open-thoughts/OpenThoughts-114k: config metadata, or default (system, conversations); see `tracesets`
     "openthoughts": ReadyMapping(
         columns=(),
         optional=tuple({*chain(*_OPENTHOUGHTS.shapes), *_OPENTHOUGHTS.optional}),
-        rewrite=published.openthoughts,
+        rewrite=tracesets.openthoughts,
         domain=Domain.QA,
         license="Apache-2.0",
         asks_itself=True,
     ),
     # open-r1/Mixture-of-Thoughts: messages, num_tokens, source
     "mixture_of_thoughts": ReadyMapping(
-        columns=("messages",), optional=("source",), rewrite=published.mixture_of_thoughts, domain=Domain.QA
+        columns=("messages",), optional=("source",), rewrite=tracesets.mixture_of_thoughts, domain=Domain.QA
     ),
     # PrimeIntellect/SYNTHETIC-1: problem_id, task_type, prompt, verification_info, llm_response, score, ...
     "synthetic1": ReadyMapping(
         columns=("prompt", "task_type", "verification_info"),
         optional=("problem_id",),
-        rewrite=published.synthetic1,
+        rewrite=tracesets.synthetic1,
         license="Apache-2.0",
         asks_itself=True,
     ),
@@ -135,7 +135,7 @@ READY: Final[Mapping[str, ReadyMapping]] = {
     "openmathreasoning": ReadyMapping(
         columns=("problem", "expected_answer"),
         optional=("inference_mode",),
-        rewrite=published.openmathreasoning,
+        rewrite=tracesets.openmathreasoning,
         license="CC-BY-4.0",
     ),
     # Hendrycks et al. 2021, such as EleutherAI/hendrycks_math: problem, level, type, solution

@@ -5,6 +5,7 @@ Exit codes and streams as in `cli`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 from jobs import show
 from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder
 
+NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")  # what the name of a job must not have
 EXPORT_FORMATS = "llamafactory, axolotl, verl, nemo or openai"
 IMPORT_FORMATS = "auto, openr1_math, openthoughts, mixture_of_thoughts, synthetic1 or openmathreasoning"
 
@@ -88,8 +90,9 @@ def import_files(
     found = importing.find_format(paths, format_name)
     with show.counting_up("MiB of the files hashed") as done:
         revision = importing.hash_files(paths, done)
+    name = NO_NAME.sub("-", run_path.name).strip("-._") or found
     body = importing.job_body(
-        paths, found, name=run_path.name, teacher=teacher, revision=revision, source=source, license_name=license_name
+        paths, found, name=name, teacher=teacher, revision=revision, source=source, license_name=license_name
     )
     job = parse_config(override_config(body, overrides), origin="factory import")
     if teacher == "unknown" and found != "openmathreasoning":

@@ -14,10 +14,10 @@ from factory.clean import make_cleaner
 from factory.committer import Committer
 from factory.importing import Reader, Watch
 from factory.plan import Plan
-from factory.published import PUBLISHED
 from factory.state import ENDED
 from factory.storage import AnyPath, path_for_roles
 from factory.store import RunFolder, check_fingerprint, lock_run
+from factory.tracesets import TRACE_SETS
 from jobs.freezing import Warn, run_yaml, verdicts_digest, write_run_yaml
 
 Counting = Callable[[str], AbstractContextManager[Watch]]
@@ -33,7 +33,7 @@ def import_run(plan: Plan, format_name: str, path: AnyPath, counting: Counting, 
     """
     faults.begin(faults.Role.COMMITTER)
     path = path_for_roles(path)
-    reader = Reader(plan.job, PUBLISHED[format_name])
+    reader = Reader(plan.job, TRACE_SETS[format_name])
     with lock_run(path):
         committer = _freeze(plan, reader, path, counting, warn)
         if committer.state.num_with(ENDED) < len(committer.state.flags):

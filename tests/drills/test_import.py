@@ -13,7 +13,7 @@ from factory.agreement import read_agreement
 from factory.report import read_status
 from factory.store import RunFolder
 from jobs.bench.drill import committed_traces, factory_process
-from tests import published
+from tests import tracesets
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -25,19 +25,19 @@ def rows_of_synthetic1() -> list[dict[str, object]]:
     """Return mathematics and programs, right and wrong, two of them labelled wrongly, and rows that are none."""
     case = {"type": "stdin_stdout", "input": "4\n", "output": "5\n"}
     tests = json.dumps({"language": "python", "test_cases": [case]})
-    rows = [published.synthetic_row(n, n + (k != 1)) for n in range(6) for k in range(3)]
+    rows = [tracesets.synthetic_row(n, n + (k != 1)) for n in range(6) for k in range(3)]
     rows[0]["score"], rows[1]["score"] = 0.0, 1.0
     rows += [
-        published.synthetic_row(
+        tracesets.synthetic_row(
             100, 0, task_type="verifiable_code", verification_info=tests, llm_response=ADD_ONE.format(n), score=float(n)
         )
         for n in (1, 0)
     ]
-    return [*rows, published.synthetic_row(7, 8, task_type="real_world_swe")]
+    return [*rows, tracesets.synthetic_row(7, 8, task_type="real_world_swe")]
 
 
 def test_an_import_that_is_killed_at_any_step_is_judged_selected_and_exported_once(tmp_path: Path) -> None:
-    file = published.write(tmp_path / "s.parquet", rows_of_synthetic1(), "synthetic1")
+    file = tracesets.write(tmp_path / "s.parquet", rows_of_synthetic1(), "synthetic1")
     run, armed = tmp_path / "run", tmp_path / "armed"
     armed.mkdir()
     command = ["import", file, "--run", run, "--teacher", "deepseek-ai/DeepSeek-R1", *SMALL]

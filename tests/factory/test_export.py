@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from factory.export import Exported, export_selection, selection_folder
 from factory.layouts import LAYOUTS, json_line
 from schemas.errors import ConfigError, StoreError
-from tests.selections import preference_row, rl_row, sft_row, turn, write_selection
+from tests.smalltables import preference_row, rl_row, sft_row, turn, write_selection
 
 HOSTILE = (
     "<think>\nline\r\nends \u2028 and \u2029 and \x85 and \x0b\x0c\x1c\n</think>\n\n",
@@ -255,7 +255,10 @@ def test_a_folder_with_other_files_is_refused_and_a_former_export_replaced(tmp_p
     with pytest.raises(ConfigError, match="is a file"):
         export(selection, "nemo", file)
     (tmp_path / "empty").mkdir()
+    killed = tmp_path / ".empty.abc.export.tmp"
+    killed.mkdir()
     export(selection, "nemo", tmp_path / "empty")
+    assert not killed.exists()
 
 
 def test_a_selection_that_is_not_as_its_manifest_says_leaves_nothing_behind(tmp_path: Path, selection: Path) -> None:

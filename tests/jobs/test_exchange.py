@@ -22,7 +22,7 @@ from schemas.config import override_config, parse_config
 from schemas.errors import ConfigError, FingerprintError, SourceError
 from schemas.problem import Quarantined
 from schemas.trace import Trace
-from tests import published
+from tests import tracesets
 from tests.jobs.test_cli import factory
 
 NO_CLEANING = ("schedule.clean.near_duplicates=null", "schedule.clean.audit=false", "schedule.clean.against=[]")
@@ -79,11 +79,11 @@ def quarantined(run: Path) -> list[Quarantined]:
 @pytest.fixture
 def openr1(tmp_path: Path) -> list[Path]:
     """Return two files: problems with one to three completions, one problem in both files."""
-    first = [published.openr1_row(n, *[n + 1, n, n + 1][: 1 + n % 3]) for n in range(12)]
-    second = [published.openr1_row(n, n + 1) for n in range(11, 20)]
+    first = [tracesets.openr1_row(n, *[n + 1, n, n + 1][: 1 + n % 3]) for n in range(12)]
+    second = [tracesets.openr1_row(n, n + 1) for n in range(11, 20)]
     return [
-        published.write(tmp_path / "a.parquet", first, "openr1_math"),
-        published.write(tmp_path / "b.parquet", second, "openr1_math"),
+        tracesets.write(tmp_path / "a.parquet", first, "openr1_math"),
+        tracesets.write(tmp_path / "b.parquet", second, "openr1_math"),
     ]
 
 
@@ -106,7 +106,7 @@ def test_completions_are_attempts_in_the_order_of_the_files(tmp_path: Path, open
 
 def _texts(number: int, count: int) -> list[str]:
     answers = [number + 1, number, number + 1][:count]
-    texts: list[str] = published.openr1_row(number, *answers)["generations"]
+    texts: list[str] = tracesets.openr1_row(number, *answers)["generations"]
     return texts
 
 
@@ -127,10 +127,10 @@ def test_again_changes_nothing(tmp_path: Path, openr1: list[Path]) -> None:
 
 
 def test_an_import_that_is_interrupted_anywhere_goes_on_and_stores_each_once(tmp_path: Path) -> None:
-    rows = [published.openr1_row(n, n + 1, n) for n in range(300)]
+    rows = [tracesets.openr1_row(n, n + 1, n) for n in range(300)]
     for row in rows:
         row["generations"] = [text + " So it is." * 400 for text in row["generations"]]  # segments of a MiB
-    files = [published.write(tmp_path / "a.parquet", rows, "openr1_math", 100)]
+    files = [tracesets.write(tmp_path / "a.parquet", rows, "openr1_math", 100)]
     small = (*NO_CLEANING, "store.segment_mb=1")
     whole = tmp_path / "whole"
     imported(whole, files, *small)
@@ -159,19 +159,19 @@ def test_an_import_that_is_interrupted_anywhere_goes_on_and_stores_each_once(tmp
 
 def test_rows_that_hold_nothing_are_quarantined_with_their_reason(tmp_path: Path) -> None:
     rows: list[Mapping[str, Any]] = [
-        published.synthetic_row(0, 1),
-        published.synthetic_row(0, 7),
-        published.synthetic_row(1, 2, verification_info="no JSON"),
-        published.synthetic_row(2, 3, task_type="llm_judgeable_groundtruth_similarity"),
-        published.synthetic_row(3, 4, llm_response=None),
-        published.synthetic_row(4, 5, prompt=None),
-        published.synthetic_row(5, 6),
-        published.synthetic_row(5, 6, verification_info=json.dumps({"ground_truth": "8"})),
-        published.synthetic_row(5, 9),
-        published.synthetic_row(6, 7, task_type="verifiable_code", verification_info=_tests_in("rust")),
+        tracesets.synthetic_row(0, 1),
+        tracesets.synthetic_row(0, 7),
+        tracesets.synthetic_row(1, 2, verification_info="no JSON"),
+        tracesets.synthetic_row(2, 3, task_type="llm_judgeable_groundtruth_similarity"),
+        tracesets.synthetic_row(3, 4, llm_response=None),
+        tracesets.synthetic_row(4, 5, prompt=None),
+        tracesets.synthetic_row(5, 6),
+        tracesets.synthetic_row(5, 6, verification_info=json.dumps({"ground_truth": "8"})),
+        tracesets.synthetic_row(5, 9),
+        tracesets.synthetic_row(6, 7, task_type="verifiable_code", verification_info=_tests_in("rust")),
     ]
     run = tmp_path / "run"
-    told = imported(run, [published.write(tmp_path / "s.parquet", rows, "synthetic1")], *NO_CLEANING)
+    told = imported(run, [tracesets.write(tmp_path / "s.parquet", rows, "synthetic1")], *NO_CLEANING)
     assert {key: trace.label for key, trace in attempts(run).items()} == {("vfm_0", 0): True, ("vfm_0", 1): False}
     found = quarantined(run)
     assert Counter(str(row.reason) for row in found) == {
@@ -197,10 +197,10 @@ def _tests_in(language: str) -> str:
 
 def test_problems_are_cleaned_as_those_of_any_run(tmp_path: Path) -> None:
     aime = "Find the number of ordered pairs of positive integers, as is shown in the figure below, with sum 12."
-    rows = [published.openmath_row(n, n + 1) for n in range(3)]
-    rows += [published.openmath_row(9, 11, problem=aime, expected_answer="11")] * 2
+    rows = [tracesets.openmath_row(n, n + 1) for n in range(3)]
+    rows += [tracesets.openmath_row(9, 11, problem=aime, expected_answer="11")] * 2
     run = tmp_path / "run"
-    imported(run, [published.write(tmp_path / "o.parquet", rows, "openmathreasoning")], "schedule.clean.against=[]")
+    imported(run, [tracesets.write(tmp_path / "o.parquet", rows, "openmathreasoning")], "schedule.clean.against=[]")
     (found,) = quarantined(run)
     assert (found.reason, found.row) == ("missing_figure", 4)
     assert "so are 1 more rows" in found.detail
@@ -209,14 +209,14 @@ def test_problems_are_cleaned_as_those_of_any_run(tmp_path: Path) -> None:
 
 
 def test_who_wrote_it_and_how_long_it_is_come_from_the_rows_where_they_say_it(tmp_path: Path) -> None:
-    rows = [published.openmath_row(1, 2), published.openmath_row(2, 3, generation_model="n/a")]
+    rows = [tracesets.openmath_row(1, 2), tracesets.openmath_row(2, 3, generation_model="n/a")]
     run = tmp_path / "named"
     imported(
-        run, [published.write(tmp_path / "o.parquet", rows, "openmathreasoning")], *NO_CLEANING, teacher="somebody"
+        run, [tracesets.write(tmp_path / "o.parquet", rows, "openmathreasoning")], *NO_CLEANING, teacher="somebody"
     )
     assert sorted(trace.teacher for trace in attempts(run).values()) == ["QwQ-32B", "somebody"]
     run = tmp_path / "counted"
-    files = [published.write(tmp_path / "m.parquet", [published.mixture_row(4)], "mixture_of_thoughts")]
+    files = [tracesets.write(tmp_path / "m.parquet", [tracesets.mixture_row(4)], "mixture_of_thoughts")]
     imported(run, files, *NO_CLEANING)
     assert [trace.num_completion_tokens for trace in attempts(run).values()] == [104]
     run = tmp_path / "bytes"
@@ -245,10 +245,10 @@ def test_other_files_or_another_teacher_are_another_run(tmp_path: Path, openr1: 
 
 
 def test_where_nothing_is_left_the_first_reason_is_told(tmp_path: Path) -> None:
-    rows = [published.openmath_row(n, n + 1, inference_mode="genselect") for n in range(3)]
+    rows = [tracesets.openmath_row(n, n + 1, inference_mode="genselect") for n in range(3)]
     with pytest.raises(SourceError, match=r"nothing is left of 3 rows: 3 bad_value; the first: o\.parquet row 1: .*no"):
-        imported(tmp_path / "run", [published.write(tmp_path / "o.parquet", rows, "openmathreasoning")])
-    empty = published.write(tmp_path / "e.parquet", [], "openmathreasoning")
+        imported(tmp_path / "run", [tracesets.write(tmp_path / "o.parquet", rows, "openmathreasoning")])
+    empty = tracesets.write(tmp_path / "e.parquet", [], "openmathreasoning")
     with pytest.raises(SourceError, match="nothing is left of 0 rows: no rows"):
         imported(tmp_path / "run", [empty])
     assert not (tmp_path / "run" / "run.yaml").exists()
@@ -290,7 +290,7 @@ def test_wrong_use_of_export_and_import_starts_nothing(tmp_path: Path, hostile_r
     wrong = factory("import", tmp_path / "no.parquet", "--run", tmp_path / "run")
     assert (wrong.code, (tmp_path / "run").exists()) == (2, False)
     assert "no such file" in wrong.err
-    other = published.write(tmp_path / "m.parquet", [], "mixture_of_thoughts")
+    other = tracesets.write(tmp_path / "m.parquet", [], "mixture_of_thoughts")
     wrong = factory("import", other, "--run", tmp_path / "run", "--format", "openr1_math")
     assert wrong.code == 2
     assert "it fits mixture_of_thoughts: leave --format out" in wrong.err

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from factory.columns import column_problem
 from factory.importing import find_files, find_format
-from factory.published import PUBLISHED, Attempt, tagged
 from factory.rows import NumberLiteral, Row, RowError
+from factory.tracesets import TRACE_SETS, Attempt, tagged
 from schemas.config import FileSource
 from schemas.errors import ConfigError, SourceError
 from schemas.problem import Answer, Domain, FunctionTest, Problem, QuarantineReason, StdinTest, Tests
 from schemas.trace import FinishReason, split_completion
-from tests import published
+from tests import tracesets
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 values = st.recursive(
@@ -35,18 +35,18 @@ def problem_of(name: str, body: dict[str, Any]) -> Problem:
 
 
 def attempts_of(name: str, body: dict[str, Any]) -> list[Attempt]:
-    return PUBLISHED[name].attempts(body)
+    return TRACE_SETS[name].attempts(body)
 
 
 def bodies(name: str) -> st.SearchStrategy[dict[str, Any]]:
     """Return rows that have a set's columns, filled with anything, also inside JSON."""
-    columns = sorted({*PUBLISHED[name].optional, *(column for shape in PUBLISHED[name].shapes for column in shape)})
+    columns = sorted({*TRACE_SETS[name].optional, *(column for shape in TRACE_SETS[name].shapes for column in shape)})
     said = st.sampled_from(["verifiable_math", "verifiable_code", "user", "assistant", "code", "math", "genselect"])
     turns = st.lists(st.fixed_dictionaries({"role": said | values, "content": words | values}), max_size=3)
     return st.fixed_dictionaries({}, optional=dict.fromkeys(columns, values | said | turns | values.map(json.dumps)))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", TRACE_SETS)
 @settings(max_examples=50)
 @given(data=st.data())
 def test_any_row_gives_a_problem_and_texts_or_a_reason(name: str, data: st.DataObject) -> None:
@@ -63,7 +63,7 @@ def test_any_row_gives_a_problem_and_texts_or_a_reason(name: str, data: st.DataO
 
 
 def test_openr1_gives_each_generation_with_its_own_label_and_end() -> None:
-    row = published.openr1_row(1, 2, 3, 2, 5)
+    row = tracesets.openr1_row(1, 2, 3, 2, 5)
     row |= {
         "generations": [*row["generations"][:2], None, *row["generations"][2:]],
         "correctness_math_verify": [True, False, None, True],  # too short by one
@@ -100,8 +100,8 @@ def test_a_text_without_all_marks_stays_as_it_is(text: str) -> None:
 
 
 def test_openthoughts_has_two_configs() -> None:
-    text = published.thought(1, 2)
-    turns = [{"from": "user", "value": published.question(1)}, {"from": "assistant", "value": published.marked(text)}]
+    text = tracesets.thought(1, 2)
+    turns = [{"from": "user", "value": tracesets.question(1)}, {"from": "assistant", "value": tracesets.marked(text)}]
     row: dict[str, Any] = {"system": "Think.", "conversations": turns}
     assert attempts_of("openthoughts", row) == [Attempt(text)]
     problem = problem_of("openthoughts", row)
@@ -109,7 +109,7 @@ def test_openthoughts_has_two_configs() -> None:
     assert (problem.reference, problem.domain, problem.license) == (None, Domain.QA, "Apache-2.0")
 
     metadata: dict[str, Any] = {
-        "problem": published.question(1),
+        "problem": tracesets.question(1),
         "deepseek_reasoning": "One more.\n",
         "deepseek_solution": "\n\nSo \\boxed{2}.",
         "ground_truth_solution": r"First \boxed{7}, then \boxed{2}.",
@@ -130,8 +130,8 @@ def test_openthoughts_has_two_configs() -> None:
 
 
 def test_mixture_of_thoughts_is_of_the_domain_that_its_source_says() -> None:
-    row = published.mixture_row(4)
-    assert attempts_of("mixture_of_thoughts", row) == [Attempt(published.thought(4, 5), num_tokens=104)]
+    row = tracesets.mixture_row(4)
+    assert attempts_of("mixture_of_thoughts", row) == [Attempt(tracesets.thought(4, 5), num_tokens=104)]
     sources = {"open-r1/codeforces-cots": Domain.CODE, "nvidia/Llama-Nemotron-Post-Training-Dataset": Domain.STEM}
     for source, domain in {**sources, "somebody/else": Domain.QA, "open-r1/OpenR1-Math-220k": Domain.MATH}.items():
         assert problem_of("mixture_of_thoughts", row | {"source": source}).domain is domain
@@ -140,7 +140,7 @@ def test_mixture_of_thoughts_is_of_the_domain_that_its_source_says() -> None:
 
 
 def test_synthetic1_has_its_references_in_json() -> None:
-    row = published.synthetic_row(1, 2)
+    row = tracesets.synthetic_row(1, 2)
     assert problem_of("synthetic1", row).reference == Answer(text="2")
     assert problem_of("synthetic1", row).source_row_id == "vfm_1"
     cases = [{"type": "function_call", "fn_name": "add", "input": [1, [2]], "output": {"a": 1}}]
@@ -161,7 +161,7 @@ def test_synthetic1_has_its_references_in_json() -> None:
 )
 def test_a_score_is_a_label_only_where_all_was_right(score: str | None, label: bool | None) -> None:
     given_score = None if score is None else NumberLiteral(score)
-    assert attempts_of("synthetic1", published.synthetic_row(1, 2, score=given_score))[0].label is label
+    assert attempts_of("synthetic1", tracesets.synthetic_row(1, 2, score=given_score))[0].label is label
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_a_score_is_a_label_only_where_all_was_right(score: str | None, label: b
 )
 def test_what_cannot_be_judged_says_why(changed: dict[str, Any], reason: QuarantineReason) -> None:
     with pytest.raises(RowError) as raised:
-        problem_of("synthetic1", published.synthetic_row(1, 2, **changed))
+        problem_of("synthetic1", tracesets.synthetic_row(1, 2, **changed))
     assert raised.value.reason is reason
 
 
 def test_openmathreasoning_names_who_wrote_it_and_leaves_out_what_is_no_attempt() -> None:
-    row = published.openmath_row(1, 2)
+    row = tracesets.openmath_row(1, 2)
     assert attempts_of("openmathreasoning", row) == [Attempt(row["generated_solution"], teacher="QwQ-32B")]
     assert problem_of("openmathreasoning", row).license == "CC-BY-4.0"
     for nobody in ("n/a", "", None):
@@ -198,15 +198,15 @@ def test_openmathreasoning_names_who_wrote_it_and_leaves_out_what_is_no_attempt(
         problem_of("openmathreasoning", row | {"inference_mode": "genselect"})
 
 
-@pytest.mark.parametrize("shape", published.SCHEMAS)
+@pytest.mark.parametrize("shape", tracesets.SCHEMAS)
 def test_the_format_of_a_file_is_seen(tmp_path: Path, shape: str) -> None:
-    path = published.write(tmp_path / "a.parquet", [], shape)
+    path = tracesets.write(tmp_path / "a.parquet", [], shape)
     assert find_format([path], "auto") == shape.removesuffix("_metadata")
 
 
 def test_a_file_of_no_format_or_of_another_says_what_it_has(tmp_path: Path) -> None:
-    openr1 = published.write(tmp_path / "a.parquet", [], "openr1_math")
-    mixture = published.write(tmp_path / "b.parquet", [], "mixture_of_thoughts")
+    openr1 = tracesets.write(tmp_path / "a.parquet", [], "openr1_math")
+    mixture = tracesets.write(tmp_path / "b.parquet", [], "mixture_of_thoughts")
     with pytest.raises(SourceError, match=r"lacks prompt, llm_response.*uuid; it fits openr1_math"):
         find_format([openr1], "synthetic1")
     with pytest.raises(SourceError, match="several formats"):
@@ -227,7 +227,7 @@ def test_a_file_of_no_format_or_of_another_says_what_it_has(tmp_path: Path) -> N
 
 
 def test_files_come_once_and_in_one_order(tmp_path: Path) -> None:
-    a, b = (published.write(tmp_path / f"{name}.parquet", [], "openr1_math") for name in "ab")
+    a, b = (tracesets.write(tmp_path / f"{name}.parquet", [], "openr1_math") for name in "ab")
     same = tmp_path / "c.parquet"
     same.symlink_to(a)
     assert find_files([str(b), str(a), str(b)]) == find_files([str(a), str(b)]) == [a, b]

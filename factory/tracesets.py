@@ -66,7 +66,7 @@ Attempts = Callable[[Body], list[Attempt]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedSet:
+class TraceSet:
     """A set whose files can be imported."""
 
     shapes: tuple[tuple[str, ...], ...]  # the columns by which its files are known: all of one of these
@@ -288,24 +288,24 @@ def _bool(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-PUBLISHED: Final[Mapping[str, PublishedSet]] = {
-    "openr1_math": PublishedSet(
+TRACE_SETS: Final[Mapping[str, TraceSet]] = {
+    "openr1_math": TraceSet(
         shapes=(("problem", "answer", "uuid", "generations"),),
         optional=("correctness_math_verify", "finish_reasons", "is_reasoning_complete"),
         attempts=_openr1_attempts,
     ),
-    "openthoughts": PublishedSet(
+    "openthoughts": TraceSet(
         shapes=(("problem", "deepseek_reasoning", "deepseek_solution"), ("conversations",)),
         optional=("domain", "ground_truth_solution", "test_cases", "starter_code"),
         attempts=_openthoughts_attempts,
     ),
-    "mixture_of_thoughts": PublishedSet(shapes=(("messages", "num_tokens", "source"),), attempts=_mixture_attempts),
-    "synthetic1": PublishedSet(
+    "mixture_of_thoughts": TraceSet(shapes=(("messages", "num_tokens", "source"),), attempts=_mixture_attempts),
+    "synthetic1": TraceSet(
         shapes=(("prompt", "llm_response", "verification_info", "task_type"),),
         optional=("problem_id", "score"),
         attempts=_synthetic_attempts,
     ),
-    "openmathreasoning": PublishedSet(
+    "openmathreasoning": TraceSet(
         shapes=(("problem", "generated_solution", "expected_answer"),),
         optional=("generation_model", "inference_mode"),
         attempts=_openmath_attempts,
