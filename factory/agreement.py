@@ -68,8 +68,8 @@ def read_agreement(path: AnyPath) -> Agreement:
     traces = _labelled(folder, manifest)
     if not traces:
         raise ConfigError(
-            f"{path}: no trace has a label to compare with; labels come with a recording: teacher.kind replay with "
-            "teacher.columns.label, as in jobs/configs/replay.yaml"
+            f"{path}: no trace has a label to compare with; labels come with published sets (`factory import`) "
+            "and with a recording: teacher.kind replay with teacher.columns.label, as in jobs/configs/replay.yaml"
         )
     counts = {(label, word): 0 for label in (True, False) for word in (True, False)}
     found: list[Mapping[str, Any]] = []

@@ -19,6 +19,7 @@ from schemas.problem import Answer, Choice, Domain, Message, Problem, Quarantine
 
 MAX_PLAIN_EXPONENT: Final = 100  # 1e100 is written out, 1e101 stays as it is: the answer must stay short
 MAX_OPTIONS: Final = 26  # one letter each
+_REWRITTEN: Final = ("problem", "messages", "answer", "letter", "options", "domain")  # what a known dataset's row gives
 _ASK: Final = (
     "Write a {} program that reads standard input and writes standard output. Give it whole, in one ```{} block."
 )
@@ -51,10 +52,11 @@ def _plain_columns(columns: Columns, body: Mapping[str, Any], language: str) -> 
         return columns, body
     rewritten = READY[columns.ready].rewrite(body)
     if isinstance(tests := rewritten.get("tests"), Tests):
-        rewritten["tests"] = replace(tests, language=language)
-        if isinstance(tests.cases[0], StdinTest):
+        asks_itself = READY[columns.ready].asks_itself
+        rewritten["tests"] = tests if asks_itself else replace(tests, language=language)
+        if isinstance(tests.cases[0], StdinTest) and not asks_itself:
             rewritten["problem"] = f"{rewritten['problem'].rstrip()}\n\n{_ASK_FOR_PROGRAM[language]}"
-    names: dict[str, Any] = {name: name for name in ("problem", "answer", "letter", "options") if name in rewritten}
+    names: dict[str, Any] = {name: name for name in _REWRITTEN if name in rewritten}
     row_id = columns.id or ("id" if "id" in rewritten else None)
     plain = columns.model_copy(update={"ready": None, "id": row_id, **names})
     return plain, {**body, **rewritten}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from factory.pilot import LEVEL, Predicted, Prediction
-from schemas.config import JobConfig, ReplayTeacher, VllmTeacher
+from schemas.config import ImportedTeacher, JobConfig, ReplayTeacher, VllmTeacher
 from schemas.problem import Prompt
 
 CHARACTERS_PER_TOKEN: Final = 4  # of English, a rule of thumb, for prompts whose tokenizer is not at hand
@@ -105,7 +105,7 @@ def _most_tokens(job: JobConfig) -> tuple[int, str]:
 
 
 def _output_tokens_at_most(job: JobConfig, requests: int) -> Figure:
-    if isinstance(job.teacher, ReplayTeacher):
+    if isinstance(job.teacher, ReplayTeacher | ImportedTeacher):
         return Figure(None, "a recording is as long as it is")
     most, key = _most_tokens(job)
     return Figure(requests * most, f"requests x {key} ({most:,})")

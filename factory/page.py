@@ -26,7 +26,7 @@ from factory.samples import NONE, Asked, Samples, Sums, telling
 from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.visible import shorten, visible
-from schemas.config import ReadabilityConfig
+from schemas.config import RECORDED_KINDS, ReadabilityConfig
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome
 
@@ -99,7 +99,7 @@ def _facts(path: AnyPath, status: Status) -> list[tuple[str, str]]:
     teacher = folder.run_yaml()["fingerprint_parts"]["teacher"]
     sampling = manifest.config["sampling"]
     settings = "".join(f", {key} {sampling[key]}" for key in ("temperature", "top_p", "max_tokens"))
-    is_recorded = manifest.config["teacher"]["kind"] == "replay"  # then nothing was sampled by these settings
+    is_recorded = manifest.config["teacher"]["kind"] in RECORDED_KINDS  # then nothing was sampled by these settings
     facts = [
         ("run", status.path),
         ("teacher", f"{teacher['name']} (revision {teacher['revision']})"),
@@ -120,9 +120,11 @@ def _unit(teacher: Mapping[str, Any]) -> str:
     """Return what a completion's length is counted in; its first word names the axis."""
     if teacher["kind"] == "scripted":
         return "bytes (the scripted teacher has no other tokens)"
-    if teacher["kind"] != "replay":
+    if teacher["kind"] == "imported" and teacher["tokenizer"] is None:
+        return "tokens as their publisher states them, or bytes of UTF-8 (teacher.tokenizer)"
+    if teacher["kind"] not in RECORDED_KINDS:
         return "tokens by the teacher's tokenizer"
-    if teacher["columns"]["num_tokens"]:
+    if teacher["kind"] == "replay" and teacher["columns"]["num_tokens"]:
         return "tokens as the recording states them"
     if teacher["tokenizer"] == "bytes":
         return "bytes of UTF-8, for want of a tokenizer (teacher.tokenizer)"

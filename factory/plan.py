@@ -24,11 +24,12 @@ from factory.prompts import (
     load_counter,
     make_renderer,
 )
-from factory.teachers import TeacherIdentity, hash_model_folder, teacher_identity
+from factory.teachers import IMPORTED_ONLY, TeacherIdentity, hash_model_folder, teacher_identity
 from factory.teachers.replay import Recording, open_recording
 from schemas.config import (
     FileSource,
     GymSource,
+    ImportedTeacher,
     JobConfig,
     OpenaiTeacher,
     ReplayTeacher,
@@ -124,6 +125,8 @@ def _resolve_teacher(job: JobConfig, shipped_models: Mapping[str, Path]) -> Teac
                 f"teacher.model={teacher.model!r}"
             )
         return teacher.model_copy(update=resolved)
+    if isinstance(teacher, ImportedTeacher) and teacher.revision is None:
+        raise ConfigError(IMPORTED_ONLY)
     if isinstance(teacher, ReplayTeacher):
         missing = [key for key in ("template", "format") if key not in job.prompt.model_fields_set]
         if missing:

@@ -24,7 +24,7 @@ from factory.storage import AnyPath, find_files, parquet_source
 from factory.store import RunFolder
 from factory.suspects import find_suspects
 from schemas.arrow import untraced_from_table
-from schemas.config import SelectConfig, parse_config
+from schemas.config import RECORDED_KINDS, SelectConfig, parse_config
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Counts, Manifest
 from schemas.problem import Domain, Problem
@@ -87,6 +87,7 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
     counts = Counts(**{**asdict(counts), "generated": counts.generated + journaled.num_traces})
     words = _words(folder, manifest, state.problems)
     num_tokens, busy_s = _tokens(folder, manifest)
+    is_recorded = manifest.config["teacher"]["kind"] in RECORDED_KINDS
     num_tokens += untraced.num_tokens
     selection = selection or str(manifest.config["select"]["name"])
     tables = _tables_manifest(folder, selection)
@@ -112,7 +113,7 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
         accepted=accepted,
         rejected={} if tables is None else tables["counts"]["rejected"],
         num_tokens=num_tokens,
-        tokens_per_s=num_tokens / busy_s if busy_s and manifest.config["teacher"]["kind"] != "replay" else None,
+        tokens_per_s=None if is_recorded or not busy_s else num_tokens / busy_s,
         tokens_per_accepted=costs.whole.tokens_per_accepted,
         costs=costs,
         engine_seconds=ledger.get("seconds", {}),

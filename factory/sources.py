@@ -161,7 +161,7 @@ class _Taken:
         for row in reader.rows:
             self.rows[reader.position] += 1
             try:
-                problem = _understand(row, reader)
+                problem = understand(row, reader.to_problem)
             except RowError as error:
                 self._set_aside(reader.position, row, error)
                 continue
@@ -224,8 +224,8 @@ class _Taken:
         reason = QuarantineReason.CONFLICTING_REFERENCES
         kept = self.kept.pop(first_id, None)
         if kept is None:
-            return RowError(reason, f"reference {_shown_reference(problem)}, but {there} had a conflict already")
-        said, says = _shown_reference(kept), _shown_reference(problem)
+            return RowError(reason, f"reference {shown_reference(problem)}, but {there} had a conflict already")
+        said, says = shown_reference(kept), shown_reference(problem)
         self.problems[first.position] -= 1
         self._set_aside(
             first.position, first.row, RowError(reason, f"reference {said}, but {row.where} says {says}"), kept
@@ -254,14 +254,19 @@ class _Taken:
         return Loaded(problems=list(self.kept.values()), quarantined=self.quarantined, counts=counts)
 
 
-def _understand(row: Row, reader: _Reader) -> Problem:
+def understand(row: Row, to_problem: Callable[[Row], Problem]) -> Problem:
+    """Return the problem of a row.
+
+    Raises:
+        RowError: If it can be none, or no verifier can judge its traces.
+    """
     if row.body is None:
         raise RowError(QuarantineReason.UNREADABLE_ROW, row.defect)
-    problem = reader.to_problem(row)
+    problem = to_problem(row)
     if not supports(problem):
         raise RowError(
             QuarantineReason.UNSUPPORTED_REFERENCE,
-            f"no verifier can compare with the reference {_shown_reference(problem)} (domain {problem.domain})",
+            f"no verifier can compare with the reference {shown_reference(problem)} (domain {problem.domain})",
         )
     return problem
 
@@ -274,7 +279,8 @@ def _raw_problem(problem: Problem) -> str:
     return json.dumps(body, ensure_ascii=False)[:MAX_RAW_CHARS]
 
 
-def _shown_reference(problem: Problem) -> str:
+def shown_reference(problem: Problem) -> str:
+    """Return a problem's reference as a message may show it."""
     match problem.reference:
         case None:
             return "none"

@@ -8,7 +8,6 @@ or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on.
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
 import shutil
@@ -17,13 +16,14 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jobs import rederiving, show
+from jobs import exchange, rederiving, show
 from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
+from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -37,46 +37,11 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-rederiving.add_commands(app)
-bench_selection.add_commands(bench)
-bench_tables.add_commands(bench)
+for commands in (exchange, rederiving):
+    commands.add_commands(app)
+for commands in (bench_selection, bench_tables):
+    commands.add_commands(bench)
 
-
-if TYPE_CHECKING:
-    from factory.storage import AnyPath
-else:
-    AnyPath = Path  # the parser decides; typer takes no union
-
-
-def _folder(text: str) -> AnyPath:
-    """Return a path; an empty one, as of a shell variable that is not set, would mean the current folder."""
-    from factory.storage import parse_path
-
-    if not text:
-        raise typer.BadParameter("is empty; give the folder of a run")
-    try:
-        return parse_path(text)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-RunPath = Annotated[
-    AnyPath, typer.Argument(metavar="RUN", help="Folder of a run, or s3://BUCKET/NAME.", parser=_folder)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="a.b=c", help="Override a key of the job file; may be repeated.")
-]
-Address = Annotated[
-    str | None,
-    typer.Option(help="Address of a Ray cluster; default: RAY_ADDRESS, or a local Ray that ends with this command."),
-]
-Selection = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Selection whose tables are read.  [default: the job's]")
-]
-
-# Reasons of failed attempts that no new start would mend: known from the input, and reported there.
-_NO_FAULT = ("prompt_too_long", "not_recorded")
 
 # Nothing was started: the user has to change the command or a file.
 _USAGE_ERRORS = (ConfigError, FingerprintError, RunLockedError, SourceError)
@@ -123,7 +88,7 @@ def run(
             "--run",
             metavar="DIR",
             help="Folder of the run, or s3://BUCKET/NAME.  [default: runs/<job name>]",
-            parser=_folder,
+            parser=parse_folder,
         ),
     ] = None,
     overrides: Overrides = [],  # noqa: B006  typer reads it once
@@ -157,7 +122,7 @@ def run(
         run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         show.oversized(build_tables(path))
-    _finish(path, as_json=as_json)
+    finish(path, as_json=as_json)
 
 
 @app.command(epilog="Example: factory submit jobs/configs/demo.yaml --env HF_TOKEN")
@@ -173,7 +138,7 @@ def submit(
             metavar="DIR",
             help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME.  [default: runs/<job name> "
             "under this directory]",
-            parser=_folder,
+            parser=parse_folder,
         ),
     ] = None,
     overrides: Overrides = [],  # noqa: B006
@@ -228,7 +193,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
         verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
         show.oversized(build_tables(run_path))
-    _finish(run_path, as_json=as_json)
+    finish(run_path, as_json=as_json)
 
 
 @app.command(epilog="Example: factory select runs/demo --set select.rule=shortest_correct")
@@ -245,7 +210,7 @@ def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False
     body = override_config(manifest.config, overrides)
     config = parse_config(body, origin=str(run_path / "run.yaml")).select
     show.oversized(build_tables(run_path, config))
-    _finish(run_path, config.name, as_json=as_json)
+    finish(run_path, config.name, as_json=as_json)
 
 
 @app.command(epilog="Example: factory status runs/demo --json")
@@ -281,7 +246,7 @@ def browse(
     from factory.samples import Asked, Samples
     from jobs import browse as pager
 
-    samples = Samples(run_path, selection or _selection_of(run_path))
+    samples = Samples(run_path, selection or selection_of(run_path))
     asked = Asked(outcome=outcome, reason=reason, domain=domain, source=source)
     if not as_json and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
         pager.browse(samples, asked)
@@ -300,7 +265,7 @@ def report(
     out: Annotated[
         AnyPath | None,
         typer.Option(
-            metavar="FILE.html", help="Where the page is written.  [default: RUN/report.html]", parser=_folder
+            metavar="FILE.html", help="Where the page is written.  [default: RUN/report.html]", parser=parse_folder
         ),
     ] = None,
     selection: Selection = None,
@@ -341,7 +306,7 @@ def calibrate(run_path: RunPath, selection: Selection = None, as_json: AsJson = 
 
     config = RunFolder(run_path).manifest().config["verify"].get("readability", {})
     limits = ReadabilityConfig.model_validate(config).settings().thresholds
-    found = calibration.calibrate(run_path, selection or _selection_of(run_path), limits)
+    found = calibration.calibrate(run_path, selection or selection_of(run_path), limits)
     if as_json:
         show.json_line(calibration.as_body(found))
     else:
@@ -351,9 +316,9 @@ def calibrate(run_path: RunPath, selection: Selection = None, as_json: AsJson = 
 @app.command(epilog="Example: factory diff runs/demo/tables/default runs/demo/tables/short")
 def diff(
     a: Annotated[
-        AnyPath, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.", parser=_folder)
+        AnyPath, typer.Argument(metavar="A", help="Folder of a selection: RUN/tables/<selection>.", parser=parse_folder)
     ],
-    b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=_folder)],
+    b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=parse_folder)],
     as_json: AsJson = False,
 ) -> None:
     """Compare two selections: what in their settings differs, which traces entered, which left, and why."""
@@ -452,7 +417,7 @@ def _build_fingerprint(
 @app.command(epilog="Example: factory doctor runs/demo")
 def doctor(
     run: Annotated[
-        AnyPath | None, typer.Argument(help="A run whose files are checked, every byte of them.", parser=_folder)
+        AnyPath | None, typer.Argument(help="A run whose files are checked, every byte of them.", parser=parse_folder)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -768,31 +733,3 @@ def bench_chaos(
         show.message(f"what was found is in {folder}")
         raise typer.Exit(1)
     shutil.rmtree(folder)
-
-
-def _selection_of(path: AnyPath) -> str:
-    """Return the name of the selection that the run's job asks for."""
-    from factory.store import RunFolder
-
-    return str(RunFolder(path).manifest().config["select"]["name"])
-
-
-def _finish(path: AnyPath, selection: str | None = None, *, as_json: bool) -> None:
-    """Print the funnel, one accepted sample, and where the tables lie; exit 1 if attempts failed."""
-    from factory.report import accepted_sample, read_status
-
-    found = read_status(path, selection)
-    if as_json:
-        show.json_line(asdict(found))
-    else:
-        show.funnel(found)
-        sample: dict[str, Any] | None = accepted_sample(path, found.selection)
-        if sample is not None:
-            show.sample(sample)
-        show.tables(path, found.selection)
-    failures = {reason: count for reason, count in found.failed_reasons.items() if reason not in _NO_FAULT}
-    if failures or found.counts.unjudged:
-        show.message(f"finished with failures: {json.dumps(failures | {'unjudged': found.counts.unjudged})}")
-        for reason in failures:
-            show.message(f"  {reason}, one of them: {found.failed_details[reason] or 'no more is known'}")
-        raise typer.Exit(1)

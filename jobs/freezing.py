@@ -94,9 +94,9 @@ def freeze(plan: Plan, path: AnyPath, warn: Warn, sign_batches: Sign = sign_here
                 for line in plan.recording.findings(ids, plan.job.sampling.num_samples):
                     warn(line)
     if manifest is None:
-        write_run_yaml(_run_yaml(plan, record), path)  # before the manifest, which makes it a run that needs one
+        write_run_yaml(run_yaml(plan, record), path)  # before the manifest, which makes it a run that needs one
     Committer(path, verifiers=verdicts_digest(plan.job)).freeze(job, pairs, quarantined)
-    write_run_yaml(_run_yaml(plan, record), path)
+    write_run_yaml(run_yaml(plan, record), path)
 
 
 def _warn_of_held(folder: RunFolder, manifest: Manifest, quarantined: Sequence[Quarantined], warn: Warn) -> None:
@@ -149,7 +149,7 @@ def _render_all(plan: Plan, problems: Iterable[Problem]) -> tuple[list[tuple[Pro
     return pairs, refused
 
 
-def _run_yaml(plan: Plan, cleaning: Mapping[str, Any] | None) -> dict[str, Any]:
+def run_yaml(plan: Plan, cleaning: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what run.yaml says of a run; ``cleaning`` is what its problems were cleaned of."""
     return {
         "fingerprint": plan.fingerprint,

@@ -51,6 +51,10 @@ READY_MAPPINGS: Final = (
     "numina_math_cot",
     "numina_math_1.5",
     "openr1_math",
+    "openthoughts",
+    "mixture_of_thoughts",
+    "synthetic1",
+    "openmathreasoning",
     "math",
     "math500",
     "gsm8k",
@@ -312,6 +316,23 @@ class ReplayTeacher(Part):
     start_timeout_s: float = Field(default=3600, gt=0)  # large recordings are read through once
 
 
+class ImportedTeacher(Part):
+    """Completions of a published set, stored by `factory import`. Nothing is generated; of ``sampling`` only
+    ``num_samples`` counts, and its default is the largest number published for one problem."""
+
+    kind: Literal["imported"]
+    model: str = "unknown"  # who wrote them, where the rows do not say
+    revision: str | None = None  # a hash of the files
+    # Folder or Hub name of the one that counts tokens; `bytes` counts UTF-8 bytes. Null: the publisher's counts where
+    # there are some, else bytes.
+    tokenizer: str | None = None
+    num_engines: Literal[1] = 1
+    start_timeout_s: float = Field(default=60, gt=0)
+
+
+RECORDED_KINDS: Final = ("replay", "imported")  # of teachers that sample nothing
+
+
 class ScriptedTeacher(Part):
     """Made-up completions at a given speed, with failures to order: for drills, tests and simulations."""
 
@@ -331,7 +352,9 @@ class ScriptedTeacher(Part):
     start_timeout_s: float = Field(default=60, gt=0)
 
 
-Teacher = Annotated[VllmTeacher | OpenaiTeacher | ReplayTeacher | ScriptedTeacher, Field(discriminator="kind")]
+Teacher = Annotated[
+    VllmTeacher | OpenaiTeacher | ReplayTeacher | ImportedTeacher | ScriptedTeacher, Field(discriminator="kind")
+]
 
 
 class SamplingConfig(Part):
@@ -770,7 +793,7 @@ _PLAIN_WORDS = {
     "tuple_type": "must be a list",
     "string_pattern_mismatch": "must be letters, digits, `.`, `_` and `-`, and begin with a letter or digit",
 }
-_UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "openai", "replay", "scripted"}
+_UNION_TAGS = {"jsonl", "parquet", "dataset", "reasoning_gym", "vllm", "openai", "replay", "imported", "scripted"}
 
 
 def _is_union_tag(part: object) -> bool:

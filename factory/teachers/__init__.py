@@ -19,12 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from schemas.config import OpenaiTeacher, ReplayTeacher, SamplingConfig, ScriptedTeacher, Teacher, VllmTeacher
-from schemas.errors import ConfigError
+from schemas.config import (
+    ImportedTeacher,
+    OpenaiTeacher,
+    ReplayTeacher,
+    SamplingConfig,
+    ScriptedTeacher,
+    Teacher,
+    VllmTeacher,
+)
+from schemas.errors import ConfigError, TeacherError
 from schemas.problem import digest
 from schemas.trace import FinishReason
 
 SAMPLED_BYTES: Final = 1 << 20  # of each end of a weights file: reading 140 GB whole would cost minutes at every start
+IMPORTED_ONLY: Final = (
+    "teacher.kind='imported' generates nothing: such a run is made by `factory import FILES --run DIR`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +147,8 @@ def teacher_identity(teacher: Teacher) -> TeacherIdentity:
         return TeacherIdentity("scripted", digest(script))
     if isinstance(teacher, OpenaiTeacher):
         return TeacherIdentity(teacher.model, teacher.revision or "unstated")
+    if isinstance(teacher, ImportedTeacher):
+        return TeacherIdentity(teacher.model, teacher.revision or "unstated")
     if isinstance(teacher, ReplayTeacher):
         from factory.teachers.replay import hash_recording
 
@@ -183,6 +196,8 @@ def make_engine(teacher: Teacher, sampling: SamplingConfig, *, engine_id: str, i
         from factory.teachers.replay import ReplayEngine
 
         return ReplayEngine(teacher)
+    if isinstance(teacher, ImportedTeacher):
+        raise TeacherError(IMPORTED_ONLY)
     from factory.teachers.scripted import ScriptedEngine
 
     return ScriptedEngine(teacher, sampling, engine_id=engine_id, incarnation=incarnation)

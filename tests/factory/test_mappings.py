@@ -134,6 +134,27 @@ ROWS: dict[str, dict[str, Any]] = {
         "entry": "add",
         "tests": [{"args": "[1, 2]", "expected": "3"}, {"args": "[[1], [2]]", "expected": "[1, 2]"}],
     },
+    "openthoughts": {
+        "problem": "Print the sum.",
+        "deepseek_reasoning": "hm",
+        "deepseek_solution": "...",
+        "domain": "code",
+        "test_cases": json.dumps({"inputs": ["1 2\n"], "outputs": ["3\n"]}),
+        "starter_code": "",
+    },
+    "mixture_of_thoughts": {
+        "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "..."}],
+        "num_tokens": 7,
+        "source": "open-r1/codeforces-cots",
+    },
+    "synthetic1": {
+        "problem_id": "own_d",
+        "task_type": "verifiable_math",
+        "prompt": "What is 2 + 2?",
+        "verification_info": json.dumps({"ground_truth": "4"}),
+        "llm_response": "...",
+    },
+    "openmathreasoning": {"problem": "What is 2 + 2?", "expected_answer": "4", "inference_mode": "cot"},
     "gpqa": {
         "Question": "Which planet is the largest?",
         "Correct Answer": "Jupiter",
@@ -150,6 +171,8 @@ ANSWERS = {
     "math500": "4",
     "gsm8k": "2001",
     "aime": "4",
+    "synthetic1": "4",
+    "openmathreasoning": "4",
 }
 
 
@@ -241,6 +264,12 @@ def test_programs_get_the_cases_of_their_dataset() -> None:
     contest = cases_of("code_contests", ROWS["code_contests"])
     assert contest.cases == (StdinTest(input="1 2\n", expected="3\n"), StdinTest(input="5 5\n", expected="10\n"))
     assert (contest.limits.cpu_time_s, contest.limits.wall_time_s, contest.limits.memory_mb) == (2.5, 5.0, 256)
+
+
+def test_a_published_question_asks_for_its_program_itself() -> None:
+    assert cases_of("openthoughts", ROWS["openthoughts"]).cases == (StdinTest(input="1 2\n", expected="3\n"),)
+    assert problem_of("openthoughts", ROWS["openthoughts"]).question == "Print the sum."
+    assert "standard input" in problem_of("apps", ROWS["apps"]).question
 
 
 def test_codeforces_is_judged_by_its_own_checkers() -> None:
@@ -374,7 +403,11 @@ def test_any_row_gives_a_problem_or_a_reason(name: str, data: st.DataObject) -> 
     else:
         assert problem.question.strip()
         return
-    assert found.reason in (QuarantineReason.BAD_VALUE, QuarantineReason.MISSING_COLUMN)
+    assert found.reason in (
+        QuarantineReason.BAD_VALUE,
+        QuarantineReason.MISSING_COLUMN,
+        QuarantineReason.UNSUPPORTED_REFERENCE,  # of synthetic1's tasks
+    )
     assert found.detail
 
 

@@ -34,6 +34,8 @@ COMMANDS = (
     "diff",
     "doctor",
     "decontaminate",
+    "export",
+    "import",
 )
 
 
