@@ -19,7 +19,7 @@ from factory.agreement import Agreement, read_agreement
 from factory.clean import read_cleaning
 from factory.cost import cost_note, cost_rows
 from factory.mathml import render
-from factory.plots import length_plot, rate_plot
+from factory.plots import length_plot, rate_plot, unit_of
 from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
 from factory.report import Status, read_status
 from factory.samples import NONE, Asked, Samples, Sums, telling
@@ -62,7 +62,7 @@ def build_page(path: AnyPath, selection: str | None = None) -> str:
         ConfigError: If the folder holds no run, or the selection's tables are not built.
     """
     status = read_status(path, selection)
-    unit = _unit(RunFolder(path).manifest().config["teacher"])
+    unit = unit_of(RunFolder(path).manifest().config["teacher"])
     samples = Samples(path, status.selection)
     sums = samples.sums()
     shown = [outcome for outcome in OUTCOMES if any(counts[outcome] for counts in sums.by_source.values())]
@@ -114,19 +114,6 @@ def _facts(path: AnyPath, status: Status) -> list[tuple[str, str]]:
         ("fingerprint", manifest.fingerprint),
     ]
     return [(key, value) for key, value in facts if value]
-
-
-def _unit(teacher: Mapping[str, Any]) -> str:
-    """Return what a completion's length is counted in; its first word names the axis."""
-    if teacher["kind"] == "scripted":
-        return "bytes (the scripted teacher has no other tokens)"
-    if teacher["kind"] != "replay":
-        return "tokens by the teacher's tokenizer"
-    if teacher["columns"]["num_tokens"]:
-        return "tokens as the recording states them"
-    if teacher["tokenizer"] == "bytes":
-        return "bytes of UTF-8, for want of a tokenizer (teacher.tokenizer)"
-    return f"tokens by {teacher['tokenizer']}"
 
 
 def _figure(value: float | None, form: str) -> str:
