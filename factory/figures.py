@@ -61,12 +61,18 @@ def length_histogram(found: Tally, unit: str) -> Histogram:
             standing = ACCEPTED if length.is_accepted else REJECTED
             panels.setdefault(name, {ACCEPTED: Counter(), REJECTED: Counter()})[standing][length.num_tokens] += count
     longest = max((length.num_tokens for length in found.lengths), default=0)
-    drawn = {name: length_bins({**panels[name], "": Counter({longest: 0})}) for name in _in_order(found, panels)}
+    drawn = {name: _to_longest(panels[name], longest) for name in _in_order(found, panels)}
     bins = next(iter(drawn.values()), [])
     every = max(1, -(-len(bins) // MAX_TICKS))
     starts = {place: bins[place].label.partition(" to ")[0] for place in range(0, len(bins), every)}
     axis = f"length of a completion in {unit.partition(' ')[0]}"
     return Histogram(name="lengths", axis=axis, panels=drawn, ticks=starts)
+
+
+def _to_longest(lengths: Mapping[str, Counter[int]], longest: int) -> list[Bin]:
+    """Return bins that reach as far as the longest completion of any domain."""
+    bins = length_bins({**lengths, ALL: Counter({longest: 0})})
+    return [Bin(label=one.label, counts={kind: one.counts.get(kind, 0) for kind in lengths}) for one in bins]
 
 
 def _panels(found: Tally, domain: str) -> tuple[str, ...]:

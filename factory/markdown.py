@@ -1,7 +1,7 @@
 """Markdown around text that nobody vouches for: names of sources, licences and models, prompts, and words of models.
 
 For the dataset's card. Invariant: what a run holds never becomes structure; whatever it is made of, it stays one cell,
-one paragraph or one block, is shown as it is, and is neither a link, nor HTML, nor mathematics.
+one paragraph or one block, is shown as it is, and is neither a link, nor HTML, nor mathematics. Blocks are joined by empty lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from factory.visible import visible
 
 MAX_CELL: Final = 200  # characters of a name in a table; longer ones are cut
 # Punctuation that no Markdown in use gives a meaning inside a line; all other ASCII punctuation is written as a number.
-_HARMLESS: Final = frozenset(" .,;%/'?")
+_HARMLESS: Final = frozenset(" .,;%/'?()=")
+_BETWEEN_LETTERS: Final = re.compile(r"(?<=[A-Za-z0-9])[-_](?=[A-Za-z0-9])|:(?= )")  # has none there
 _FENCE: Final = re.compile(r"`{3,}")
 _LINE_ENDS: Final = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _LINKS: Final = re.compile(r"(?i)\b(?:https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
@@ -29,7 +30,9 @@ def plain(value: Any, most: int = MAX_CELL) -> str:
     text = " ".join(_encodable(visible(str(value))).split())
     if len(text) > most:
         text = text[:most] + "..."
-    return "".join(map(_safe, _LINKS.sub(lambda found: f"{found[0]}\0", text))) or "(empty)"
+    text = _LINKS.sub(lambda found: f"{found[0]}\0", text)
+    kept = {found.start() for found in _BETWEEN_LETTERS.finditer(text)}
+    return "".join(char if place in kept else _safe(char) for place, char in enumerate(text)) or "(empty)"
 
 
 def _safe(char: str) -> str:
@@ -42,16 +45,16 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def fenced(text: str, language: str = "text") -> list[str]:
-    """Return the lines of a block that shows the text as it is, between fences longer than any in it."""
+def fenced(text: str, language: str = "text") -> str:
+    """Return a block that shows the text as it is, between fences longer than any in it."""
     text = _encodable(visible(_LINE_ENDS.sub("\n", text)))
     longest = max((len(found) for found in _FENCE.findall(text)), default=2)
     fence = "`" * (longest + 1)
-    return ["", f"{fence}{language}", *text.split("\n"), fence, ""]
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Return the lines of a table; numbers stand right, and whole ones in groups of three digits.
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table; numbers stand right, and whole ones in groups of three digits.
 
     A cell is a number, a text that ``plain`` makes safe, or ``Safe`` where that was done; None is an empty cell.
     """
@@ -60,8 +63,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
         all(isinstance(row[place], int | float) or row[place] is None for row in cells) for place in range(len(head))
     ]
     marks = ["---:" if is_right and cells else "---" for is_right in right]
-    lines = [_row(head), _row(marks), *(_row([_cell(cell) for cell in row]) for row in cells)]
-    return ["", *lines, ""]
+    return "\n".join([_row(list(map(plain, head))), _row(marks), *(_row(list(map(_cell, row))) for row in cells)])
 
 
 class Safe(str):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import show
+from jobs import carding, show
 from jobs.bench.record import Note, Out, record, require_cases
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
+carding.add_commands(app)
 
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ def _flat(tokens: list[Token]) -> list[Token]:
 @example("`x` \\| y")
 @example("")
 def test_a_cell_shows_any_text_and_nothing_else(text: str) -> None:
-    tokens = PARSER.parse("\n".join(table(["one", "two"], [[text, "after"], [3, None]])))
+    tokens = PARSER.parse(table(["one", "two"], [[text, "after"], [3, None]]))
     assert [token.type for token in tokens].count("td_open") == 4
     assert [token.type for token in tokens].count("table_open") == 1
     assert {token.type for token in _flat(tokens)} <= {
@@ -83,7 +83,7 @@ def test_a_cell_shows_any_text_and_nothing_else(text: str) -> None:
 @example("````\n```")
 @example("~~~")
 def test_a_block_shows_any_text_as_it_is_and_ends_with_it(text: str) -> None:
-    tokens = PARSER.parse("\n".join(["before", *fenced(text), "after"]))
+    tokens = PARSER.parse("\n\n".join(["before", fenced(text), "after"]))
     assert [token.type for token in tokens if token.type not in ("paragraph_open", "paragraph_close")] == [
         *("inline", "fence", "inline")
     ]
@@ -95,6 +95,16 @@ def test_a_block_shows_any_text_as_it_is_and_ends_with_it(text: str) -> None:
 
 
 @given(nasty)
-def test_a_piece_of_text_is_one_line_of_text_anywhere(text: str) -> None:
+@example("a_b_ _c_ -d- e: f")
+def test_a_piece_of_text_is_one_line_of_text_after_words(text: str) -> None:
     assert "\n" not in plain(text)
+    tokens = PARSER.parse(f"It is {plain(text)}.\n\n# {plain(text)}\n\n- It is {plain(text)}.")
+    assert {token.type for token in _flat(tokens)} <= {
+        *(
+            f"{name}_{end}"
+            for name in ("paragraph", "heading", "bullet_list", "list_item")
+            for end in ("open", "close")
+        ),
+        *("text", "text_special"),
+    }
     assert not set(plain(text)) & set('|`*_<>[]$\\~@:"')
