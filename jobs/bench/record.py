@@ -1,4 +1,4 @@
-"""Records of benchmarks: `--out` of those that measure error rates writes what a dataset's card says of the verifiers."""
+"""Records of benchmarks: `--out` of those that measure error rates writes what a card says of the verifiers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def record(out: Path | None, verifier: str, cases: Path | None, errors: Errors, 
         cases_sha256=hashlib.sha256(cases.read_bytes()).hexdigest(),
         errors=errors,
         versions={name: versions[name] for name in PARTS[verifier]},
-        command=shlex.join(["factory", *sys.argv[1:]]),
+        command=shlex.join(["factory", *(word for word in sys.argv[1:] if word not in ("--note", note))]),
         commit=_commit(),
         date=datetime.now(UTC).date().isoformat(),
         note=note,
