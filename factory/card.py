@@ -1,7 +1,8 @@
 """The dataset's card: README.md and figures that say how each row came to be, computed from the run and never typed.
 
-From `facts` (what the folders say, sums checked), `frontmatter` (the YAML), `sections` and `guidance` (the text) and `figures`. A pure
-function of the run's folder and the selection's: the same folders give the same bytes, wherever they lie.
+From `facts` (what the folders say, sums checked), `frontmatter` (the YAML), `sections` and `guidance` (the text) and
+`figures`. A pure function of the run's folder and the selection's: the same folders give the same bytes, wherever they
+lie.
 """
 
 from __future__ import annotations
@@ -35,9 +36,8 @@ def build_card(path: AnyPath, selection: str, *, repo: str | None = None) -> Car
     facts = read_facts(path, selection)
     steps = funnel(facts)
     check_funnel(steps)
-    drawn = [
-        one for one in (rate_histogram(facts.tally), length_histogram(facts.tally, facts.unit)) if not one.is_empty
-    ]
+    histograms = (rate_histogram(facts.tally), length_histogram(facts.tally, facts.unit))
+    drawn = [one for one in histograms if not one.is_empty]
     parts = (
         sections.head(facts),
         sections.how_it_was_made(facts),

@@ -1,7 +1,7 @@
-"""What a dataset's card is made of: everything that a run and one of its selections say, read once, with its sums checked.
+"""What a dataset's card is made of: what a run and one of its selections say, read once, with its sums checked.
 
-Between the run's folder and `card`. Invariant: nothing here is older or newer than the folders; a sum that does not hold
-is an error and never a row of a card.
+Between the run's folder and `card`. Invariant: nothing here is older or newer than the folders; a sum that does not
+hold is an error and never a row of a card.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def cleaning(facts: Facts) -> list[str]:
         blocks.append("Near-duplicates among the problems were not looked for, as far as the run says.")
     else:
         blocks.append(
-            f"Near-duplicate problems (Jaccard similarity of 5-word shingles from {found.near_duplicates:g} on, the same "
-            f"numbers and reference) set aside: {found.dropped.get(QuarantineReason.NEAR_DUPLICATE, 0):,}. "
+            f"Near-duplicate problems (Jaccard similarity of 5-word shingles from {found.near_duplicates:g} on, the "
+            f"same numbers and reference) set aside: {found.dropped.get(QuarantineReason.NEAR_DUPLICATE, 0):,}. "
             f"Exact duplicates: {found.dropped.get(QuarantineReason.DUPLICATE, 0):,}."
         )
     threshold = facts.selection["selection"].get("near_duplicates")
@@ -64,8 +64,8 @@ def _benchmarks(found: CleaningRecord) -> list[str]:
         for one in found.covered
     ]
     return [
-        f"Problems that are, or quote, items of these benchmarks were set aside (rules: {plain(found.rules)}; compared by "
-        "hashes of words, so that a translation or a free rewording is not found):",
+        f"Problems that are, or quote, items of these benchmarks were set aside (rules: {plain(found.rules)}; compared "
+        "by hashes of words, so that a translation or a free rewording is not found):",
         table(["benchmark", "version", "its items", "problems set aside", "fingerprint"], rows),
         f"Known benchmarks that were not looked for: {missing or 'none'}.",
         "Only what the teacher was asked was compared; what the teacher itself was trained on is not known.",
@@ -78,27 +78,23 @@ def _benchmarks(found: CleaningRecord) -> list[str]:
 def cost(facts: Facts) -> list[str]:
     """Return tokens and engine time, in all and for each accepted completion, by domain."""
     costs = facts.status.costs
-    unit, hours = facts.unit.partition(" ")[0], f"{costs.device}-hours"
+    unit = facts.unit.partition(" ")[0]
     accepted = facts.counts["accepted"]
     parts = [(one.name, one.num_tokens, facts.tally.accepted_of(one.name), one.device_s) for one in costs.by_domain]
-    rows = [
-        [
-            name,
-            tokens,
-            count,
-            _each(tokens, count),
-            *([seconds / 3600, _each(seconds, count)] if costs.whole.device_s else []),
-        ]
-        for name, tokens, count, seconds in [("all", costs.whole.num_tokens, accepted, costs.whole.device_s), *parts]
+    whole = ("all", costs.whole.num_tokens, accepted, costs.whole.device_s)
+    rows: list[list[Any]] = [
+        [name, tokens, count, _each(tokens, count), seconds / 3600, _each(seconds, count)]
+        for name, tokens, count, seconds in (whole, *parts)
     ]
     head = ["domain", f"output {unit}", "accepted", f"{unit} for each accepted"]
     if costs.whole.device_s:
-        head += [hours, f"{costs.device}-seconds for each accepted"]
+        head += [f"{costs.device}-hours", f"{costs.device}-seconds for each accepted"]
+    rows = [row[: len(head)] for row in rows]
     blocks = [
         "## What it cost",
         table(head, rows),
-        f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost with "
-        "an engine or a start and are in no row.",
+        f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost "
+        "with an engine or a start and are in no row.",
     ]
     if not costs.whole.device_s:
         blocks.append("The run has no record of engine time.")
@@ -127,15 +123,16 @@ def sources(facts: Facts) -> list[str]:
         [*origin, found.problems[origin], found.rows[origin], found.accepted[origin]]
         for origin in ordered[:MAX_SOURCES]
     ]
+    languages = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(found.languages.items()))
     left = len(ordered) - len(rows)
     return [
         "## Sources and licences",
         table(["domain", "source", "licence", "problems", "completions", "accepted"], rows),
         *([f"{left:,} more sources are not listed; the columns `source` and `license` have all."] if left > 0 else []),
-        "The licence is what the job states of each source, `unknown` where it states none; it is that of the problems. "
-        f"On which terms {plain(facts.run['teacher'])} may be used to make training data, the run does not say: look at its own "
-        "licence.",
-        f"Languages of the problems: {', '.join(f'{plain(name)} {count:,}' for name, count in sorted(found.languages.items()))}.",
+        "The licence is what the job states of each source, `unknown` where it states none; it is that of the "
+        f"problems. On which terms {plain(facts.run['teacher'])} may be used to make training data, the run does not "
+        "say: look at its own licence.",
+        f"Languages of the problems, by completions: {languages or 'none'}.",
     ]
 
 
@@ -149,8 +146,8 @@ def limits(facts: Facts) -> list[str]:
     points = [
         "Sampling is not repeatable bit by bit: batching and kernels change digits. The tables follow from the stored "
         "completions, not from the model.",
-        "Accepted means that a rule found no fault in the form, and that the final answer is the reference's. A chain of "
-        "thought with a mistake in the middle and a right end is accepted.",
+        "Accepted means that the rules found no fault in the form, and that the final answer is the reference's. A "
+        "chain of thought with a mistake in the middle and a right end is accepted.",
     ]
     if config["teacher"]["kind"] == "scripted":
         points.append("The completions were made up by a script to exercise the factory. Train nothing on them.")
@@ -198,8 +195,8 @@ def use(facts: Facts, repo: str | None) -> list[str]:
         fenced("\n".join(lines), "python"),
         "Pin a version by `revision=` and a tag or commit.",
         "## How to build it again",
-        "`candidates` has all that the other tables are made of. In a copy of this folder, this makes them anew and compares "
-        "each row:",
+        "`candidates` has all that the other tables are made of. In a copy of this folder, this makes them anew and "
+        "compares each row:",
         fenced("factory rederive .", "sh"),
         f"Splits are by problem. The selection's digest is {plain(facts.selection['selection_digest'])}, the verdicts' "
         f"{plain(facts.selection['verdict_digest'])}; every row has the former, and the run's fingerprint.",

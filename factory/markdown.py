@@ -1,7 +1,8 @@
 """Markdown around text that nobody vouches for: names of sources, licences and models, prompts, and words of models.
 
 For the dataset's card. Invariant: what a run holds never becomes structure; whatever it is made of, it stays one cell,
-one paragraph or one block, is shown as it is, and is neither a link, nor HTML, nor mathematics. Blocks are joined by empty lines.
+one paragraph or one block, is shown as it is, and is neither a link, nor HTML, nor mathematics. Blocks are joined by
+empty lines; a paragraph begins with a word of ours.
 """
 
 from __future__ import annotations

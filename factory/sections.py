@@ -1,4 +1,4 @@
-"""The text of a dataset's card, part by part: how rows were made, on which way, judged by whom, and how they are spread.
+"""The text of a dataset's card, part by part: how rows were made, which were accepted, and who judged them.
 
 Each function returns blocks of Markdown. Words of others enter through `markdown` alone. What a reader needs to use the
 tables stands in `guidance`.
@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 
 from factory.facts import Facts, Step
-from factory.figures import ALL, PROBLEMS, Histogram
+from factory.figures import ACCEPTED, ALL, PROBLEMS, REJECTED, Histogram
 from factory.markdown import Safe, fenced, plain, table
 from factory.measured import Measurement, differences, verifier_of
 from factory.plots import Bin
@@ -51,10 +51,10 @@ def head(facts: Facts) -> list[str]:
     problems = sum(facts.tally.problems.values())
     return [
         f"# {plain(facts.run['name'])}",
-        f"{counts['accepted']:,} accepted completions out of {counts['traces']:,} that {plain(facts.run['teacher'])} gave "
-        f"to {problems:,} problems. All others are in the table `candidates`, each with the reason. Every figure on this "
-        "card is counted from the files of the run that made the data, but for the error rates of the verifiers, which were "
-        "recorded when those were measured.",
+        f"{counts['accepted']:,} accepted completions out of {counts['traces']:,} that {plain(facts.run['teacher'])} "
+        f"gave to {problems:,} problems. All others are in the table `candidates`, each with the reason. Every figure "
+        "on this card is counted from the files of the run that made the data, but for the error rates of the "
+        "verifiers, which were recorded when those were measured.",
         table(["table", "a row is", *splits, "bytes"], rows),
     ]
 
@@ -91,6 +91,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         ("to", _time(run["finished_at"])),
         ("run", run["fingerprint"]),
     ]
+    selection = yaml.safe_dump(dict(facts.selection["selection"]), sort_keys=False, allow_unicode=True)
     return [
         "## How it was made",
         table(["what", "value"], rows),
@@ -98,9 +99,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         fenced(run["prompt_template"] or ""),
         *([] if run["system"] is None else ["The system turn before it:", fenced(run["system"])]),
         "What was accepted, and which tables were built (`select`):",
-        fenced(
-            yaml.safe_dump(dict(facts.selection["selection"]), sort_keys=False, allow_unicode=True).rstrip(), "yaml"
-        ),
+        fenced(selection.rstrip(), "yaml"),
     ]
 
 
@@ -159,8 +158,8 @@ def way(facts: Facts, steps: Sequence[Step]) -> list[str]:
     blocks = [
         "## From attempts to rows",
         table(["step", "reason", "count"], rows),
-        "Each bold line is the one before it without the lines between; the sums were checked when this card was built. "
-        f"Outcomes of the judged and unjudged: {_listed(counts['outcomes'])}.",
+        "Each bold line is the one before it without the lines between; the sums were checked when this card was "
+        f"built. Outcomes of the judged and unjudged: {_listed(counts['outcomes'])}.",
         f"Rows of the tables that follow: {', '.join(tables)}.",
     ]
     if facts.status.ended_early:
@@ -180,10 +179,8 @@ def _listed(counts: Mapping[str, int], most: int | None = None) -> str:
 
 def verifiers(facts: Facts) -> list[str]:
     """Return who judged, what was found, and how often such verifiers err."""
-    blocks = [
-        "## What the verifiers found",
-        table(["verifier, or a package it asks", "version"], sorted(facts.verifiers.items())),
-    ]
+    versions = table(["verifier, or a package it asks", "version"], sorted(facts.verifiers.items()))
+    blocks = ["## What the verifiers found", versions]
     if not facts.are_verifiers_sure:
         blocks.append(
             "These are the versions of the run's last start. The verdicts of these tables have another digest, "
@@ -195,8 +192,8 @@ def verifiers(facts: Facts) -> list[str]:
         if finding.reason != NONE or finding.check in ANSWER_CHECKS
     ]
     blocks.append(
-        "Checks of the text that passed are left out. A completion can have several findings; its outcome is that of the "
-        "first in the order of `schemas/verdict.py`. Findings that are `readable` are flags and reject nothing."
+        "Checks of the text that passed are left out. A completion can have several findings; its outcome is that of "
+        "the first in the order of `schemas/verdict.py`. Findings that are `readable` are flags and reject nothing."
     )
     blocks.append(table(["check", "outcome", "reason", "completions"], found))
     return [*blocks, *error_rates(facts)]
@@ -223,9 +220,8 @@ def error_rates(facts: Facts) -> list[str]:
     for name in dict.fromkeys(one.verifier for one in measured):
         others = differences(next(one for one in measured if one.verifier == name), facts.verifiers)
         if others:
-            blocks.append(
-                f"Not measured for the versions of this run: {plain(name)} with {plain(', '.join(others), 2_000)}."
-            )
+            told = plain(", ".join(others), 2_000)
+            blocks.append(f"Not measured for the versions of this run: {plain(name)} with {told}.")
     return blocks
 
 
@@ -260,25 +256,16 @@ def shapes(facts: Facts, drawn: Sequence[Histogram]) -> list[str]:
     ]
     if facts.config["schedule"].get("adaptive"):
         lines.append(
-            "Attempts stopped when a problem had enough right ones, which biases these rates; `pass_rate_unbiased` counts "
-            f"only the first {facts.selection['num_first']:,} attempts, which were made whatever they gave."
+            "Attempts stopped when a problem had enough right ones, which biases these rates; `pass_rate_unbiased` "
+            f"counts only the first {facts.selection['num_first']:,} attempts, which were made whatever they gave."
         )
     lines.append(f"Lengths are in {plain(facts.unit)}.")
     rows = [
-        [name, *_quantiles(facts, name, accepted=True), *_quantiles(facts, name, accepted=False)]
+        [name, kind, *_quantiles(facts, name, is_accepted=kind == ACCEPTED)]
         for name in facts.tally.domains
+        for kind in (ACCEPTED, REJECTED)
     ]
-    head = [
-        "domain",
-        "accepted",
-        "median",
-        "nine in ten up to",
-        "longest",
-        "not accepted",
-        "median",
-        "nine in ten up to",
-        "longest",
-    ]
+    head = ["domain", "standing", "completions", "median", "nine in ten up to", "longest"]
     return [*blocks, *lines, table(head, rows)]
 
 
@@ -301,22 +288,26 @@ def _bins(histogram: Histogram) -> str:
     columns: list[tuple[str, list[int]]] = []
     if len(kinds) > 1:
         columns += [(kind, [found.counts.get(kind, 0) for found in first]) for kind in kinds]
-    columns += [
-        (name, [_total(found) for found in bins]) for name, bins in panels.items() if len(kinds) == 1 or name != ALL
-    ]
+    shown = panels if len(kinds) == 1 else _domains(panels)
+    columns += [(name, [_total(found) for found in bins]) for name, bins in shown.items()]
     rows = [[found.label, *(values[place] for _, values in columns)] for place, found in enumerate(first)]
     return table([histogram.axis, *(name for name, _ in columns)], [row for row in rows if any(row[1:])])
+
+
+def _domains(panels: Mapping[str, Sequence[Bin]]) -> dict[str, Sequence[Bin]]:
+    """Return the panels that say more than the sum of the columns before."""
+    return {name: bins for name, bins in panels.items() if name != ALL} if len(panels) > 1 else {}
 
 
 def _total(found: Bin) -> int:
     return sum(found.counts.values())
 
 
-def _quantiles(facts: Facts, domain: str, *, accepted: bool) -> list[int | None]:
+def _quantiles(facts: Facts, domain: str, *, is_accepted: bool) -> list[int | None]:
     """Return the number of completions, their median length, the ninth decile, and the longest."""
     counts: Counter[int] = Counter()
     for length, count in facts.tally.lengths.items():
-        if length.domain == domain and length.is_accepted == accepted:
+        if length.domain == domain and length.is_accepted == is_accepted:
             counts[length.num_tokens] += count
     total = counts.total()
     if not total:

@@ -4,7 +4,8 @@ Cases are JSON Lines of ``gold``, ``prediction`` (or ``prediction_parts``: texts
 ``expected`` and ``category``, or of ``reference``, ``completion``, ``is_correct`` and ``origin``; ``hostile`` and
 ``disputed`` are flags, and disputed cases are not scored. Typical cases are made up (``typical``). Graders take turns,
 some cases each. A time is the median of the rounds, so that a reference is known from the round before, as it is in a
-run after a problem's first attempt. math-verify bounds itself by SIGALRM, so all run on the main thread, as it asks for.
+run after a problem's first attempt. math-verify bounds itself by SIGALRM, so all run on the main thread, as it asks
+for.
 """
 
 from __future__ import annotations
