@@ -166,7 +166,7 @@ class Step(NamedTuple):
 
     level: int
     label: str
-    count: int
+    number: int
     reason: str = ""  # of the parts
 
 
@@ -226,7 +226,7 @@ def funnel(facts: Facts) -> list[Step]:
     steps += [Step(0, "judged completions", counts["judged"])]
     steps += [Step(1, "rejected", *pair) for pair in _reasons(counts["rejected"])]
     steps += [Step(0, "accepted completions", counts["accepted"])]
-    return [step for step in steps if step.count or step.level == 0]
+    return [step for step in steps if step.number or step.level == 0]
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterable[tuple[int, str]]:
@@ -243,8 +243,8 @@ def check_funnel(steps: Iterable[Step]) -> None:
     for step in steps:
         if step.level:
             assert left is not None, "a funnel begins with a whole"
-            left -= step.count
-        elif left not in (None, step.count):
-            raise CorruptRunError(f"the way to {step.label}: {left} should be left, there are {step.count}")
+            left -= step.number
+        elif left not in (None, step.number):
+            raise CorruptRunError(f"the way to {step.label}: {left} should be left, there are {step.number}")
         else:
-            left = step.count
+            left = step.number

@@ -53,8 +53,12 @@ def front_matter(facts: Facts) -> str:
         "configs": [_config(name, body, facts) for name, body in _ordered(facts.selection["configs"])],
         "dataset_info": _infos(facts.selection),
     }
-    kept = {key: value for key, value in data.items() if value}
-    return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=1_000)}---\n"
+    return block({key: value for key, value in data.items() if value})
+
+
+def block(data: Mapping[str, Any]) -> str:
+    """Return a mapping as the YAML block at the top of a card."""
+    return f"---\n{yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=1_000)}---\n"
 
 
 def default_config(selection: Mapping[str, Any]) -> str:

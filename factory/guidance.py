@@ -172,6 +172,8 @@ def limits(facts: Facts) -> list[str]:
     ):
         if count := found.endings[ending]:
             points.append(f"{count:,} of {found.num_rows:,} completions {what}.")
+    if oversized := facts.selection.get("oversized", {}).get("rows", 0):
+        points.append(f"{oversized:,} rows are larger than what the Hub's viewer shows; `load_dataset` reads them.")
     if not facts.cleaning.covered:
         points.append("Items of benchmarks were not looked for: do not report scores on one without doing so.")
     return ["## Limits", "\n".join(f"- {point}" for point in points)]

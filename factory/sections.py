@@ -150,8 +150,8 @@ def _time(value: datetime | None) -> str:
 def way(facts: Facts, steps: Sequence[Step]) -> list[str]:
     """Return the funnel, down to the rows of each table."""
     counts = facts.counts
-    rows: list[list[Any]] = [
-        [Safe(f"**{step.label}**") if step.level == 0 else Safe(f"… {step.label}"), step.reason or Safe(""), step.count]
+    rows = [
+        [Safe(f"… {step.label}" if step.level else f"**{step.label}**"), step.reason or None, step.number]
         for step in steps
     ]
     tables = [f"`{name}` {facts.rows_of(name):,}" for name in SCHEMAS if name in facts.selection["configs"]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -145,7 +145,7 @@ def _add_checks(found: Tally, checks: pa.ChunkedArray) -> None:
         found.findings[Finding(*map(_word, words))] += count
 
 
-def _counts(table: pa.Table, names: list[str]) -> Iterable[tuple[tuple[object, ...], int]]:
+def _counts(table: pa.Table, names: list[str]) -> Iterable[tuple[tuple[Any, ...], int]]:
     rows = table.select(names).group_by(names).aggregate([([], "count_all")]).to_pylist()
     return ((tuple(row[name] for name in names), row["count_all"]) for row in rows)
 

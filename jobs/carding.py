@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs import show
-from jobs.options import AnyPath, AsJson, RunPath, Selection, parse_folder, selection_of
+from jobs.options import AsJson, RunPath, Selection, parse_folder, selection_of
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from factory.storage import AnyPath
+else:
+    AnyPath = Path  # the parser decides; typer takes no union
 
 
 def add_commands(app: typer.Typer) -> None:
