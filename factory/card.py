@@ -8,7 +8,7 @@ lie.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from factory import guidance, sections
 from factory.facts import check_funnel, funnel, read_facts
@@ -22,7 +22,7 @@ class Card:
     """What is written beside the tables: README.md, and images by their paths (``figures/...png``)."""
 
     readme: str
-    figures: Mapping[str, bytes]
+    figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def build_card(path: AnyPath, selection: str, *, repo: str | None = None) -> Card:
@@ -40,6 +40,7 @@ def build_card(path: AnyPath, selection: str, *, repo: str | None = None) -> Car
     drawn = [one for one in histograms if not one.is_empty]
     parts = (
         sections.head(facts),
+        guidance.loading(facts, repo),
         sections.how_it_was_made(facts),
         sections.way(facts, steps),
         sections.verifiers(facts),
@@ -48,7 +49,7 @@ def build_card(path: AnyPath, selection: str, *, repo: str | None = None) -> Car
         guidance.cost(facts),
         guidance.sources(facts),
         guidance.limits(facts),
-        guidance.use(facts, repo),
+        guidance.rebuilding(facts),
         guidance.checksums(facts),
     )
     body = "\n\n".join(block for part in parts for block in part)

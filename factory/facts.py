@@ -70,9 +70,14 @@ class Facts:
         return {one["name"]: one["version"] for one in self.run["verifiers"]}
 
     @property
+    def readability(self) -> ReadabilitySettings:
+        """How strictly texts were read."""
+        return ReadabilityConfig.model_validate(self.config["verify"].get("readability", {})).settings()
+
+    @property
     def are_verifiers_sure(self) -> bool:
         """Whether the verdicts are of these versions: a run that was judged again may name those of its last start."""
-        settings = ReadabilityConfig.model_validate(self.config["verify"].get("readability", {})).settings()
+        settings = self.readability
         of_defaults = digest(self.verifiers)
         of_settings = digest([self.verifiers, settings.digest()])
         named = of_defaults if settings == ReadabilitySettings() else of_settings

@@ -130,8 +130,8 @@ def sources(facts: Facts) -> list[str]:
         table(["domain", "source", "licence", "problems", "completions", "accepted"], rows),
         *([f"{left:,} more sources are not listed; the columns `source` and `license` have all."] if left > 0 else []),
         "The licence is what the job states of each source, `unknown` where it states none; it is that of the "
-        f"problems. On which terms {plain(facts.run['teacher'])} may be used to make training data, the run does not "
-        "say: look at its own licence.",
+        "problems. On which terms the outputs of the teacher may be training data, the run does not say: look at the "
+        f"licence of {plain(facts.run['teacher'])}.",
         f"Languages of the problems, by completions: {languages or 'none'}.",
     ]
 
@@ -161,8 +161,8 @@ def limits(facts: Facts) -> list[str]:
         points.append(f"{counts['unjudged']:,} completions could not be judged, by our fault; they are in no rate.")
     if status.num_suspects:
         points.append(
-            f"{status.num_suspects:,} problems have attempts that agree with one another and never with the reference, "
-            "which is then probably wrong; they count as wrong answers."
+            f"{status.num_suspects:,} problems have attempts that agree with one another and never with the reference: "
+            "either it is wrong, or the teacher always errs in the same way. They count as wrong answers."
         )
     if unverified := counts["rejected"].get(RejectReason.UNVERIFIED, 0):
         points.append(f"{unverified:,} completions had nothing to be compared with, and were not accepted.")
@@ -179,29 +179,33 @@ def limits(facts: Facts) -> list[str]:
     return ["## Limits", "\n".join(f"- {point}" for point in points)]
 
 
-# How to use it.
+# How to load it, and how to build it again.
 
 
-def use(facts: Facts, repo: str | None) -> list[str]:
-    """Return how to load each table, and how to build them again."""
+def loading(facts: Facts, repo: str | None) -> list[str]:
+    """Return a line to load each table with."""
     where = "path/to/this/folder" if repo is None else repo
     lines = ["from datasets import load_dataset", ""]
     for name in SCHEMAS:
         for split in facts.selection["configs"].get(name, {"splits": {}})["splits"]:
             variable = name if split == "train" else f"{name}_{split}"
-            lines.append(
-                f"{variable} = load_dataset({json.dumps(where)}, {json.dumps(name)}, split={json.dumps(split)})"
-            )
+            arguments = f"{json.dumps(where)}, {json.dumps(name)}, split={json.dumps(split)}"
+            lines.append(f"{variable} = load_dataset({arguments})")
+    pin = "Pin a version by `revision=` and a tag or commit." if repo else "In a copy of this folder, give its path."
+    return ["## How to load", fenced("\n".join(lines), "python"), pin]
+
+
+def rebuilding(facts: Facts) -> list[str]:
+    """Return how the tables are made anew from what is published."""
     return [
-        "## How to load",
-        fenced("\n".join(lines), "python"),
-        "Pin a version by `revision=` and a tag or commit.",
         "## How to build it again",
         "`candidates` has all that the other tables are made of. In a copy of this folder, this makes them anew and "
         "compares each row:",
         fenced("factory rederive .", "sh"),
-        f"Splits are by problem. The selection's digest is {plain(facts.selection['selection_digest'])}, the verdicts' "
-        f"{plain(facts.selection['verdict_digest'])}; every row has the former, and the run's fingerprint.",
+        "A problem's rows are all in one split. Digests: "
+        f"of the selection {plain(facts.selection['selection_digest'])}, of the verdicts "
+        f"{plain(facts.selection['verdict_digest'])}, of the run {plain(facts.selection['fingerprint'])}. Every row "
+        "has the first and the last, but for `runs`, which has the last alone.",
     ]
 
 

@@ -16,7 +16,8 @@ from factory.visible import visible
 MAX_CELL: Final = 200  # characters of a name in a table; longer ones are cut
 # Punctuation that no Markdown in use gives a meaning inside a line; all other ASCII punctuation is written as a number.
 _HARMLESS: Final = frozenset(" .,;%/'?()=")
-_BETWEEN_LETTERS: Final = re.compile(r"(?<=[A-Za-z0-9])[-_](?=[A-Za-z0-9])|:(?= )")  # has none there
+# The same of punctuation that means something elsewhere: inside a word, of a time of day, after a word.
+_IN_WORDS: Final = re.compile(r"(?<=[A-Za-z0-9])[-_](?=[A-Za-z0-9])|:(?= )|(?<=[0-9]):(?=[0-9])")
 _FENCE: Final = re.compile(r"`{3,}")
 _LINE_ENDS: Final = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _LINKS: Final = re.compile(r"(?i)\b(?:https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
@@ -32,7 +33,7 @@ def plain(value: Any, most: int = MAX_CELL) -> str:
     if len(text) > most:
         text = text[:most] + "..."
     text = _LINKS.sub(lambda found: f"{found[0]}\0", text)
-    kept = {found.start() for found in _BETWEEN_LETTERS.finditer(text)}
+    kept = {found.start() for found in _IN_WORDS.finditer(text)}
     return "".join(char if place in kept else _safe(char) for place, char in enumerate(text)) or "(empty)"
 
 

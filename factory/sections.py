@@ -19,6 +19,7 @@ from factory.markdown import Safe, fenced, plain, table
 from factory.measured import Measurement, differences, verifier_of
 from factory.plots import Bin
 from factory.samples import NONE
+from schemas.readability import DEFAULTS, THRESHOLD_NAMES
 from schemas.tables import SCHEMAS
 from schemas.verdict import ANSWER_CHECKS
 
@@ -86,7 +87,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         ("format", run["format"]),
         ("chat template", _or(run["chat_template_sha256"], "sha256 {}", "none: raw text")),
         *_rules(facts.config["schedule"]),
-        ("code version", run["code_version"]),
+        ("code version", f"{run['code_version']}, tables of version {facts.selection['version']}"),
         ("made from", _time(run["started_at"])),
         ("to", _time(run["finished_at"])),
         ("run", run["fingerprint"]),
@@ -181,6 +182,7 @@ def verifiers(facts: Facts) -> list[str]:
     """Return who judged, what was found, and how often such verifiers err."""
     versions = table(["verifier, or a package it asks", "version"], sorted(facts.verifiers.items()))
     blocks = ["## What the verifiers found", versions]
+    blocks.append(f"How strictly texts were read: {plain(_readability(facts), 2_000)}.")
     if not facts.are_verifiers_sure:
         blocks.append(
             "These are the versions of the run's last start. The verdicts of these tables have another digest, "
@@ -199,6 +201,18 @@ def verifiers(facts: Facts) -> list[str]:
     return [*blocks, *error_rates(facts)]
 
 
+def _readability(facts: Facts) -> str:
+    """Return the settings of readability in words."""
+    settings = facts.readability
+    changed = [
+        f"{name} {getattr(settings.thresholds, name):g} (as it comes: {getattr(DEFAULTS, name):g})"
+        for name in THRESHOLD_NAMES
+        if getattr(settings.thresholds, name) != getattr(DEFAULTS, name)
+    ]
+    language = f", thinking in {settings.think_language}" if settings.think_language else ""
+    return f"profile {settings.profile}{language}, thresholds {', '.join(changed) or 'as they come'}"
+
+
 def error_rates(facts: Facts) -> list[str]:
     """Return measured errors of the verifiers that judged, and for which versions they are not known."""
     used = sorted({verifier_of(finding.check) for finding in facts.tally.findings})
@@ -211,6 +225,10 @@ def error_rates(facts: Facts) -> list[str]:
         return blocks
     head = ["verifier", "cases", "right ones rejected", "wrong ones accepted", "unjudged", "measured"]
     blocks.append(table(head, map(_error_row, measured)))
+    blocks.append(
+        "The files of cases and the commands, in `factory/shipped/measured.json`, come with the factory's code. Cases "
+        "are no sample of this run's completions."
+    )
     for one in measured:
         if weak := one.errors.weak:
             blocks.append(f"{plain(one.verifier)} on {plain(one.cases)} was wrong on: {_listed(weak, MAX_WEAK)}.")

@@ -135,9 +135,16 @@ def summary(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> dict[str, An
 
 
 def errors(cases: Sequence[Case], verdicts: Mapping[str, Verdict]) -> Errors:
-    """Return the sums for a record, over the cases that a reader judged; a kind is what the reader found."""
+    """Return the sums for a record, over the cases that a reader judged."""
     known = [(case.expected, word(verdicts[case.name])) for case in cases if case.expected is not None]
-    return count_errors((expected, expected == ACCEPT, said == ACCEPT) for expected, said in known)
+    return count_errors(
+        (
+            f"good, called {said}" if expected == ACCEPT else f"{expected}, overlooked",
+            expected == ACCEPT,
+            said == ACCEPT,
+        )
+        for expected, said in known
+    )
 
 
 def by_reason(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
