@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from factory.clean import CleaningRecord, read_cleaning
 from factory.measured import Measurement, read_measurements
-from factory.plots import unit_of
+from factory.page import unit_of
 from factory.report import Status, read_status
 from factory.samples import NONE, Samples
 from factory.storage import AnyPath, find_files, parquet_source

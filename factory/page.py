@@ -19,7 +19,7 @@ from factory.agreement import Agreement, read_agreement
 from factory.clean import read_cleaning
 from factory.cost import cost_note, cost_rows
 from factory.mathml import render
-from factory.plots import length_plot, rate_plot, unit_of
+from factory.plots import length_plot, rate_plot
 from factory.readings import Evidence, evidence_text, read_readings, statistic_plots, value_bins
 from factory.report import Status, read_status
 from factory.samples import NONE, Asked, Samples, Sums, telling
@@ -114,6 +114,19 @@ def _facts(path: AnyPath, status: Status) -> list[tuple[str, str]]:
         ("fingerprint", manifest.fingerprint),
     ]
     return [(key, value) for key, value in facts if value]
+
+
+def unit_of(teacher: Mapping[str, Any]) -> str:
+    """Return what a completion's length is counted in; its first word names the axis."""
+    if teacher["kind"] == "scripted":
+        return "bytes (the scripted teacher has no other tokens)"
+    if teacher["kind"] != "replay":
+        return "tokens by the teacher's tokenizer"
+    if teacher["columns"]["num_tokens"]:
+        return "tokens as the recording states them"
+    if teacher["tokenizer"] == "bytes":
+        return "bytes of UTF-8, for want of a tokenizer (teacher.tokenizer)"
+    return f"tokens by {teacher['tokenizer']}"
 
 
 def _figure(value: float | None, form: str) -> str:

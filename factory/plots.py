@@ -22,19 +22,6 @@ class Bin:
     counts: Mapping[str, int]  # by outcome, or `all`
 
 
-def unit_of(teacher: Mapping[str, Any]) -> str:
-    """Return what a completion's length is counted in; its first word names the axis."""
-    if teacher["kind"] == "scripted":
-        return "bytes (the scripted teacher has no other tokens)"
-    if teacher["kind"] != "replay":
-        return "tokens by the teacher's tokenizer"
-    if teacher["columns"]["num_tokens"]:
-        return "tokens as the recording states them"
-    if teacher["tokenizer"] == "bytes":
-        return "bytes of UTF-8, for want of a tokenizer (teacher.tokenizer)"
-    return f"tokens by {teacher['tokenizer']}"
-
-
 def length_bins(lengths: Mapping[str, Counter[int]]) -> list[Bin]:
     """Return completion lengths in at most ``NUM_BINS`` bins of one round width, from 0 on."""
     longest = max((length for counts in lengths.values() for length in counts), default=0)

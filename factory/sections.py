@@ -52,12 +52,18 @@ def head(facts: Facts) -> list[str]:
     problems = sum(facts.tally.problems.values())
     return [
         f"# {plain(facts.run['name'])}",
-        f"{counts['accepted']:,} accepted completions out of {counts['traces']:,} that {plain(facts.run['teacher'])} "
-        f"gave to {problems:,} problems. All others are in the table `candidates`, each with the reason. Every figure "
+        f"{counts['accepted']:,} accepted completions out of {counts['traces']:,} that {_teachers(facts)} gave "
+        f"to {problems:,} problems. All others are in the table `candidates`, each with the reason. Every figure "
         "on this card is counted from the files of the run that made the data, but for the error rates of the "
         "verifiers, which were recorded when those were measured.",
         table(["table", "a row is", *splits, "bytes"], rows),
     ]
+
+
+def _teachers(facts: Facts) -> str:
+    """Return who wrote the completions: an imported set may have several."""
+    names = sorted(facts.tally.teachers) or [facts.run["teacher"]]
+    return plain(names[0]) if len(names) == 1 else f"{len(names)} teachers"
 
 
 # How it was made.
@@ -74,11 +80,12 @@ _TEACHERS: Final[Mapping[str, str]] = {
 
 def how_it_was_made(facts: Facts) -> list[str]:
     """Return teacher, engine, sampling, prompt and rules of the run."""
-    run, kind = facts.run, str(facts.config["teacher"]["kind"])
+    run, kind, written = facts.run, str(facts.config["teacher"]["kind"]), dict(sorted(facts.tally.teachers.items()))
     teacher = facts.parts["teacher"]
     others = {key: value for key, value in teacher.items() if key not in ("name", "revision") and value is not None}
     rows: list[tuple[str, Any]] = [
         ("teacher", run["teacher"]),
+        *((f"completions of {name}", count) for name, count in written.items() if len(written) > 1),
         ("revision", run["teacher_revision"]),
         *((key.replace("_", " "), value) for key, value in others.items()),
         ("completions", Safe(_TEACHERS.get(kind, plain(kind)))),
@@ -86,7 +93,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         *_sampling(facts, kind),
         ("format", run["format"]),
         ("chat template", _or(run["chat_template_sha256"], "sha256 {}", "none: raw text")),
-        *_rules(facts.config["schedule"]),
+        *([] if kind in RECORDED else _rules(facts.config["schedule"])),
         ("code version", f"{run['code_version']}, tables of version {facts.selection['version']}"),
         ("made from", _time(run["started_at"])),
         ("to", _time(run["finished_at"])),
@@ -96,7 +103,9 @@ def how_it_was_made(facts: Facts) -> list[str]:
     return [
         "## How it was made",
         table(["what", "value"], rows),
-        "The prompt, `{{ problem }}` standing for the question:",
+        "How these were asked for is not known; the job states:"
+        if kind in RECORDED
+        else "The prompt, `{{ problem }}` standing for the question:",
         fenced(run["prompt_template"] or ""),
         *([] if run["system"] is None else ["The system turn before it:", fenced(run["system"])]),
         "What was accepted, and which tables were built (`select`):",

@@ -19,7 +19,7 @@ from factory.storage import AnyPath
 from schemas.errors import StoreError
 
 COLUMNS: Final = [
-    *("problem_id", "domain", "source", "license", "language", "finish_reason", "num_completion_tokens"),
+    *("problem_id", "domain", "source", "license", "language", "finish_reason", "num_completion_tokens", "teacher"),
     *("outcome", "is_accepted", "reject_reason", "num_true", "num_judged"),
     *(f"checks.list.element.{name}" for name in ("name", "outcome", "reason")),
 ]
@@ -66,6 +66,7 @@ class Tally:
     rows: Counter[Origin] = field(default_factory=Counter)
     accepted: Counter[Origin] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
+    teachers: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)  # by finish reason
     outcomes: Counter[str] = field(default_factory=Counter)  # ``none``: not judged yet
     rejected: Counter[str] = field(default_factory=Counter)  # by the selection's reason
@@ -117,7 +118,12 @@ def _add_rows(found: Tally, table: pa.Table) -> None:
             found.accepted[origin] += count
     for (domain, is_accepted, num_tokens), count in _counts(table, ["domain", "is_accepted", "num_completion_tokens"]):
         found.lengths[Length(_word(domain), bool(is_accepted), num_tokens or 0)] += count
-    for name, counter in (("language", found.languages), ("finish_reason", found.endings), ("outcome", found.outcomes)):
+    for name, counter in (
+        ("language", found.languages),
+        ("teacher", found.teachers),
+        ("finish_reason", found.endings),
+        ("outcome", found.outcomes),
+    ):
         for (word,), count in _counts(table, [name]):
             counter[_word(word)] += count
     for (is_accepted, reason), count in _counts(table, ["is_accepted", "reject_reason"]):

@@ -60,6 +60,7 @@ DATA = Path(__file__).parents[1] / "data"
 NUM_PROBLEMS, NUM_SAMPLES = 12, 4
 NAMES = ("plain source", f"source | {HOSTILE}\n# heading\n---\nlicense: mit", "- [x](http://evil.example) `</td>`")
 LICENCES = ("Apache-2.0", "*my* license: [none] | <b>", "unknown")
+TEACHER = f"t | {HOSTILE}\n# heading"
 SYSTEM = "Answer.\n````\n```\n# no heading\n---\n<script>"
 JOB = {
     "name": "card-tests",
@@ -95,7 +96,7 @@ def write_run(path: Path) -> None:
         for attempt in range(NUM_SAMPLES - (place < 2)):
             outcome, reason = ENDS[(place * 3 + attempt) % len(ENDS)]
             made = make_trace(problem.problem_id, attempt, text=f"<think>\n{HOSTILE}\n</think>\n\n\\boxed{{{attempt}}}")
-            trace = replace(made, num_completion_tokens=10 * (1 + place) + attempt)
+            trace = replace(made, num_completion_tokens=10 * (1 + place) + attempt, teacher=TEACHER)
             verdict = Verdict(
                 reference_hash=problem.reference_hash,
                 checks=(Check(name="math", version="2", outcome=outcome, reason=reason),),
@@ -294,6 +295,18 @@ def test_a_validation_split_is_in_the_metadata_and_in_every_sum(run_path: Path, 
     infos = DatasetInfosDict.from_dataset_card_data(DatasetCard(readme).data)
     assert infos["sft"].splits["validation"].num_examples == 3
     assert "sft_validation = load_dataset(" in readme
+
+
+def test_a_run_without_a_completion_has_a_card_and_no_figures(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    config = parse_config(JOB, origin="test").model_dump(mode="json")
+    start_run(path, [make_problem(1)], num_samples=NUM_SAMPLES, config=config)
+    build_tables(path)
+    complete_selection(path / "tables" / "default")
+    found = build_card(path, "default")
+    assert found.figures == {}
+    assert DatasetCard(found.readme).data.license == "unknown"
+    assert "0 accepted completions out of 0" in found.readme
 
 
 # Sums.
