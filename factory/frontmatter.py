@@ -48,7 +48,6 @@ def front_matter(facts: Facts) -> str:
         "tags": [*TAGS, *(name for name in facts.tally.domains if _TAG.fullmatch(name))],
         "size_categories": [size_of(facts.rows_of(default_config(facts.selection)))],
         "annotations_creators": ["machine-generated"],
-        "language_creators": ["machine-generated"],
         "source_datasets": source_datasets(facts.config["sources"]),
         "configs": [_config(name, body, facts) for name, body in _ordered(facts.selection["configs"])],
         "dataset_info": _infos(facts.selection),

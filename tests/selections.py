@@ -43,7 +43,7 @@ def complete_selection(folder: Path) -> None:
         files.append({"name": relative, "rows": len(table), "num_bytes": len(data), "sha256": digest})
         sizes = {"rows": len(table), "num_bytes": len(data), "text_bytes": table.nbytes, "rows_sha256": digest}
         configs[name] = {"schema_sha256": digest, "splits": {"train": sizes}}
-    body |= {"num_first": body.get("num_first", 4), "configs": configs, "files": files}
+    body |= {"num_first": body.get("num_first", 2), "configs": configs, "files": files}
     (folder / "manifest.json").write_text(json.dumps(body, indent=2))
 
 

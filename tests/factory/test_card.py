@@ -28,9 +28,12 @@ from typer.testing import CliRunner
 
 from factory.build import build_tables
 from factory.card import Card, build_card
+from factory.clean import make_cleaner
+from factory.committer import FrozenJob
 from factory.facts import check_funnel, funnel, read_facts
 from factory.figures import length_histogram, rate_histogram
-from factory.frontmatter import LICENSES, block, license_of, size_of, source_datasets
+from factory.frontmatter import LICENSES, block, default_config, license_of, size_of, source_datasets
+from factory.ledgers import ledger_path
 from factory.measured import (
     PARTS,
     SHIPPED,
@@ -45,14 +48,14 @@ from factory.report import read_status
 from factory.samples import Samples
 from factory.tally import COLUMNS, Length, Origin, Rate, Tally, tally
 from jobs.cli import app
-from schemas.config import parse_config
+from schemas.config import CleanConfig, parse_config
 from schemas.errors import ConfigError, CorruptRunError, StoreError
-from schemas.problem import Domain
+from schemas.problem import Domain, Evidence, Quarantined, QuarantineReason
 from schemas.tables import SCHEMAS
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 from tests.factory.test_markdown import PARSER, nasty
 from tests.hostile import HOSTILE
-from tests.runs import make_problem, make_trace, start_run, write_segment
+from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, write_segment
 from tests.selections import complete_selection
 from verifiers import verifier_versions
 
@@ -309,6 +312,52 @@ def test_a_run_without_a_completion_has_a_card_and_no_figures(tmp_path: Path) ->
     assert "0 accepted completions out of 0" in found.readme
 
 
+def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = {**JOB, "schedule": {"adaptive": {"useful": 1, "min_samples": 2}}, "select": {"near_duplicates": 0.9}}
+    config = parse_config(job, origin="test").model_dump(mode="json")
+    problem = make_problem(1)
+    committer = start_run(path, [], num_samples=NUM_SAMPLES, config=config)
+    body = yaml.safe_load((path / "run.yaml").read_text())
+    (path / "run.yaml").write_text(yaml.safe_dump({**body, "clean": make_cleaner(CleanConfig()).record()}))
+    evidence = Evidence(of="gsm8k-test (Cobbe et al. 2021)", item="7", rule="equal", share=1.0)
+    dropped = [
+        Quarantined(source="s", row=row, reason=reason, detail="d", raw="r", evidence=found)
+        for row, (reason, found) in enumerate(
+            [*[(QuarantineReason.CONTAMINATED, evidence)] * 3, (QuarantineReason.NEAR_DUPLICATE, None)]
+        )
+    ]
+    frozen = FrozenJob(fingerprint=FINGERPRINT, config=config, sources_state="changed", num_samples=NUM_SAMPLES)
+    committer.freeze(frozen, [(problem, make_prompt(problem))], dropped)
+    traces = [make_trace(problem.problem_id, attempt) for attempt in range(NUM_SAMPLES)]
+    judged = [make_verdict(trace, problem) for trace in traces]
+    committer.commit(segments=[write_segment(path / "journal", traces, sequence=1)], judged=judged)
+    (path / "logs").mkdir(exist_ok=True)
+    tokens = sum(trace.num_completion_tokens for trace in traces)
+    ledger = {"seconds": {"full": 3_000.0, "loading": 600.0}, "num_tokens": tokens + 5, "num_gpus": 2}
+    ledger_path(path / "logs", 1).write_text(json.dumps(ledger))
+    build_tables(path)
+    complete_selection(path / "tables" / "default")
+    readme = build_card(path, "default").readme
+    hits = {row[0]: int(row[3]) for row in _cells(readme, "## Contamination")}
+    assert hits == {"aime-2024": 0, "gsm8k-test": 3, "humaneval": 0, "math-500": 0}
+    assert "Known benchmarks that were not looked for: aime-2025, gpqa-diamond, livecodebench, codeforces." in readme
+    assert "same numbers and reference) set aside: 1." in readme
+    assert "Nearly equal completions of one problem (from 0.9 on) rejected" in readme
+    accepted = read_status(path).accepted
+    assert accepted
+    costs = {row[0]: row[1:] for row in _cells(readme, "## What it cost")}
+    assert costs["all"][3:] == ["2", f"{7_200 / accepted:,.0f}"]  # GPU-hours, and GPU-seconds for each
+    assert "GPU time is all time of all starts" in readme
+    assert "5 more were lost" in readme
+    assert "counts only the first 2 attempts" in readme
+    assert "until 1 useful ones, 2 at least" in readme
+
+
+def test_the_first_table_is_the_default_where_sft_was_not_asked_for() -> None:
+    assert default_config({"configs": {"runs": {}, "rl_prompts": {}, "candidates": {}}}) == "rl_prompts"
+
+
 # Sums.
 
 
@@ -492,3 +541,6 @@ def test_the_command_prints_the_card_or_writes_it(run_path: Path, card: Card, tm
     files: dict[str, Any] = json.loads(written.stdout)["files"]
     assert set(files) == {"README.md", *card.figures}
     assert (tmp_path / "o" / "README.md").read_text(encoding="utf-8") == card.readme
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--out .*: cannot be written: Not a directory; give another folder"):
+        runner.invoke(app, ["card", str(run_path), "--out", str(tmp_path / "file" / "x")], catch_exceptions=False)
