@@ -55,8 +55,8 @@ from schemas.tables import SCHEMAS
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 from tests.factory.test_markdown import PARSER, nasty
 from tests.hostile import HOSTILE
+from tests.old_tables import complete_selection
 from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, write_segment
-from tests.selections import complete_selection
 from verifiers import verifier_versions
 
 DATA = Path(__file__).parents[1] / "data"
