@@ -16,10 +16,10 @@ import yaml
 from factory.facts import Facts, Step
 from factory.figures import ACCEPTED, ALL, PROBLEMS, REJECTED, Histogram
 from factory.markdown import Safe, fenced, plain, table
-from factory.measured import Measurement, differences, verifier_of
+from factory.measured import READABILITY, Measurement, differences, verifier_of
 from factory.plots import Bin
 from factory.samples import NONE
-from schemas.readability import DEFAULTS, THRESHOLD_NAMES
+from schemas.readability import DEFAULTS, THRESHOLD_NAMES, ReadabilitySettings
 from schemas.tables import SCHEMAS
 from schemas.verdict import ANSWER_CHECKS
 
@@ -232,8 +232,10 @@ def error_rates(facts: Facts) -> list[str]:
         blocks.append(f"Not measured: {', '.join(map(plain, missing))}. Nothing is known here of how often they err.")
     if not measured:
         return blocks
-    head = ["verifier", "cases", "right ones rejected", "wrong ones accepted", "unjudged", "measured"]
-    blocks.append(table(head, map(_error_row, measured)))
+    head = ["verifier", "cases", "right ones rejected", "wrong ones accepted", "unjudged", "measured", "same versions"]
+    others = [", ".join(differences(one, facts.verifiers)) for one in measured]
+    rows = [[*_error_row(one), "no" if told else "yes"] for one, told in zip(measured, others, strict=True)]
+    blocks.append(table(head, rows))
     blocks.append(
         "The files of cases and the commands, in `factory/shipped/measured.json`, come with the factory's code. Cases "
         "are no sample of this run's completions."
@@ -244,11 +246,11 @@ def error_rates(facts: Facts) -> list[str]:
     for note in dict.fromkeys(one.note for one in measured if one.note):
         of = ", ".join(plain(one.cases) for one in measured if one.note == note)
         blocks.append(f"Of {of}: {plain(note, 2_000)}")
-    for name in dict.fromkeys(one.verifier for one in measured):
-        others = differences(next(one for one in measured if one.verifier == name), facts.verifiers)
-        if others:
-            told = plain(", ".join(others), 2_000)
-            blocks.append(f"Not measured for the versions of this run: {plain(name)} with {told}.")
+    for name, told in dict.fromkeys(zip((one.verifier for one in measured), others, strict=True)):
+        if told:
+            blocks.append(f"Not measured for the versions of this run: {plain(name)} with {plain(told, 2_000)}.")
+    if READABILITY in used and facts.readability != ReadabilitySettings():
+        blocks.append("The checks of the text were measured as they come; this run has other settings.")
     return blocks
 
 
