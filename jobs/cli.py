@@ -2,7 +2,7 @@
 
 Data goes to stdout, progress and messages to stderr. Exit 0: done; 1: finished with failures, listed; 2: bad usage or
 config, nothing started; 3: stopped before its time limit
-or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on.
+or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on. 4 to 7 are of `publish`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import show
-from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
+from jobs import publishing, show
+from schemas.errors import (
+    ConfigError,
+    FactoryError,
+    FingerprintError,
+    InterruptedRun,
+    PublishError,
+    RunLockedError,
+    SourceError,
+)
 
 app = typer.Typer(
     name="factory",
@@ -35,6 +43,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
+publishing.add_commands(app)
 
 
 if TYPE_CHECKING:
@@ -86,7 +95,7 @@ def main() -> None:
         app()
     except FactoryError as error:
         _say_at_the_end(str(error))
-        if isinstance(error, InterruptedRun):
+        if isinstance(error, InterruptedRun | PublishError):
             sys.exit(error.exit_code)
         sys.exit(2 if isinstance(error, _USAGE_ERRORS) else 1)
     except KeyboardInterrupt:
