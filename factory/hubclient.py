@@ -76,7 +76,7 @@ class Hub:
         self, repo: str, token: str | None, say: Callable[[str], None], *, patience_s: float = PATIENCE_S
     ) -> None:
         self.repo, self._token, self._say, self._patience_s = repo, token, say, patience_s
-        logging.set_verbosity_error()  # it would name every failed request, signatures included, once more
+        logging.set_verbosity(logging.ERROR)  # it would name every failed request, signatures included, once more
         disable_progress_bars()
         set_client_factory(_make_client)
         self._api = HfApi(token=token or False, library_name="distillation-factory")
@@ -205,7 +205,10 @@ class Hub:
         Raises:
             UnsureError: If there is no answer that says that it counted, or somebody else's commit was faster.
         """
-        operations = [*additions, *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in deleted)]
+        operations: list[Any] = [
+            *additions,
+            *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in deleted),
+        ]
         try:
             found = self._api.create_commit(
                 self.repo, operations, commit_message=title, repo_type="dataset", revision=ref, parent_commit=parent
@@ -229,8 +232,8 @@ class Hub:
         seen = None if remote is None else remote.tags.get(name)
         if seen != oid:
             raise ConflictError(
-                f"{self.repo}: the tag {name} names commit {(seen or 'none')[:12]}, not {oid[:12]}: somebody was faster; "
-                "look at the repository, then publish with another --tag"
+                f"{self.repo}: the tag {name} names commit {(seen or 'none')[:12]}, not {oid[:12]}: somebody was "
+                "faster; look at the repository, then publish with another --tag"
             )
 
     # Pull requests
@@ -293,8 +296,8 @@ class Hub:
                 why = self._words(error)
             if time.monotonic() + wait > deadline:
                 raise PartialError(
-                    f"{self.repo}: {what} failed: {why}; patience ({self._patience_s:.0f} s) is spent. What is uploaded "
-                    "stays there, nothing is half visible: run the same command again"
+                    f"{self.repo}: {what} failed: {why}; patience ({self._patience_s:.0f} s) is spent. What is "
+                    "uploaded stays there, nothing is half visible: run the same command again"
                     + ("" if asked is None else f", in {wait:.0f} s")
                 )
             self._say(f"{what}: {why}; again in {wait:.1f} s")

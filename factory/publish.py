@@ -277,8 +277,8 @@ class _Change:
                 time.sleep(unsure.pause_s)
             head, files = self._look_again(head, files)
         raise PartialError(
-            f"{self._hub.repo}: the commit did not get through in {MAX_TRIES} tries; all bytes are uploaded, nothing is "
-            "visible: run the same command again"
+            f"{self._hub.repo}: the commit did not get through in {MAX_TRIES} tries; all bytes are uploaded, nothing "
+            "is visible: run the same command again"
         )
 
     def _commit(self, head: str, changes: Changes) -> str:
@@ -388,8 +388,8 @@ def _verify_rows(hub: Hub, plan: PublishPlan, revision: str, say: Callable[[str]
             break
         if not left:
             raise PartialError(
-                f"{hub.repo}@{revision[:12]}: could not be read back: {hub.redact(found)}. The commit is there; run the "
-                "same command again to have it verified"
+                f"{hub.repo}@{revision[:12]}: could not be read back: {hub.redact(found)}. The commit is there; run "
+                "the same command again to have it verified"
             )
         say(f"reading back failed: {hub.redact(found).splitlines()[-1]}; again in {READ_PAUSE_S:.0f} s")
         time.sleep(READ_PAUSE_S)

@@ -209,15 +209,11 @@ def _config(path: AnyPath) -> PublishConfig | None:
 
 
 def _repo(repo: str | None) -> str:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from schemas.config import REPO
 
     if repo is None:
         raise ConfigError("--repo: is missing, and the job has no publish.repo; give ORG/NAME")
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ConfigError(f"--repo {repo!r}: {error}") from error
-    if repo.count("/") != 1:
+    if not REPO.fullmatch(repo):
         raise ConfigError(f"--repo {repo!r} must be ORG/NAME, such as my-org/math-traces")
     return repo
 

@@ -515,6 +515,10 @@ class StoreConfig(Part):
     partial_tokens: int | None = Field(default=4096, ge=1)
 
 
+# A dataset on the Hub, as its client takes it.
+REPO: Final = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,94}/[A-Za-z0-9][A-Za-z0-9._-]{0,94}(?<![.-])")
+
+
 class PublishConfig(Part):
     """Where `factory publish` puts the tables, and how; its options come first. Nothing is published by itself."""
 
@@ -533,7 +537,7 @@ class PublishConfig(Part):
     @field_validator("repo")
     @classmethod
     def _is_a_repository(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        if not REPO.fullmatch(value):
             raise ValueError("must be ORG/NAME, such as my-org/math-traces")
         return value
 

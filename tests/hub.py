@@ -447,7 +447,7 @@ class Faults:
 
     429, 412, 503, 401, 403: the answer, nothing done. ``cut``: the connection ends in the middle of the request's body,
     or, where it has none, of the answer's. ``lost``: done, and no answer. ``hold``, ``hold_done``: nobody answers until
-    released, before or after it was done; then the connection ends.
+    released, before or after it was done; then the connection ends. ``pause``: held, then answered as if nothing was.
     """
 
     def __init__(self) -> None:
@@ -502,8 +502,10 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
                 self._hang_up()
                 return
             body = self._body()
-            if kind == "hold":
+            if kind in ("hold", "pause"):
                 self._hold()
+            if kind == "hold":
+                self._hang_up()
                 return
             if kind == "delay":
                 time.sleep(fault["s"])
@@ -555,7 +557,6 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
             released = faults.released
             faults.held.set()
             released.wait(120)
-            self._hang_up()
 
         def _hang_up(self) -> None:
             self.close_connection = True
@@ -655,6 +656,16 @@ class HubServer:
 
     def is_held(self) -> bool:
         return bool(self.control("held")["held"])
+
+    def post(self, path: str, data: bytes, token: str = WRITER) -> None:
+        """Send a request as a client of somebody else would."""
+        request = urllib.request.Request(self.endpoint + path, data, {"Authorization": f"Bearer {token}"})
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def change(self, repo: Mapping[str, Any]) -> None:
+        """Change a repository behind everybody's back."""
+        path = self.folder / "repos" / f"{repo['id'].replace('/', '--')}.json"
+        path.write_text(json.dumps(repo))
 
     def log(self) -> list[dict[str, Any]]:
         """Return every request since the last reset."""

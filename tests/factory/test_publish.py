@@ -1,0 +1,457 @@
+"""Publishing against a local stand-in for the Hub: the real command, the real clients, real requests, real kills."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.bench.drill import wait_until
+from tests.hub import EXPIRED, READER, WRITER, HubServer, hub_server
+from tests.publisher import Done, Publisher, publisher
+from tests.selections import make_rows, write_run, write_selection
+
+REPO = "org/data"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    with hub_server(tmp_path_factory.mktemp("hub")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def forker(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publisher]:
+    with publisher(tmp_path_factory.mktemp("publisher"), server.environment()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("made") / "run")
+
+
+@pytest.fixture
+def hub(server: HubServer) -> HubServer:
+    server.control("reset")
+    return server
+
+
+@pytest.fixture
+def run(made_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_run, tmp_path / "run"))
+
+
+def arguments(run: Path, *more: str) -> list[str]:
+    """Return what publishes a run, its rows not being read back: two more processes for each publication."""
+    return [str(run), "--repo", REPO, "--verify", "files", *more]
+
+
+def require_one_version(hub: HubServer, run: Path, tag: str = "v1", commits: int = 1) -> None:
+    """Assert that the repository holds the selection whole, in so many commits, and that nothing was sent in vain."""
+    repo = hub.repo()
+    assert repo is not None
+    head = repo["refs"]["refs/heads/main"]
+    tags = {ref: oid for ref, oid in repo["refs"].items() if ref.startswith("refs/tags/")}
+    assert tags == {f"refs/tags/{tag}": head}
+    assert len(history(repo)) == 1 + commits
+    folder = run / "tables" / "default"
+    shards = {shard["name"]: shard["sha256"] for shard in json.loads((folder / "manifest.json").read_text())["files"]}
+    tree = {path: entry["sha256"] for path, entry in repo["commits"][head]["tree"].items()}
+    assert shards.items() <= tree.items()
+    others = {"README.md", "manifest.json", "SHA256SUMS", "figures/a.png", ".gitattributes"}
+    assert {path for path in tree.keys() - shards.keys() if not path.startswith("figures/")} | {"figures/a.png"} == others
+    in_vain = [record for record in hub.log() if record.get("was_held")]
+    assert not in_vain, "a file was sent that the Hub held already"
+
+
+def history(repo: dict[str, Any]) -> list[str]:
+    """Return the commits of the branch, newest first."""
+    oid, found = repo["refs"]["refs/heads/main"], []
+    while oid is not None:
+        found.append(oid)
+        oid = repo["commits"][oid]["parent"]
+    return found
+
+
+def writes(hub: HubServer) -> list[str]:
+    """Return what changed something, or would have."""
+    asks = ("/preupload/", "/batch", "/validate-yaml", "/verify")
+    return [r["path"] for r in hub.log() if r["method"] in ("POST", "PUT") and not any(a in r["path"] for a in asks)]
+
+
+# One version, whole.
+
+
+def test_a_version_appears_in_one_commit_with_its_tag_and_private(hub, forker, run):
+    done = forker.run(*arguments(run, "--json"))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    repo = hub.repo()
+    found = json.loads(done.out)
+    assert repo["private"]
+    assert (found["tag"], found["commit"], found["is_new"]) == ("v1", repo["refs"]["refs/heads/main"], True)
+    assert found["num_bytes"] > 0
+
+
+def test_the_same_again_changes_nothing(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    before, sent = hub.repo(), len(writes(hub))
+    done = forker.run(*arguments(run, "--json"))
+    assert done.code == 0, done.err
+    assert hub.repo() == before
+    assert len(writes(hub)) == sent
+    assert not json.loads(done.out)["is_new"]
+
+
+def test_the_same_from_elsewhere_changes_nothing_either(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    before, sent = hub.repo(), len(writes(hub))
+    shutil.rmtree(run / "publish")  # the journal
+    assert forker.run(*arguments(run)).code == 0
+    assert hub.repo() == before
+    assert len(writes(hub)) == sent
+
+
+def test_a_changed_selection_is_the_next_version_and_its_old_shards_are_gone(hub, forker, tmp_path):
+    run = write_run(tmp_path / "run", shards=3)
+    assert forker.run(*arguments(run)).code == 0
+    shutil.rmtree(run / "tables")
+    write_run(run, seed=1)
+    done = forker.run(*arguments(run, "--json"))
+    assert done.code == 0, done.err
+    repo = hub.repo()
+    first, second = (repo["commits"][repo["refs"][f"refs/tags/v{n}"]]["tree"] for n in (1, 2))
+    assert "sft/train-00002-of-00003.parquet" in first
+    assert [path for path in second if path.startswith("sft/")] == ["sft/train-00000-of-00001.parquet"]
+    assert repo["refs"]["refs/heads/main"] == repo["refs"]["refs/tags/v2"]
+    assert len(history(repo)) == 3
+
+
+def test_a_version_of_many_files_comes_by_a_pull_request_that_is_merged(hub, forker, tmp_path):
+    run = write_run(tmp_path / "run", {"sft": 90, "runs": 1}, shards=90)
+    done = forker.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    (pr,) = hub.repo()["prs"].values()
+    assert pr["status"] == "merged"
+
+
+@pytest.mark.slow
+def test_what_load_dataset_gives_by_tag_is_what_the_manifest_says(hub, run, tmp_path):
+    counts = {"sft": 12, "preference": 0, "grpo_groups": 7, "candidates": 20, "runs": 1}
+    shutil.rmtree(run / "tables")
+    rows = {name: make_rows(name, count) for name, count in counts.items()}
+    write_selection(run / "tables" / "default", rows, shards=2)
+    environment = {**os.environ, **hub.environment(), "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "jobs", "publish", str(run), "--repo", REPO, "--tag", "first"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    require_one_version(hub, run, "first")
+    code = (
+        "import json, sys; from datasets import load_dataset; from factory.rowdigest import RowDigest\n"
+        "for name in sys.argv[1:]:\n"
+        f"    rows = load_dataset({REPO!r}, name, revision='first')['train']\n"
+        "    digest = RowDigest(); digest.update(rows.data.table); print(len(rows), digest.hexdigest())"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, *counts],
+        env=environment | {"HF_HOME": str(tmp_path / "fresh")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    manifest = json.loads((run / "tables" / "default" / "manifest.json").read_text())
+    said = [manifest["configs"][name]["splits"]["train"] for name in counts]
+    assert loaded.stdout.splitlines() == [f"{split['rows']} {split['rows_sha256']}" for split in said], loaded.stderr
+
+
+# Kills and faults, at every request (all of them: tests/drills/test_publish.py).
+
+
+def publish_killed_at(hub: HubServer, forker: Publisher, run: Path, number: int, kind: str, *more: str) -> bool:
+    """Publish, and kill -9 the process when its request of that number arrives; return whether there was one."""
+    hub.order({"at": number, "kind": kind})
+    pid = forker.start(*arguments(run, *more))
+    wait_until(lambda: hub.is_held() or not _lives(pid), 60, "the request to be held")
+    is_held = hub.is_held()
+    if is_held:
+        os.kill(pid, signal.SIGKILL)
+    done = forker.wait()
+    assert done.code == (-signal.SIGKILL if is_held else 0), done.err
+    hub.order()
+    return is_held
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in ("Z", "X")
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "429": {"kind": "429", "headers": {"RateLimit": '"api";r=0;t=0', "RateLimit-Policy": '"fixed window";"api";q=9;w=9'}},
+    "412": {"kind": "412"},
+    "503": {"kind": "503"},
+    "cut": {"kind": "cut"},
+    "lost": {"kind": "lost"},
+}
+NUM_REQUESTS = 24  # of a publication of the small run whose rows are not read back; the last test below counts them
+SAMPLED = sorted(random.Random(9).sample(range(1, NUM_REQUESTS + 1), 7))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SAMPLED)
+def test_a_publication_that_is_killed_at_a_request_and_run_again_is_one_version(hub, forker, run, number):
+    for kind in ("hold", "hold_done"):  # before the Hub did what was asked, and after
+        hub.control("reset")
+        shutil.rmtree(run / "publish", ignore_errors=True)
+        publish_killed_at(hub, forker, run, number, kind)
+        done = forker.run(*arguments(run))
+        assert done.code == 0, done.err
+        require_one_version(hub, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_publication_with_a_fault_at_a_request_is_one_version_in_the_end(hub, forker, run, fault):
+    for number in random.Random(fault).sample(range(1, NUM_REQUESTS + 1), 2):
+        hub.control("reset")
+        shutil.rmtree(run / "publish", ignore_errors=True)
+        hub.order({"at": number, **FAULTS[fault]})
+        done = forker.run(*arguments(run))
+        assert done.code in (0, 6), (number, done.err)
+        if done.code:
+            hub.order()
+            done = forker.run(*arguments(run))
+        assert done.code == 0, (number, done.err)
+        require_one_version(hub, run)
+
+
+@pytest.mark.parametrize("kind", ["lost", "503", "412"])
+def test_a_commit_whose_reply_is_lost_or_bad_is_looked_up(hub, forker, run, kind):
+    hub.order({"path": "/commit/", "nth": 1, "kind": kind})
+    done = forker.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    sent = [path for path in writes(hub) if "/commit/" in path]
+    assert len(sent) == (1 if kind == "lost" else 2)
+
+
+@pytest.mark.parametrize("path", ["/repos/create", "/tag/", "/commit/"])
+def test_a_429_is_obeyed(hub, forker, run, path):
+    headers = {"RateLimit": '"api";r=0;t=1', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+    hub.order({"path": path, "nth": 1, "kind": "429", "headers": headers})
+    done = forker.run(*arguments(run))
+    assert done.code == 0, done.err
+    assert "in 2.0 s" in done.err, "one second as the Hub says, and one for rounding"
+    require_one_version(hub, run)
+
+
+@pytest.mark.parametrize("path", ["discussions$", "/status$", "/merge$"])
+def test_a_lost_reply_on_the_way_of_a_pull_request_costs_nothing(hub, forker, tmp_path, path):
+    run = write_run(tmp_path / "run", {"sft": 82, "runs": 1}, shards=82)
+    hub.order({"method": "POST", "path": path, "nth": 1, "kind": "lost"})
+    done = forker.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    assert len(hub.repo()["prs"]) == 1
+
+
+# Others at the same repository.
+
+
+def commit_meanwhile(hub: HubServer, forker: Publisher, run: Path, path: str) -> Done:
+    """Publish, and have somebody commit a file between our look and our commit."""
+    hub.order({"path": "/commit/", "nth": 1, "kind": "pause"})
+    pid = forker.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not _lives(pid), 60, "the commit to be held")
+    add_file(hub, path, b"somebody's")
+    hub.order()
+    return forker.wait()
+
+
+def add_file(hub: HubServer, path: str, data: bytes) -> None:
+    """Commit a file as somebody else would."""
+    content = {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}
+    lines = [{"key": "header", "value": {"summary": "by hand"}}, {"key": "file", "value": content}]
+    hub.post(f"/api/datasets/{REPO}/commit/main", "\n".join(map(json.dumps, lines)).encode())
+
+
+def create_repo(hub: HubServer, *, private: bool = True) -> None:
+    """Create the repository as somebody else would."""
+    organization, _, name = REPO.partition("/")
+    asked = {"organization": organization, "name": name, "visibility": "private" if private else "public"}
+    hub.post("/api/repos/create", json.dumps(asked).encode())
+
+
+def test_somebody_elses_commit_in_between_is_kept_and_ours_comes_on_top(hub, forker, run):
+    done = commit_meanwhile(hub, forker, run, "notes.txt")
+    assert done.code == 0, done.err
+    repo = hub.repo()
+    tree = repo["commits"][repo["refs"]["refs/tags/v1"]]["tree"]
+    assert "notes.txt" in tree
+    assert "sft/train-00000-of-00001.parquet" in tree
+    assert len(history(repo)) == 3
+
+
+@pytest.mark.parametrize("path", ["README.md", "sft/train-00099-of-00100.txt"])
+def test_somebody_elses_commit_to_what_is_ours_is_a_conflict(hub, forker, run, path):
+    done = commit_meanwhile(hub, forker, run, path)
+    assert done.code == 5, done.err
+    assert path in done.err
+    assert len(history(hub.repo())) == 2, "theirs, and none of ours"
+    assert not [ref for ref in hub.repo()["refs"] if "tags" in ref]
+
+
+def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adopted(hub, forker, run):
+    create_repo(hub)
+    add_file(hub, "mine.csv", b"1,2")
+    add_file(hub, "sft/extra.txt", b"3,4")
+    before = hub.repo()
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "mine.csv" in done.err
+    assert "--adopt" in done.err
+    assert hub.repo() == before
+    done = forker.run(*arguments(run, "--adopt"))
+    assert done.code == 0, done.err
+    repo = hub.repo()
+    tree = repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]
+    assert "mine.csv" in tree
+    assert "sft/extra.txt" not in tree
+
+
+def test_a_card_that_was_edited_on_the_hub_is_not_written_over(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    add_file(hub, "README.md", b"# by hand")
+    shutil.rmtree(run / "tables")
+    write_run(run, seed=1)
+    before = hub.repo()
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "README.md" in done.err
+    assert hub.repo() == before
+
+
+def test_a_tag_that_names_something_else_is_never_moved(hub, forker, run):
+    assert forker.run(*arguments(run, "--tag", "v1.0")).code == 0
+    shutil.rmtree(run / "tables")
+    write_run(run, seed=1)
+    before, sent = hub.repo(), len(writes(hub))
+    done = forker.run(*arguments(run, "--tag", "v1.0"))
+    assert done.code == 5, done.err
+    assert "v1.0" in done.err
+    assert (hub.repo(), len(writes(hub))) == (before, sent)
+
+
+def test_a_public_repository_is_published_to_only_if_that_is_asked_for(hub, forker, run):
+    create_repo(hub, private=False)
+    before = hub.repo()
+    done = forker.run(*arguments(run))
+    assert (done.code, hub.repo()) == (5, before)
+    assert "--public" in done.err
+    assert forker.run(*arguments(run, "--public")).code == 0
+
+
+# Permission.
+
+
+@pytest.mark.parametrize("token", [READER, EXPIRED, ""])
+def test_a_token_that_may_not_write_changes_nothing_and_is_in_no_message(hub, forker, run, token):
+    create_repo(hub)
+    before = hub.repo()
+    done = forker.run(*arguments(run), token=token)
+    assert done.code == 4, done.err
+    assert hub.repo() == before
+    assert "HF_TOKEN" in done.err
+    assert not token or token not in done.err
+
+
+def test_the_token_and_signatures_are_in_no_message_and_no_file(hub, forker, run):
+    hub.order({"path": "/-blobs/", "nth": 1, "kind": "403"}, {"path": "/commit/", "nth": 1, "kind": "503"})
+    texts = [done for _ in range(2) for done in forker.run(*arguments(run))[1:]]
+    texts += [path.read_text() for path in (run / "publish").rglob("*") if path.is_file()]
+    assert not [text for text in texts if WRITER in text or "a-secret" in text]
+
+
+# What comes back.
+
+
+def test_a_version_that_is_not_what_was_published_gets_no_tag(hub, forker, run):
+    hub.order({"path": "/commit/", "nth": 1, "kind": "hold_done"})
+    pid = forker.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not _lives(pid), 60, "the commit to be held")
+    hub.order({"path": "/tree/", "nth": 2, "kind": "pause"})  # the first is the look after the lost reply
+    wait_until(lambda: hub.is_held() or not _lives(pid), 60, "the files to be listed")
+    repo = hub.repo()
+    repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]["sft/train-00000-of-00001.parquet"]["sha256"] = "0" * 64
+    hub.change(repo)
+    hub.order()
+    done = forker.wait()
+    assert done.code == 7, done.err
+    assert "sft/train-00000-of-00001.parquet" in done.err
+    assert not [ref for ref in hub.repo()["refs"] if "tags" in ref]
+
+
+@pytest.mark.slow
+def test_rows_that_others_add_to_a_table_are_noticed_when_it_is_read_back(hub, run, tmp_path, forker):
+    """The bytes of a file at the Hub are others than its checksum says."""
+    assert forker.run(*arguments(run)).code == 0
+    shard = run / "tables" / "default" / "sft" / "train-00000-of-00001.parquet"
+    repo = hub.repo()
+    entry = repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]["sft/train-00000-of-00001.parquet"]
+    write_selection(tmp_path / "other", {"sft": make_rows("sft", 12, seed=3)})
+    other = tmp_path / "other" / "sft" / "train-00000-of-00001.parquet"
+    (hub.folder / "blobs" / entry["sha256"]).write_bytes(other.read_bytes())
+    assert shard.read_bytes() != other.read_bytes()
+    done = forker.run(str(run), "--repo", REPO)
+    assert done.code == 7, done.err
+    assert "sft/train" in done.err
+
+
+# Before anything is sent.
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, forker, run):
+    done = forker.run(*arguments(run, "--dry-run", "--json"))
+    assert done.code == 0, done.err
+    body = json.loads(done.out)
+    assert (body["commits"], body["tag"], body["unchanged"]) == (1, "v1", 0)
+    assert "README.md" in body["added"]
+    assert hub.repo() is None
+    assert forker.run(*arguments(run)).code == 0
+    body = json.loads(forker.run(*arguments(run, "--dry-run", "--json")).out)
+    assert (body["commits"], body["added"], body["num_bytes"]) == (0, [], 0)
+
+
+def test_a_dry_run_without_a_token_asks_nobody(hub, forker, run):
+    done = forker.run(*arguments(run, "--dry-run"), token="")
+    assert done.code == 0, done.err
+    assert "1 commits" in done.out
+    assert not hub.log()
+
+
+@pytest.mark.parametrize("more", [("--repo", "data"), ("--tag", "main"), ("--selection", "none"), ("--verify", "no")])
+def test_bad_usage_is_refused_before_anything_is_asked(hub, forker, run, more):
+    done = forker.run(*arguments(run, *more))
+    assert done.code == 2, done.err
+    assert more[1] in done.err
+    assert not hub.log()
+
+
+def test_the_number_of_requests_that_the_tests_above_sample_from_is_the_real_one(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    assert len(hub.log()) == NUM_REQUESTS
