@@ -19,7 +19,13 @@ import httpx2  # what huggingface_hub speaks HTTP with
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import disable_progress_bars, hf_raise_for_status, logging, parse_ratelimit_headers
+from huggingface_hub.utils import (
+    disable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+    logging,
+    parse_ratelimit_headers,
+)
 
 from factory.publish_plan import CARD, PlannedFile
 from factory.secretscan import redact
@@ -152,10 +158,9 @@ class Hub:
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
 
         def read() -> bytes:
-            with _make_client() as client:
-                response = client.get(url, headers=headers)
-                hf_raise_for_status(response)
-                return bytes(response.content)
+            response = get_session().get(url, headers=headers)
+            hf_raise_for_status(response)
+            return bytes(response.content)
 
         return self._ask(f"reading {path}", read)
 

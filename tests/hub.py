@@ -478,6 +478,7 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
 
         def _answer(self) -> None:
             self._left: int | None = int(self.headers.get("Content-Length") or 0)

@@ -58,6 +58,7 @@ def write_selection(
     *,
     shards: int = 1,
     schemas: Mapping[str, pa.Schema] = SCHEMAS,
+    compression: str = "zstd",
 ) -> None:
     """Write a selection with these rows, each table in so many files."""
     files: list[dict[str, Any]] = []
@@ -69,7 +70,9 @@ def write_selection(
         size = -(-len(table_rows) // count)
         for number, path in enumerate(paths):
             table = pa.Table.from_pylist(table_rows[number * size : (number + 1) * size], schema=schemas[config])
-            pq.write_table(table, path, compression="zstd")
+            with pq.ParquetWriter(path, schemas[config], compression=compression) as writer:
+                if table.num_rows:  # a row group without rows cannot be streamed (datasets 5.2)
+                    writer.write_table(table)
             files.append(describe(path, folder, table.num_rows))
         split = {
             "rows": len(table_rows),
