@@ -35,7 +35,9 @@ SECRETS: Final = {
     r'"([^"\s]{16,200})"',
 }
 PERSONAL: Final = {
-    "e-mail address": r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.)+[A-Za-z]{2,24}\b",
+    # Of domains that end as most do: `w @ x.shape` is a product of matrices.
+    "e-mail address": r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{1,63}@(?:[A-Za-z0-9-]{1,63}\.){0,3}[A-Za-z0-9-]{2,63}\."
+    r"(?:[a-z]{2}|[A-Z]{2}|com|COM|org|ORG|net|NET|edu|EDU|gov|GOV|info|INFO|dev|app|cloud|online|tech|site)\b",
     # With country code and separators, or as North American numbers are written. Bare digits are mathematics.
     "phone number": r"(?:^|[\s:(\"'])("
     r"\+[1-9][0-9]{0,2}[ .-]?\(?[0-9]{2,4}\)?[ .-][0-9]{3,4}[ .-][0-9]{2,4}(?:[ .-][0-9]{2,4})?"
