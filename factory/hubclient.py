@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import httpx2  # what huggingface_hub speaks HTTP with
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, set_client_factory
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import (
     disable_progress_bars,
@@ -38,7 +38,12 @@ TIMEOUT_S: Final = 120.0  # without a byte: guess, above the Hub's own limit of 
 CHUNK_FILES: Final = 16  # uploaded together; after each chunk there is a word for the user
 TRANSIENT: Final = (408, 425, 429, 500, 502, 503, 504)
 
+Addition = CommitOperationAdd  # a file of a commit, its content at the Hub
 Result = TypeVar("Result")
+
+# What a request may end with that is not its answer. An upload's trouble comes wrapped in a RuntimeError; a reply that
+# is no JSON is a proxy's.
+_TROUBLE: Final = (HfHubHTTPError, httpx2.HTTPError, RuntimeError, json.JSONDecodeError)
 
 
 class UnsureError(Exception):
@@ -119,10 +124,11 @@ class Hub:
     def look(self) -> Remote | None:
         """Return what the repository's names point at; None where there is none, or none that we may see."""
         try:
-            info = self._ask("looking at the repository", lambda: self._api.dataset_info(self.repo))
+            info = self._ask("looking at the repository", lambda: self._api.dataset_info(self.repo), is_there=None)
             refs = self._ask(
                 "listing tags",
                 lambda: self._api.list_repo_refs(self.repo, repo_type="dataset", include_pull_requests=True),
+                is_there=None,
             )
         except RepositoryNotFoundError:
             return None
@@ -168,10 +174,15 @@ class Hub:
 
     def create(self, *, is_private: bool) -> None:
         """Create the repository; nothing happens where it is there."""
-        self._ask(
-            "creating the repository",
-            lambda: self._api.create_repo(self.repo, repo_type="dataset", private=is_private, exist_ok=True),
-        )
+
+        def create() -> None:
+            try:
+                self._api.create_repo(self.repo, repo_type="dataset", private=is_private)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 409:  # somebody was faster, or the first reply was lost
+                    raise
+
+        self._ask("creating the repository", create)
 
     def check_card(self, text: str) -> None:
         """Have the Hub check the card's metadata.
@@ -195,7 +206,14 @@ class Hub:
             chunk = [additions[path] for path in paths[begin : begin + CHUNK_FILES]]
 
             def send(chunk: Sequence[CommitOperationAdd] = chunk) -> None:
-                self._api.preupload_lfs_files(self.repo, chunk, repo_type="dataset", free_memory=False)
+                try:
+                    self._api.preupload_lfs_files(self.repo, chunk, repo_type="dataset", free_memory=False)
+                except json.JSONDecodeError:
+                    raise
+                except ValueError as error:  # the Hub's word on a file that it does not take
+                    if isinstance(error, HfHubHTTPError):
+                        raise
+                    raise PartialError(f"{self.repo}: the Hub does not take a file: {self._words(error)}") from error
 
             self._ask("uploading", send)
             for addition in chunk:
@@ -218,7 +236,7 @@ class Hub:
             found = self._api.create_commit(
                 self.repo, operations, commit_message=title, repo_type="dataset", revision=ref, parent_commit=parent
             )
-        except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, json.JSONDecodeError, KeyError) as error:
+        except (*_TROUBLE, KeyError) as error:
             raise self._unsure(error, also=(409, 412)) from error
         return str(found.oid)
 
@@ -264,7 +282,7 @@ class Hub:
         """
         try:
             found = self._api.create_pull_request(self.repo, title, repo_type="dataset")
-        except (HfHubHTTPError, httpx2.HTTPError) as error:
+        except _TROUBLE as error:
             raise self._unsure(error) from error
         return int(found.num)
 
@@ -277,13 +295,15 @@ class Hub:
         try:
             self._api.change_discussion_status(self.repo, number, "open", repo_type="dataset")
             self._api.merge_pull_request(self.repo, number, repo_type="dataset")
-        except (HfHubHTTPError, httpx2.HTTPError) as error:
+        except _TROUBLE as error:
             raise self._unsure(error, also=(400, 409)) from error
 
     # Errors
 
-    def _ask(self, what: str, call: Callable[[], Result]) -> Result:
+    def _ask(self, what: str, call: Callable[[], Result], *, is_there: bool | None = True) -> Result:
         """Return what a request gives that may be made again, with patience.
+
+        ``is_there`` null: that there is no such repository is an answer, and comes as `huggingface_hub` says it.
 
         Raises:
             NoPermissionError: If the token may not.
@@ -293,9 +313,9 @@ class Hub:
         while True:
             try:
                 return call()
-            except (RepositoryNotFoundError, RevisionNotFoundError):
-                raise
-            except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, json.JSONDecodeError) as error:
+            except _TROUBLE as error:
+                if is_there is None and isinstance(error, RepositoryNotFoundError):
+                    raise
                 asked = self._pause_after(error)
                 wait = pause if asked is None else asked
                 why = self._words(error)
@@ -311,6 +331,11 @@ class Hub:
 
     def _unsure(self, error: Exception, also: tuple[int, ...] = ()) -> UnsureError:
         asked = self._pause_after(error, also)
+        if asked is not None and asked > self._patience_s:
+            raise PartialError(
+                f"{self.repo}: {self._words(error)}: the Hub asks to wait for {asked:.0f} s; nothing is visible yet, "
+                "and what is uploaded stays there: run the same command again then"
+            ) from error
         return UnsureError(self._words(error), FIRST_PAUSE_S if asked is None else asked)
 
     def _pause_after(self, error: Exception, also: tuple[int, ...] = ()) -> float | None:
@@ -320,9 +345,14 @@ class Hub:
             NoPermissionError, PartialError: If trying again is of no use.
         """
         cause = error if isinstance(error, httpx2.HTTPError) else error.__cause__  # an upload's is wrapped
+        if isinstance(cause, FileNotFoundError):
+            raise cause
         response = getattr(cause, "response", None)
         if response is None:
             return None  # no connection, or a broken one
+        is_storage = response.request.url.host != httpx2.URL(self._api.endpoint).host
+        if response.status_code == 403 and is_storage:
+            return None  # a signed address that is too old; the next try gets a new one
         if response.status_code in (401, 403):
             raise NoPermissionError(
                 f"{self.repo}: the Hub refuses the token ({self._words(error)}): it may be expired, or may not write "
@@ -355,6 +385,8 @@ def find_token(variable: str | None) -> str | None:
 
 
 def _addition(file: PlannedFile) -> CommitOperationAdd:
+    if not isinstance(file.source, bytes) and not file.source.is_file():
+        raise FileNotFoundError(f"{file.source} is gone")
     addition = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.source)
     addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # the plan has just read the file; not once more
     return addition

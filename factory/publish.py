@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from factory.hubclient import Hub, Remote, RemoteFile, UnsureError
+from factory.hubclient import Addition, Hub, Remote, RemoteFile, UnsureError
 from factory.publish_journal import PublishJournal
 from factory.publish_plan import CARD, FIGURES, MANIFEST, SUMS, PublishPlan
 from factory.readback import Rows, read_back
@@ -260,6 +260,7 @@ class _Change:
     ) -> None:
         self._hub, self._plan, self._ours, self._journal, self._say = hub, plan, ours, journal, say
         self._title = f"Publish {plan.digest[:12]}"
+        self._additions: dict[str, Addition] = {}
 
     def make(self, head: str, files: Mapping[str, RemoteFile]) -> str:
         """Return the commit of the branch that holds the version, ``head`` with ``files`` being the one before."""
@@ -271,7 +272,7 @@ class _Change:
             try:
                 if num_commits(changes) == 1:
                     return self._commit(head, changes)
-                self._by_pull_request(files)
+                self._by_pull_request(head, files)
             except UnsureError as unsure:
                 self._say(f"{unsure}; looking again in {unsure.pause_s:.1f} s")
                 time.sleep(unsure.pause_s)
@@ -288,11 +289,16 @@ class _Change:
         self._journal.write("committed", commit=oid, digest=self._plan.digest)
         return oid
 
-    def _upload(self, paths: Iterable[str]) -> list:  # type: ignore[type-arg]
-        files = [self._plan.files[path] for path in paths]
-        self._say(f"uploading {len(files):,} files, {sum(file.num_bytes for file in files):,} bytes")
-        done = self._hub.upload(files, lambda file: self._journal.write("uploaded", path=file.path, sha256=file.sha256))
-        return list(done.values())
+    def _upload(self, paths: Iterable[str]) -> list[Addition]:
+        """Return what a commit adds, all contents being at the Hub; this process offers each of them once."""
+        paths = list(paths)
+        files = [self._plan.files[path] for path in paths if path not in self._additions]
+        if files:
+            self._say(f"uploading {len(files):,} files, {sum(file.num_bytes for file in files):,} bytes")
+        self._additions |= self._hub.upload(
+            files, lambda file: self._journal.write("uploaded", path=file.path, sha256=file.sha256)
+        )
+        return [self._additions[path] for path in paths]
 
     def _look_again(self, head: str, files: Mapping[str, RemoteFile]) -> tuple[str, Mapping[str, RemoteFile]]:
         """Return the branch as it is now.
@@ -305,6 +311,7 @@ class _Change:
             raise ConflictError(f"{self._hub.repo}: is gone; somebody deleted or moved it")
         if remote.head == head:
             return head, files
+        self._additions.clear()  # they know what the branch held before
         now = self._hub.files_at(remote.head)
         touched = sorted(path for path in files.keys() | now.keys() if files.get(path) != now.get(path))
         clash = [path for path in touched if path in self._ours or path in self._plan.files]
@@ -316,8 +323,8 @@ class _Change:
             )
         return remote.head, now
 
-    def _by_pull_request(self, files: Mapping[str, RemoteFile]) -> None:
-        """Put the version on a pull request in parts, look whether it is all there, and merge it."""
+    def _by_pull_request(self, head: str, files: Mapping[str, RemoteFile]) -> None:
+        """Put the version on a pull request in parts, look whether it is all there, merge it, and wait for that."""
         self._upload(compare(self._plan, files, self._ours).added)
         number = self._hub.find_pull_request(self._title)
         if number is None:
@@ -326,6 +333,15 @@ class _Change:
         self._fill(number)
         self._journal.write("merging", pull_request=number, digest=self._plan.digest)
         self._hub.merge(number)
+        for _ in range(MAX_TRIES):
+            remote = self._hub.look()
+            if remote is not None and remote.head != head:
+                return
+            time.sleep(READ_PAUSE_S)
+        raise PartialError(
+            f"{self._hub.repo}: pull request {number} is merged, and the branch does not show it yet; run the same "
+            "command again in a while"
+        )
 
     def _fill(self, number: int) -> None:
         """Commit the parts that a pull request lacks."""
@@ -343,8 +359,8 @@ class _Change:
             deleted = changes.deleted[:room] if len(added) == len(changes.added) else ()
             self._say(f"pull request {number}: {len(added):,} of {len(changes.added):,} files")
             try:
-                done = self._hub.upload([self._plan.files[path] for path in added], lambda _: None)
-                self._hub.commit(list(done.values()), deleted, parent=head, title=self._title, ref=f"refs/pr/{number}")
+                additions = self._upload(added)
+                self._hub.commit(additions, deleted, parent=head, title=self._title, ref=f"refs/pr/{number}")
                 failures = 0
             except UnsureError as unsure:
                 failures += 1
