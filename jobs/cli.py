@@ -22,15 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import publishing, show
-from schemas.errors import (
-    ConfigError,
-    FactoryError,
-    FingerprintError,
-    InterruptedRun,
-    PublishError,
-    RunLockedError,
-    SourceError,
-)
+from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
     name="factory",
@@ -95,9 +87,9 @@ def main() -> None:
         app()
     except FactoryError as error:
         _say_at_the_end(str(error))
-        if isinstance(error, InterruptedRun | PublishError):
+        if isinstance(error, InterruptedRun):
             sys.exit(error.exit_code)
-        sys.exit(2 if isinstance(error, _USAGE_ERRORS) else 1)
+        sys.exit(2 if isinstance(error, _USAGE_ERRORS) else error.exit_code)
     except KeyboardInterrupt:
         _say_at_the_end("interrupted")
         sys.exit(130)

@@ -31,6 +31,8 @@ FactoryError
 class FactoryError(Exception):
     """Base of every operational error of the factory: its text is meant for the user."""
 
+    exit_code = 1  # of the command
+
 
 class ConfigError(FactoryError, ValueError):
     """A job file cannot be used; the text names file, key, value and what is allowed."""
@@ -86,8 +88,6 @@ class BudgetRun(InterruptedRun):
 
 class PublishError(FactoryError):
     """A version is not there yet, or not proven; nothing is half visible."""
-
-    exit_code = 1
 
 
 class NoPermissionError(PublishError):
