@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from factory.joining import reference_text
 from factory.state import FrozenProblems, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
-from factory.tables import reference_text
 from schemas.errors import ConfigError
 from schemas.manifest import Manifest
 

@@ -13,10 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory.joining import PROBLEM_COLUMNS, TRACE_COLUMNS
 from factory.state import FrozenProblems, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
-from factory.tables import PROBLEM_COLUMNS, TRACE_COLUMNS, RunContent, WrittenTables, write_tables
+from factory.tables import RunContent, WrittenTables, write_tables
 from schemas.config import SelectConfig
 from schemas.manifest import Manifest
 from schemas.tables import RunRow

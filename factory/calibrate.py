@@ -24,7 +24,7 @@ MIN_TRACES: Final = 100  # fewer say nothing about one trace in a hundred
 MARGIN: Final = 1.25  # beyond the 99th percentile (guess)
 STEP_CHARS: Final = 100  # paragraphs are proposed in steps of it
 OTHER_SHARE: Final = 0.2  # of traces that think in another language than the problem's, which make it a setting (guess)
-LOOKED_AT: Final = 200  # traces whose thinking is identified
+LOOKED_AT: Final = 200  # traces whose thinking is identified, each of another problem
 SHOWN: Final = ("longest_paragraph", "tail_compression", "compression", "think_consistency", "response_consistency")
 
 
@@ -90,13 +90,17 @@ def _think_language(samples: Samples, readings: Readings) -> str | None:
         return None
     languages: Counter[str] = Counter()
     num_looked = 0
-    for number in samples.find(Asked())[:LOOKED_AT]:
+    seen: set[str] = set()
+    for number in samples.find(Asked()):
         row = samples.row(number)
-        if row["reasoning"]:
+        if row["reasoning"] and row["problem_id"] not in seen:
+            seen.add(row["problem_id"])
             num_looked += 1
             found = identify(" ".join(masked(row["reasoning"][:4_000]).split()))
             if found is not None and found != row["language"]:
                 languages[found] += 1
+        if num_looked == LOOKED_AT:
+            break
     name, count = languages.most_common(1)[0] if languages else ("", 0)
     return name if count >= OTHER_SHARE * max(1, num_looked) else None
 

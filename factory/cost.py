@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from factory.journal import Piece, scan_segment
 from factory.ledgers import Spent, read_ledgers, spent_of
+from factory.rules import most_per_problem
 from factory.saved import SavedAttempts
-from factory.state import ENDED, JUDGED, TRACED, TRUE, USEFUL, RunState
+from factory.state import ENDED, FALSE, JUDGED, TRACED, TRUE, USEFUL, RunState
 from factory.store import RunFolder
 from schemas.config import SelectConfig
 from schemas.manifest import Manifest
@@ -108,10 +109,18 @@ def _saved(pieces: list[tuple[str, Piece]], state: RunState, made: dict[int, int
     return {state.number(key): saved.num_tokens(key) for key in saved.keys()}  # noqa: SIM118  no mapping
 
 
-def num_accepted(num_correct: Tokens_P, select: SelectConfig) -> Tokens_P:
-    """Return how many of a problem's correct traces a selection accepts: which ones does not matter to their number."""
-    most = 1 if select.rule == "shortest_correct" else select.max_per_problem
-    return num_correct if most is None else np.minimum(num_correct, most)
+def num_accepted(num_correct: Tokens_P, num_true: Tokens_P, num_judged: Tokens_P, select: SelectConfig) -> Tokens_P:
+    """Return how many of a problem's correct traces a selection chooses: which ones does not matter to their number.
+
+    ``num_correct`` are readable and right, ``num_true`` right, ``num_judged`` right or wrong. Before quotas: what is
+    over one was made and judged all the same. Texts and lengths are not looked at, so that near-duplicates, and lucky
+    guesses of a rule that takes several, are counted.
+    """
+    most = most_per_problem(select)
+    chosen = num_correct if most is None else np.minimum(num_correct, most)
+    if select.rule != "hard_subset":
+        return chosen
+    return np.where(num_true / np.maximum(1, num_judged) > select.max_pass_rate, 0, chosen)
 
 
 def read_problems(
@@ -125,12 +134,16 @@ def read_problems(
     ):
         rows = folder.columns_of(kind, shards, ["problem_id", column])  # type: ignore[arg-type]  # both are kinds
         np.add.at(tokens, state.problems.places(rows["problem_id"]), rows[column].to_numpy())
-    is_correct = state.words.reshape(-1, state.num_samples) & (USEFUL | TRUE) == USEFUL | TRUE
+    words = state.words.reshape(-1, state.num_samples)
+    correct, true, judged = (
+        has.sum(axis=1, dtype=np.int64)
+        for has in (words & (USEFUL | TRUE) == USEFUL | TRUE, words & TRUE > 0, words & (TRUE | FALSE) > 0)
+    )
     rows = folder.columns_of("problems", manifest.problems, ["problem_id", "domain", "source"])
     places = state.problems.places(rows["problem_id"])
     return Problems(
         tokens=tokens,
-        accepted=num_accepted(is_correct.sum(axis=1, dtype=np.int64), select),
+        accepted=num_accepted(correct, true, judged, select),
         domains=_labels(rows["domain"], places, len(state.problems)),
         sources=_labels(rows["source"], places, len(state.problems)),
     )

@@ -44,7 +44,9 @@ class Found:
     num_flags: int = 0
     values: list[float] = field(default_factory=list)  # of checks that state one
     thresholds: Counter[float] = field(default_factory=Counter)
-    samples: list[Evidence] = field(default_factory=list)
+    samples: list[Evidence] = field(default_factory=list)  # the first ones of different problems, then others
+    spare: list[Evidence] = field(default_factory=list)  # further ones of the same problems
+    problems: set[str] = field(default_factory=set)  # of ``samples``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ def read_readings(samples: Samples) -> Readings:
                         correct.setdefault(name, []).append(value)
             elif check["reason"] in reasons:
                 _count(reasons[check["reason"]], check, number, row)
+    for found in reasons.values():
+        found.samples += found.spare[: NUM_SAMPLES - len(found.samples)]
     return Readings(
         num_judged=num_judged,
         reasons={name: found for name, found in reasons.items() if found.num_rejecting or found.num_flags},
@@ -109,7 +113,10 @@ def _count(found: Found, check: Mapping[str, Any], number: int, row: Mapping[str
         if check["threshold"] is not None:
             found.thresholds[check["threshold"]] += 1
     if is_deciding and len(found.samples) < NUM_SAMPLES:
-        found.samples.append(
+        # Rows lie together by problem: ten attempts at the same one would show one defect ten times.
+        is_new = row["problem_id"] not in found.problems
+        found.problems.add(row["problem_id"])
+        (found.samples if is_new else found.spare).append(
             Evidence(
                 row=number,
                 trace_id=row["trace_id"],

@@ -19,12 +19,10 @@ from factory.cost import Costs, costs_of, read_journaled, read_problems
 from factory.delays import Quantiles
 from factory.ledgers import read_ledgers, spent_of
 from factory.lengths import Lengths
-from factory.selection import diff_selections
 from factory.state import FrozenProblems, RunState, current_verdicts
 from factory.storage import AnyPath, find_files, parquet_source
 from factory.store import RunFolder
 from factory.suspects import find_suspects
-from factory.tables import read_decisions
 from schemas.arrow import untraced_from_table
 from schemas.config import SelectConfig, parse_config
 from schemas.errors import ConfigError, StoreError
@@ -245,8 +243,9 @@ def _tables_manifest(folder: RunFolder, selection: str) -> dict[str, Any] | None
 def accepted_sample(path: AnyPath, selection: str) -> dict[str, Any] | None:
     """Return the first accepted row of a selection; None if it accepted none."""
     for file in find_files(path / "tables" / selection / "sft", "train-*.parquet"):
-        rows: list[dict[str, Any]] = pq.ParquetFile(parquet_source(file)).read().slice(0, 1).to_pylist()
-        if rows:
+        table = pq.ParquetFile(parquet_source(file))
+        if table.metadata.num_rows:
+            rows: list[dict[str, Any]] = table.read_row_group(0).slice(0, 1).to_pylist()
             return rows[0]
     return None
 
@@ -310,13 +309,3 @@ def _explained_trace(folder: RunFolder, manifest: Manifest, row: dict[str, Any])
             if rows:
                 selections[selection.parent.name] = rows[0]
     return {**row, "verdicts": verdicts, "selections": selections}
-
-
-def compare_selections(a: AnyPath, b: AnyPath) -> dict[str, Any]:
-    """Return which traces entered from ``a`` to ``b``, which left, and why.
-
-    Raises:
-        ConfigError: If a folder holds no selection.
-    """
-    found: dict[str, Any] = asdict(diff_selections(read_decisions(a), read_decisions(b)))
-    return found

@@ -53,7 +53,10 @@ class Sums:
 
 
 class Samples:
-    """The candidates of one selection, in the order of the table: by trace_id, which is by chance."""
+    """The candidates of one selection, in the order of the table: by problem, then by trace_id.
+
+    Both ids are hashes: which problems come first is by chance, but neighbours are attempts at one problem.
+    """
 
     def __init__(self, path: AnyPath, selection: str) -> None:
         """Open the table and read its facets, coded: a few bytes an attempt.

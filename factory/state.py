@@ -39,6 +39,7 @@ USEFUL: Final = 1
 TRUE: Final = 2
 AGAINST: Final = 4  # see ``counts_against``
 UNUSABLE: Final = 8  # the reference cannot be used
+FALSE: Final = 16
 
 GOOD_OUTCOMES: Final = (str(Outcome.CORRECT), str(Outcome.READABLE))
 PROMPT_COLUMNS: Final = ("prompt_text", "prompt_sha256", "prompt_token_ids")
@@ -376,6 +377,7 @@ def word_of(outcome: Outcome, reason: Reason | None, is_correct: bool | None) ->
         | TRUE * (is_correct is True)
         | AGAINST * counts_against(outcome, reason, is_correct)
         | UNUSABLE * (outcome is Outcome.BAD_REFERENCE)
+        | FALSE * (is_correct is False)
     )
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory.joining import reference_text
 from factory.state import RunState, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
-from factory.tables import reference_text
 from schemas.manifest import Manifest
 from verifiers.math import judge_answer
 

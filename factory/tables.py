@@ -1,8 +1,9 @@
 """Tables: a run's problems, traces and verdicts become the Parquet files that people load.
 
-Last step of a run: `<root>/<selection>/{sft,candidates,runs}/train-00000-of-0000N.parquet` and a `manifest.json`.
-Invariants: ``candidates`` has every trace, ``sft`` exactly the accepted ones; the same input gives the same bytes; a
-selection's folder appears whole, in place of the one before. Judges nothing; what is accepted, `selection` decides.
+Last step of a run: `<root>/<selection>/<config>/<split>-00000-of-0000N.parquet` and a `manifest.json`. Invariants:
+``candidates`` has every trace, ``sft`` exactly the accepted ones; the same input gives the same bytes; a selection's
+folder appears whole, in place of the one before; memory does not grow with the run. Judges nothing; what is accepted,
+`selection` decides, what follows from that, `derived`. Why it is built so: factory/TABLES.md.
 """
 
 from __future__ import annotations
@@ -11,35 +12,36 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, get_args
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from factory.duplicates import LikeTraces
-from factory.selection import Candidate, Decision, Sums, select, selection_digest, sum_decisions
-from factory.shards import SPILL_BYTES, ShardWriter, SortedRows
-from factory.storage import AnyPath, find_files, parquet_source, replace_folder, sync_folder
-from schemas.arrow import PROBLEMS, TRACES, VERDICTS
-from schemas.config import SelectConfig
-from schemas.errors import ConfigError, CorruptRunError, StoreError
+from factory.buckets import SPILL_BYTES
+from factory.derived import OWN_ID, TRAIN, Decided, Rules, decide, derive, find_over, splits_of
+from factory.joining import Joined
+from factory.rowdigest import schema_sha256
+from factory.selection import Sums, has_pass, selection_digest
+from factory.shards import ShardWriter
+from factory.storage import LAST, AnyPath, replace_folder, sync_folder
+from schemas.config import SelectConfig, TableName
 from schemas.manifest import Shard
-from schemas.problem import Answer, Choice, reference_from_json
-from schemas.tables import CANDIDATES, RUNS, SFT, TABLES_VERSION, RunRow, run_to_row
-from schemas.trace import THINK_OPEN, TraceFormat, split_completion
-from schemas.verdict import Outcome, Reason
+from schemas.tables import MAX_ROW_BYTES, RUNS, SCHEMAS, TABLES_VERSION, RunRow, run_to_row
+from schemas.verdict import Outcome
 
-# Columns of a run's own files that the tables need: all but the token ids, which are half of their bytes.
-PROBLEM_COLUMNS: Final = [name for name in PROBLEMS.names if name not in ("prompt_text", "prompt_token_ids")]
-TRACE_COLUMNS: Final = [
-    name for name in TRACES.names if name not in ("token_ids", "engine_id", "first_token_at", "resumed_at")
-]
-VERDICT_COLUMNS: Final = [name for name in VERDICTS.names if name != "reference_hash"]
+MANIFEST: Final = LAST
+TABLE_NAMES: Final[tuple[TableName, ...]] = get_args(TableName)
+ALWAYS: Final[tuple[TableName, ...]] = ("candidates", "runs")  # written whatever a selection asks for
+WRITING_THREADS: Final = 2  # tables that are compressed at once, each with up to two row groups in memory
+OVERSIZED_NAMED: Final = 20  # of the rows beyond it, in the manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +51,23 @@ class RunContent:
     Of a problem, or a trace's verdict, that comes twice, the later one counts. Each iterable is read once.
     """
 
-    problems: Iterable[pa.Table]  # with PROBLEM_COLUMNS
-    traces: Iterable[pa.Table]  # with TRACE_COLUMNS
-    verdicts: Iterable[pa.Table]  # with VERDICT_COLUMNS; against today's references
+    problems: Iterable[pa.Table]  # with `joining.PROBLEM_COLUMNS`
+    traces: Iterable[pa.Table]  # with `joining.TRACE_COLUMNS`
+    verdicts: Iterable[pa.Table]  # with `joining.VERDICT_COLUMNS`; against today's references
     runs: Sequence[RunRow]
     fingerprint: str  # of the run
     verdict_digest: str  # which verifiers judged
     num_first: int = 32_767  # attempts per problem, by sample index, that were made whatever the others gave
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oversized:
+    """A row that is larger than the Hub's viewer shows."""
+
+    config: str
+    split: str
+    id: str
+    num_bytes: int  # in Arrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +77,14 @@ class WrittenTables:
     folder: AnyPath
     selection_digest: str
     sums: Sums
+    num_problems: int  # with a trace
     num_traces: int
     num_unjudged: int
     num_waiting: int
     outcomes: Mapping[str, int]
     files: tuple[Shard, ...]
+    num_oversized: int  # rows beyond MAX_ROW_BYTES
+    oversized: tuple[Oversized, ...]  # the first of them
 
 
 def write_tables(
@@ -78,269 +93,154 @@ def write_tables(
     """Return what was written to ``<root>/<config.name>``; a selection of that name is replaced.
 
     Raises:
-        CorruptRunError: If a trace belongs to no problem.
+        CorruptRunError: If a trace belongs to no problem, or is there twice; the folder is left as it was.
     """
     root.mkdir(parents=True, exist_ok=True)
     beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
     work = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=beside))
     try:
-        joined = _join(work, content, config, spill_bytes)
         built = work / config.name
-        shards = _write_configs(built, joined, content.runs)
-        written = _written(root / config.name, joined, shards)
-        _write_manifest(built / "manifest.json", written, content, config)
+        with Joined(work, content.problems, content.traces, content.verdicts, spill_bytes=spill_bytes) as joined:
+            digest = selection_digest(config, {"verdicts": content.verdict_digest})
+            rules = Rules(config=config, num_first=content.num_first, digest=digest)
+            if has_pass(config):
+                rules = replace(rules, over=find_over(joined.tables(), config))
+            counts, tables = _Counts(), TableSet(built, config)
+            with tables:
+                for found in joined.tables():
+                    decided = decide(found, rules)
+                    counts.add(decided)
+                    tables.write(decided)
+                tables.write_runs(content.runs)
+        written = counts.written(root / config.name, rules, tables)
+        _write_manifest(built / MANIFEST, _manifest(written, tables, content, config))
         _put_in_place(built, written.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return written
 
 
-# Reading: light columns first, for the selection; the text waits in sorted buckets.
+class TableSet:
+    """The tables of one selection while they are written: a writer for each split of each."""
+
+    def __init__(self, folder: Path, config: SelectConfig) -> None:
+        self._config = config
+        self._stack = ExitStack()
+        wanted = {*config.configs, *ALWAYS}
+        self._names = [name for name in TABLE_NAMES if name in wanted]
+        self._writers = {
+            (name, split): ShardWriter(folder / name, SCHEMAS[name], split=split, may_be_absent=split != TRAIN)
+            for name in self._names
+            for split in splits_of(name, config)
+        }
+        self._threads = ThreadPoolExecutor(max_workers=WRITING_THREADS)
+        self.num_oversized = 0
+        self.oversized: list[Oversized] = []
+
+    def write(self, decided: Decided) -> None:
+        """Take the candidates of whole problems, and write what follows from them; tables side by side."""
+        tables = {
+            (name, split): table
+            for name in self._names
+            if name != "runs"
+            for split, table in derive(decided, name, self._config)
+        }
+        sizes = self._threads.map(lambda key: self._writers[key].write(tables[key]), tables)
+        for (name, split), found in zip(tables, sizes, strict=True):
+            self._note_oversized(name, split, tables[name, split], found)
+
+    def write_runs(self, runs: Sequence[RunRow]) -> None:
+        """Write the table of runs."""
+        rows = [run_to_row(run) for run in sorted(runs, key=lambda run: run.fingerprint)]
+        self._writers["runs", TRAIN].write(pa.Table.from_pylist(rows, schema=RUNS))
+
+    def _note_oversized(self, name: TableName, split: str, table: pa.Table, sizes: npt.NDArray[np.int64]) -> None:
+        large: npt.NDArray[np.int64] = np.flatnonzero(sizes > MAX_ROW_BYTES)
+        self.num_oversized += len(large)
+        for row in large[: OVERSIZED_NAMED - len(self.oversized)].tolist():
+            own_id = table[OWN_ID[name]][row].as_py()
+            self.oversized.append(Oversized(config=name, split=split, id=own_id, num_bytes=int(sizes[row])))
+
+    def written(self) -> Iterator[tuple[TableName, str, ShardWriter]]:
+        """Yield name, split and closed writer of what there is; a split other than ``train`` may have no file."""
+        for (name, split), writer in self._writers.items():
+            if writer.shards:
+                yield name, split, writer
+
+    def __enter__(self) -> TableSet:
+        for writer in self._writers.values():
+            self._stack.enter_context(writer)
+        self._stack.enter_context(self._threads)  # ends first
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
 
-class _Group(NamedTuple):
-    """What the answer checks said about the attempts at one problem."""
+@dataclass(slots=True)
+class _Counts:
+    """What the manifest counts, summed up over the candidates."""
 
-    num_true: int = 0
-    num_judged: int = 0
-    first_true: int = 0  # of the first attempts, which no stopping rule has touched
-    first_judged: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    num_problems: int = 0
+    num_traces: int = 0
+    num_accepted: int = 0
 
-    @property
-    def pass_rate(self) -> float | None:
-        return self.num_true / self.num_judged if self.num_judged else None
+    def add(self, decided: Decided) -> None:
+        table = decided.table
+        self.num_problems += len(decided.starts)
+        self.num_traces += table.num_rows
+        self.num_accepted += pc.sum(table["is_accepted"]).as_py() or 0
+        self.rejected.update(_value_counts(table["reject_reason"]))
+        self.outcomes.update(_value_counts(table["outcome"]))
 
-    @property
-    def pass_rate_unbiased(self) -> float | None:
-        """Unbiased given how many of the first attempts were judged: which those are does not depend on the others."""
-        return self.first_true / self.first_judged if self.first_judged else None
-
-
-class _Joined(NamedTuple):
-    problems: dict[str, dict[str, Any]]
-    traces: SortedRows
-    verdicts: SortedRows
-    outcomes: dict[str, str | None]  # by trace_id; null without a verdict
-    decisions: dict[str, Decision]
-    groups: dict[str, _Group]
-    config: SelectConfig
-    digest: str
-
-
-class _Word(NamedTuple):
-    """The light columns of a verdict."""
-
-    outcome: str
-    reason: str | None
-    is_correct: bool | None
-
-
-def _join(work: Path, content: RunContent, config: SelectConfig, spill_bytes: int) -> _Joined:
-    problems = {
-        row["problem_id"]: row for table in content.problems for row in table.select(PROBLEM_COLUMNS).to_pylist()
-    }
-    verdicts = SortedRows(work, "verdicts", spill_bytes=spill_bytes)
-    words: dict[str, _Word] = {}
-    for table in content.verdicts:
-        verdicts.add(table.select(VERDICT_COLUMNS))
-        ids, *columns = (table[name].to_pylist() for name in ("trace_id", *_Word._fields))
-        words.update(zip(ids, map(_Word._make, zip(*columns, strict=True)), strict=True))
-    traces = SortedRows(work, "traces", spill_bytes=spill_bytes)
-    outcomes: dict[str, str | None] = {}
-    candidates: list[Candidate] = []
-    like = None if config.near_duplicates is None else LikeTraces(config.near_duplicates)
-    for table in content.traces:
-        traces.add(table.select(TRACE_COLUMNS))
-        if like is not None:
-            _add_correct(like, table, words)
-        for row in table.select(["trace_id", "problem_id", "sample_index", "num_completion_tokens"]).to_pylist():
-            if row["problem_id"] not in problems:
-                raise CorruptRunError(
-                    f"trace {row['trace_id']} is of problem {row['problem_id']}, which the run does not have; "
-                    "restore its problem shards"
-                )
-            word = words.get(row["trace_id"])
-            outcomes[row["trace_id"]] = None if word is None else word.outcome
-            if word is not None:
-                candidates.append(_candidate(row, word))
-    if like is not None:
-        found = like.found()
-        candidates = [replace(candidate, like=found.get(candidate.trace_id)) for candidate in candidates]
-    return _Joined(
-        problems=problems,
-        traces=traces,
-        verdicts=verdicts,
-        outcomes=outcomes,
-        decisions={decision.trace_id: decision for decision in select(candidates, config)},
-        groups=_group(candidates, content.num_first),
-        config=config,
-        digest=selection_digest(config, {"verdicts": content.verdict_digest}),
-    )
+    def written(self, folder: AnyPath, rules: Rules, tables: TableSet) -> WrittenTables:
+        rejected = dict(sorted(self.rejected.items()))
+        judged = self.num_accepted + sum(rejected.values())
+        num_unjudged = self.outcomes[Outcome.UNJUDGED]
+        return WrittenTables(
+            folder=folder,
+            selection_digest=rules.digest,
+            sums=Sums(judged=judged, accepted=self.num_accepted, rejected=rejected),
+            num_problems=self.num_problems,
+            num_traces=self.num_traces,
+            num_unjudged=num_unjudged,
+            num_waiting=self.num_traces - judged - num_unjudged,
+            outcomes=dict(sorted(self.outcomes.items())),
+            files=tuple(shard for _, _, writer in tables.written() for shard in writer.shards),
+            num_oversized=tables.num_oversized,
+            oversized=tuple(tables.oversized),
+        )
 
 
-def _add_correct(like: LikeTraces, table: pa.Table, words: Mapping[str, _Word]) -> None:
-    """Have the correct traces of a table compared."""
-    said = map(words.get, table["trace_id"].to_pylist())
-    right = [word is not None and word.outcome == Outcome.CORRECT for word in said]
-    names = ["problem_id", "trace_id", "text"]
-    like.add(*(column.to_pylist() for column in table.select(names).filter(pa.array(right, pa.bool_())).columns))
-
-
-def _candidate(row: Mapping[str, Any], word: _Word) -> Candidate:
-    return Candidate(
-        **row,
-        outcome=Outcome(word.outcome),
-        reason=None if word.reason is None else Reason(word.reason),
-        is_correct=word.is_correct,
-    )
-
-
-def _group(candidates: Iterable[Candidate], num_first: int) -> dict[str, _Group]:
-    groups: dict[str, _Group] = defaultdict(_Group)
-    for candidate in candidates:
-        if (word := candidate.is_correct) is not None:
-            true, judged, first_true, first_judged = groups[candidate.problem_id]
-            is_first = candidate.sample_index < num_first
-            groups[candidate.problem_id] = _Group(
-                true + word, judged + 1, first_true + (word and is_first), first_judged + is_first
-            )
-    return groups
-
-
-# Rows.
-
-
-def _rows(joined: _Joined) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Yield, by trace_id, the row of ``candidates``, and that of ``sft`` where the trace was accepted."""
-    for traces, verdicts in zip(joined.traces.buckets(), joined.verdicts.buckets(), strict=True):
-        verdict_by_id = {verdict["trace_id"]: verdict for verdict in verdicts}
-        for trace in traces:
-            problem = joined.problems[trace["problem_id"]]
-            shared = _shared_columns(joined, problem, trace)
-            candidate = _candidate_row(joined, shared, problem, trace, verdict_by_id.get(trace["trace_id"]))
-            yield candidate, _sft_row(joined, candidate) if candidate["is_accepted"] else None
-
-
-def _shared_columns(joined: _Joined, problem: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Any]:
-    group = joined.groups.get(trace["problem_id"], _Group())
-    names = ("domain", "language", "source", "source_row_id", "license", "messages", "prompt_sha256", "reference_hash")
-    return {
-        **{name: problem[name] for name in names},
-        "reference": reference_text(problem["reference"]),
-        "reference_kind": None if problem["reference"] is None else json.loads(problem["reference"])["type"].lower(),
-        "pass_rate": group.pass_rate,
-        "pass_rate_unbiased": group.pass_rate_unbiased,
-        "num_true": group.num_true,
-        "num_judged": group.num_judged,
-        "selection_digest": joined.digest,
-    }
-
-
-def _candidate_row(
-    joined: _Joined,
-    shared: Mapping[str, Any],
-    problem: Mapping[str, Any],
-    trace: Mapping[str, Any],
-    verdict: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    decision = joined.decisions.get(trace["trace_id"])
-    reasoning, response = split_completion(trace["text"])
-    return {
-        **trace,
-        **shared,
-        "reasoning": reasoning,
-        "response": response,
-        "outcome": None if verdict is None else verdict["outcome"],
-        "reason": None if verdict is None else verdict["reason"],
-        "is_correct": None if verdict is None else verdict["is_correct"],
-        "checks": [] if verdict is None else [_check_row(check) for check in verdict["checks"]],
-        "is_accepted": None if decision is None else decision.is_accepted,
-        "reject_reason": None if decision is None else decision.reason,
-        "rank": None if decision is None else decision.rank,
-    }
-
-
-def _check_row(check: Mapping[str, Any]) -> dict[str, Any]:
-    # Without its milliseconds: judging again would change every file.
-    return {**check, **(check["math"] or {}), **(check["code"] or {})}
-
-
-def _sft_row(joined: _Joined, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    system = joined.config.system
-    turns = [] if system is None else [{"role": "system", "content": system}]
-    content = assistant_content(candidate["text"], TraceFormat(candidate["format"]))
-    row = {name: candidate[name] for name in SFT.names if name in candidate}
-    return {
-        **row,
-        "messages": [*turns, *candidate["messages"], {"role": "assistant", "content": content}],
-        "num_tokens": candidate["num_completion_tokens"],
-        "reasoning_tokens": candidate["num_reasoning_tokens"],
-        "checks": [f"{check['name']}@{check['version']}:{check['outcome']}" for check in candidate["checks"]],
-    }
-
-
-def assistant_content(text: str, trace_format: TraceFormat) -> str:
-    """Return a completion as a student must learn it: as it is, with the opening tag that stood in the prompt put back.
-
-    The tag comes with the line break that R1's chat template puts after it, unless the text begins with one.
-    """
-    if trace_format is not TraceFormat.R1_PREFILLED or text.lstrip().startswith(THINK_OPEN):
-        return text
-    return THINK_OPEN + ("" if text.startswith("\n") else "\n") + text
-
-
-def reference_text(reference: str | None) -> str | None:
-    """Return a reference (JSON, as a run stores it) for people: an answer or a letter plain, all else as JSON."""
-    if reference is None:
-        return None
-    match reference_from_json(json.loads(reference)):
-        case Answer(text=text):
-            return text
-        case Choice(letter=letter):
-            return letter
-        case _:
-            return reference
+def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column.drop_null()).to_pylist()}
 
 
 # Writing.
 
 
-def _write_configs(built: Path, joined: _Joined, runs: Sequence[RunRow]) -> tuple[Shard, ...]:
-    built.mkdir()
-    with ShardWriter(built / "sft", SFT) as sft, ShardWriter(built / "candidates", CANDIDATES) as candidates:
-        for candidate_row, sft_row in _rows(joined):
-            candidates.write(candidate_row)
-            if sft_row is not None:
-                sft.write(sft_row)
-    with ShardWriter(built / "runs", RUNS) as run_table:
-        for run in sorted(runs, key=lambda run: run.fingerprint):
-            run_table.write(run_to_row(run))
-    return sft.shards + candidates.shards + run_table.shards
-
-
-def _written(folder: AnyPath, joined: _Joined, shards: tuple[Shard, ...]) -> WrittenTables:
-    outcomes = Counter(outcome for outcome in joined.outcomes.values() if outcome is not None)
-    return WrittenTables(
-        folder=folder,
-        selection_digest=joined.digest,
-        sums=sum_decisions(joined.decisions.values()),
-        num_traces=len(joined.outcomes),
-        num_unjudged=outcomes[Outcome.UNJUDGED],
-        num_waiting=list(joined.outcomes.values()).count(None),
-        outcomes=dict(sorted(outcomes.items())),
-        files=shards,
-    )
-
-
-def _write_manifest(path: Path, written: WrittenTables, content: RunContent, config: SelectConfig) -> None:
-    # Without a date: the same input gives the same bytes.
-    body = {
+def _manifest(written: WrittenTables, tables: TableSet, content: RunContent, config: SelectConfig) -> dict[str, Any]:
+    """Return what says what a selection is; without a date: the same input gives the same bytes."""
+    configs: dict[str, Any] = {}
+    for name, split, writer in tables.written():
+        entry = configs.setdefault(name, {"schema_sha256": schema_sha256(SCHEMAS[name]), "splits": {}})
+        entry["splits"][split] = {
+            "rows": sum(shard.rows for shard in writer.shards),
+            "num_bytes": sum(shard.num_bytes for shard in writer.shards),
+            "text_bytes": writer.text_bytes,
+            "rows_sha256": writer.rows_sha256,
+        }
+    return {
         "version": TABLES_VERSION,
         "selection": config.model_dump(mode="json"),
         "selection_digest": written.selection_digest,
         "verdict_digest": content.verdict_digest,
         "fingerprint": content.fingerprint,
+        "num_first": content.num_first,
         "counts": {
+            "problems": written.num_problems,
             "traces": written.num_traces,
             "judged": written.sums.judged,
             "accepted": written.sums.accepted,
@@ -349,9 +249,18 @@ def _write_manifest(path: Path, written: WrittenTables, content: RunContent, con
             "waiting": written.num_waiting,
             "outcomes": dict(written.outcomes),
         },
+        "configs": configs,
+        "oversized": {
+            "max_row_bytes": MAX_ROW_BYTES,
+            "rows": written.num_oversized,
+            "first": [asdict(row) for row in written.oversized],
+        },
         "files": [asdict(shard) for shard in written.files],
         "pyarrow": pa.__version__,
     }
+
+
+def _write_manifest(path: Path, body: Mapping[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
         file.flush()
@@ -373,33 +282,3 @@ def _put_in_place(built: Path, folder: AnyPath) -> None:
         folder.rename(built.parent / "replaced")  # goes with the work folder
     built.rename(folder)
     sync_folder(folder.parent)
-
-
-# Reading back.
-
-
-def read_decisions(folder: AnyPath) -> dict[str, Decision]:
-    """Return the decisions of a selection's folder by trace_id; traces that were not judged have none.
-
-    Raises:
-        ConfigError: If the folder holds no selection.
-        StoreError: If its table of candidates cannot be read.
-    """
-    files = find_files(folder / "candidates", "train-*.parquet")
-    if not files:
-        raise ConfigError(
-            f"{folder}: holds no candidates/train-*.parquet; give the folder of a selection, such as "
-            "runs/demo/tables/default"
-        )
-    decisions: dict[str, Decision] = {}
-    for path in files:
-        try:
-            table = pq.read_table(parquet_source(path), columns=["trace_id", "is_accepted", "reject_reason", "rank"])
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"{path}: is no readable table of candidates: {error}; run `factory select` again"
-            ) from error
-        for row in table.filter(pc.is_valid(table["is_accepted"])).to_pylist():
-            row["reason"] = row.pop("reject_reason")
-            decisions[row["trace_id"]] = Decision(**row)
-    return decisions

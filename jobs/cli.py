@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import publishing, show
+from jobs import publishing, rederiving, show
+from jobs.bench import tables as bench_tables
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -36,6 +37,8 @@ app = typer.Typer(
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
 publishing.add_commands(app)
+rederiving.add_commands(app)
+bench_tables.add_commands(bench)
 
 
 if TYPE_CHECKING:
@@ -152,7 +155,7 @@ def run(
     with show.LiveProgress(job.select) as live:
         run_job(plan, path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(path)
+        show.oversized(build_tables(path))
     _finish(path, as_json=as_json)
 
 
@@ -223,7 +226,7 @@ def verify(run_path: RunPath, address: Address = None, as_json: AsJson = False) 
     with show.LiveProgress() as live:
         verify_run(run_path, address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        build_tables(run_path)
+        show.oversized(build_tables(run_path))
     _finish(run_path, as_json=as_json)
 
 
@@ -240,7 +243,7 @@ def select(run_path: RunPath, overrides: Overrides = [], as_json: AsJson = False
         raise ConfigError(f"--set {bad[0]!r}: this command changes keys under `select` only, such as select.rule")
     body = override_config(manifest.config, overrides)
     config = parse_config(body, origin=str(run_path / "run.yaml")).select
-    build_tables(run_path, config)
+    show.oversized(build_tables(run_path, config))
     _finish(run_path, config.name, as_json=as_json)
 
 
@@ -352,11 +355,11 @@ def diff(
     b: Annotated[AnyPath, typer.Argument(metavar="B", help="Another one.", parser=_folder)],
     as_json: AsJson = False,
 ) -> None:
-    """Compare two selections: which traces entered, which left, and why."""
-    from factory.report import compare_selections
+    """Compare two selections: what in their settings differs, which traces entered, which left, and why."""
+    from factory.differences import compare, compare_settings
 
-    found = compare_selections(a, b)
-    show.json_line(found) if as_json else show.difference(found)
+    settings, changes = compare_settings(a, b), compare(a, b)
+    show.difference_lines(settings, changes) if as_json else show.difference(settings, changes)
 
 
 @app.command(epilog="Example: factory decontaminate train.jsonl --against shipped --out clean")

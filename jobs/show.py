@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -21,20 +21,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from factory.cost import Costs, cost_note, cost_rows
-from factory.storage import AnyPath
+from factory.differences import ACCEPTED
+from factory.storage import AnyPath, find_files
 from factory.visible import visible
 from schemas.config import SelectConfig
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS
 from schemas.verdict import Outcome
 
 if TYPE_CHECKING:
     from factory.agreement import Agreement
     from factory.coordinator import Progress as RunProgress
+    from factory.differences import Change
     from factory.estimate import Figure
     from factory.fingerprints import Benchmark
     from factory.plan import Plan
     from factory.report import Status
     from factory.scan import Scan
     from factory.suspects import Suspect
+    from factory.tables import WrittenTables
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
@@ -46,6 +50,7 @@ MAX_SAMPLE_CHARACTERS: Final = 6_000
 BAR_CHARACTERS: Final = 40
 MAX_DROPPED: Final = 50  # rows of a dataset printed one by one
 MAX_EXAMPLES: Final = 20  # of a kind that a benchmark lists
+MAX_CHANGES: Final = 5  # of two selections, that `diff` names for each pair of reasons
 PLAIN_WIDTH: Final = 120  # of lines for no terminal
 
 
@@ -291,10 +296,22 @@ def sample(row: Mapping[str, Any]) -> None:
 def tables(path: AnyPath, selection: str) -> None:
     """Print where the tables lie and how to load them."""
     folder = path / "tables" / selection
-    _line(f"tables: {folder}/{{sft,candidates,runs}}/train-*.parquet")
+    names = [name for name in SCHEMAS if find_files(folder / name, "train-*.parquet")]
+    _line(f"tables: {folder}/{{{','.join(names)}}}/train-*.parquet")
     if not isinstance(path, Path):
         _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
     _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+
+
+def oversized(written: WrittenTables) -> None:
+    """Say on stderr that rows are larger than the Hub's viewer shows, if some are."""
+    if written.num_oversized:
+        row = written.oversized[0]
+        message(
+            f"{written.num_oversized:,} rows are larger than {MAX_ROW_BYTES:,} bytes, which the Hub's viewer does not "
+            f"show; the first: {row.config} {row.id}, {row.num_bytes:,} bytes. They are written, and listed in "
+            f"{written.folder}/manifest.json"
+        )
 
 
 def page(path: AnyPath, num_bytes: int) -> None:
@@ -595,15 +612,41 @@ def _number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if value < 10 else f"{value:,.0f}"
 
 
-def difference(found: Mapping[str, Any]) -> None:
-    """Print what entered and left from one selection to another."""
+def difference(settings: Mapping[str, tuple[Any, Any]], changes: Iterable[Change]) -> None:
+    """Print what in the settings of two selections differs, then by reason what entered and left, with some ids."""
+    for key, (before, after) in settings.items():
+        _line(f"{key}: {before} -> {after}")
+    counts: Counter[tuple[str, str, str]] = Counter()
+    examples: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for change in changes:
+        way = (str(change.kind), change.before, change.after)
+        counts[way] += 1
+        if change.kind != "same" and len(examples[way]) < MAX_CHANGES:
+            examples[way].append(f"  {change.trace_id} of problem {change.problem_id}")
+    kinds: Counter[str] = Counter()
+    for (kind, _, _), count in counts.items():
+        kinds[kind] += count
     out.print(
-        f"in both: {found['num_in_both']:,} · entered: {len(found['entered']):,} · left: {len(found['left']):,} · "
-        f"out of both, for another reason: {len(found['reworded']):,}"
+        f"in both: {counts['same', ACCEPTED, ACCEPTED]:,} · entered: {kinds['entered']:,} · left: {kinds['left']:,} · "
+        f"out of both, for another reason: {kinds['reworded']:,}"
     )
-    for name in ("entered", "left", "reworded"):
-        for change in found[name]:
-            _line(f"{name} {change['trace_id']}: {change['before']} -> {change['after']}")
+    for way in sorted(examples, key=lambda way: (way[0], -counts[way], way)):
+        name, before, after = way
+        _line(f"{name}: {before} -> {after}: {counts[way]:,}{', such as' if counts[way] > MAX_CHANGES else ''}")
+        for example in examples[way]:
+            _line(example)
+
+
+def difference_lines(settings: Mapping[str, tuple[Any, Any]], changes: Iterable[Change]) -> None:
+    """Print the same as JSON lines: the settings, every change, and the counts."""
+    json_line({"settings": {key: list(values) for key, values in settings.items()}})
+    counts: Counter[tuple[str, str]] = Counter()
+    for change in changes:
+        counts[change.before, change.after] += 1
+        if change.kind != "same":
+            json_line({"change": change.kind, **change._asdict()})
+    listed = [{"before": old, "after": new, "count": count} for (old, new), count in sorted(counts.items())]
+    json_line({"in_both": counts[ACCEPTED, ACCEPTED], "counts": listed})
 
 
 def findings(found: Sequence[Finding]) -> None:

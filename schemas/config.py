@@ -12,11 +12,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from schemas.errors import ConfigError
@@ -33,6 +41,11 @@ class Part(BaseModel):
 
 TableName = Literal["sft", "sft_prompt_completion", "preference", "rl_prompts", "grpo_groups", "candidates", "runs"]
 Difficulty = Literal["easy", "medium", "hard"]  # pass rate above 2/3, from 1/3 on, below
+FIXED_NUMBERS: Final[Mapping[str, str]] = {  # what rules take of a problem, whatever `max_per_problem` says
+    "one_random": "one",
+    "shortest_correct": "one",
+    "long_short_mix": "two",
+}
 
 # Known datasets whose rows `factory/mappings.py` knows how to read.
 READY_MAPPINGS: Final = (
@@ -460,12 +473,21 @@ class VerifyConfig(Part):
 
 
 class Quotas(Part):
-    """Most accepted traces per domain, difficulty and length; what is over a quota is ``over_quota``."""
+    """Most accepted traces per domain, difficulty and length, and in all; what is over a quota is ``over_quota``.
 
-    domain: dict[str, Annotated[int, Field(ge=0)]] = {}  # such as {math: 20000, code: 10000}; others are not bounded
+    What has no key here is not bounded.
+    """
+
+    domain: dict[Domain, Annotated[int, Field(ge=0)]] = {}  # such as {math: 20000, code: 10000}
     difficulty: dict[Difficulty, Annotated[int, Field(ge=0)]] = {}  # by pass rate
-    length: dict[int, Annotated[int, Field(ge=0)]] = {}  # completion tokens up to the key, above the next lower key
+    # Completion tokens up to the key, above the next lower key: {4096: 1000, 16384: 500}; longer ones are not bounded.
+    length: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = Field(default={}, max_length=256)
     total: int | None = Field(default=None, ge=1)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is bounded."""
+        return bool(self.domain or self.difficulty or self.length) or self.total is not None
 
 
 class PreferenceConfig(Part):
@@ -473,8 +495,10 @@ class PreferenceConfig(Part):
 
     rules: tuple[Literal["long2short_dpo", "correct_wrong_pairs"], ...] = ("long2short_dpo", "correct_wrong_pairs")
     max_per_problem: int = Field(default=2, ge=1)  # of each rule
-    longer: float = Field(default=1.5, gt=1)  # a correct trace is worse from so many times the shortest's length on
-    similar: float = Field(default=0.25, gt=0)  # lengths of a correct and a wrong trace differ by this share at most
+    # long2short_dpo: a correct trace is worse from so many times the shortest correct one's length on.
+    longer: float = Field(default=1.5, gt=1)
+    # correct_wrong_pairs: the two lengths differ by this share of the longer one at most.
+    similar: float = Field(default=0.25, gt=0, lt=1)
 
 
 class SelectConfig(Part):
@@ -490,17 +514,68 @@ class SelectConfig(Part):
         "hard_subset",
         "long_short_mix",
     ] = "all_correct"
-    max_per_problem: int | None = Field(default=None, ge=1)  # of a rule that may take several; see `selection`
+    # Of a rule that may take any number (all_correct, k_diverse, difficulty_balanced, hard_subset). Null: all; 4 of
+    # k_diverse.
+    max_per_problem: int | None = Field(default=None, ge=1)
     # Of correct traces of a problem that are so similar (5-word shingles) only the shortest is in the choice; such as
     # 0.85. Null: all are.
     near_duplicates: float | None = Field(default=None, gt=0, le=1)
-    seed: int = 0  # of what is chosen by chance: another one gives another choice, the same one the same
-    max_pass_rate: float = Field(default=0.5, gt=0, le=1)  # of `hard_subset`
+    max_pass_rate: float = Field(default=0.5, gt=0, le=1)  # of `hard_subset`: harder problems alone
     quotas: Quotas = Quotas()
+    seed: int = 0  # of what is chosen by chance: another one gives another choice, the same one the same
     preference: PreferenceConfig = PreferenceConfig()
     validation_share: float = Field(default=0, ge=0, lt=1)  # of the problems, by their hash; all traces of one go along
     configs: tuple[TableName, ...] = Field(default=get_args(TableName), min_length=1)  # the tables that are written
     system: str | None = None  # system turn of the `sft` rows; the prompt's own instructions are not repeated there
+
+    @field_validator("max_per_problem")
+    @classmethod
+    def _is_free(cls, most: int | None, info: ValidationInfo) -> int | None:
+        rule = info.data.get("rule", "")
+        if most is not None and rule in FIXED_NUMBERS:
+            number = FIXED_NUMBERS[rule]
+            raise ValueError(
+                f"is not heeded: rule {rule} takes {number} of each problem; leave it out, or set it to null"
+            )
+        return most
+
+    @field_validator("max_pass_rate")
+    @classmethod
+    def _is_of_hard_subset(cls, rate: float, info: ValidationInfo) -> float:
+        rule, default = info.data.get("rule"), cls.model_fields["max_pass_rate"].default
+        if rate != default and rule not in (None, "hard_subset"):
+            raise ValueError(
+                f"is not heeded: rule is {rule}, and hard_subset alone looks at it; leave it out, or at its {default}"
+            )
+        return rate
+
+    @field_validator("quotas")
+    @classmethod
+    def _leave_balance(cls, quotas: Quotas, info: ValidationInfo) -> Quotas:
+        if quotas.difficulty and info.data.get("rule") == "difficulty_balanced":
+            raise ValueError(
+                "bounds `difficulty`, which rule difficulty_balanced does not heed: it takes the same number of each; "
+                "bound `total` instead, or take rule all_correct"
+            )
+        return quotas
+
+    @field_validator("seed")
+    @classmethod
+    def _has_chance(cls, seed: int, info: ValidationInfo) -> int:
+        rule, quotas = info.data.get("rule"), info.data.get("quotas")
+        is_chance = rule in (None, "one_random", "difficulty_balanced") or quotas is None or quotas.is_set
+        if seed != cls.model_fields["seed"].default and not is_chance:
+            raise ValueError(
+                f"is not heeded: rule {rule} without quotas leaves nothing to chance; leave it out, or at 0"
+            )
+        return seed
+
+    @field_validator("configs")
+    @classmethod
+    def _are_named_once(cls, names: tuple[TableName, ...]) -> tuple[TableName, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"{list(names)} names a table twice; name each once")
+        return names
 
 
 class StoreConfig(Part):
@@ -634,8 +709,24 @@ def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:
     Raises:
         ConfigError: As ``load_config``.
     """
+    return _parsed(JobConfig, body, origin)
+
+
+def parse_select(body: Mapping[str, Any], *, origin: str) -> SelectConfig:
+    """Return the config of a selection as its manifest says it.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    return _parsed(SelectConfig, body, origin)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def _parsed(kind: type[P], body: Mapping[str, Any], origin: str) -> P:
     try:
-        return JobConfig.model_validate(body)
+        return kind.model_validate(body)
     except ValidationError as error:
         lines = [_explain(dict(item)) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
         raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None

@@ -18,6 +18,17 @@ import pyarrow as pa
 from schemas.arrow import TEXT_TYPE, VERSION_KEY
 
 TABLES_VERSION: Final = 2
+MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
+
+# Texts of few values, wherever they stand: only these are dictionary encoded in the files.
+FEW_VALUES: Final = frozenset(
+    [
+        *("source", "license", "domain", "language", "format", "teacher", "teacher_revision", "engine"),
+        *("engine_version", "fingerprint", "selection_digest", "finish_reason", "stop_token", "outcome", "reason"),
+        *("reject_reason", "rejected_outcome", "rejected_reason", "rule", "reference_kind", "answer_kind", "ability"),
+        *("data_source", "style", "split", "role", "name", "version", "rung", "element"),  # element: of a list of texts
+    ]
+)
 
 _TEXT: Final = pa.string()
 _TURNS: Final = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
@@ -81,6 +92,8 @@ SFT_PROMPT_COMPLETION: Final = _schema(
     ],
 )
 
+# In these and the next tables turns before the assistant's are those of SFT: the selection's system turn comes first.
+
 # Two traces of one problem, one better than the other.
 PREFERENCE: Final = _schema(
     "preference",
@@ -125,7 +138,8 @@ GRPO_GROUPS: Final = _schema(
     ],
 )
 
-# One problem for reinforcement learning; `data_source` to `extra_info` are what verl reads.
+# One problem for reinforcement learning, if it has a reference that could be used; `data_source` to `extra_info` are
+# what verl reads.
 RL_PROMPTS: Final = _schema(
     "rl_prompts",
     [
@@ -164,6 +178,13 @@ CHECK_ROW: Final = pa.struct(
         ("tests_passed", pa.int32()),
         ("text", pa.struct([(field.name, field.type) for field in TEXT_TYPE])),  # of the check "statistics" alone
     ]
+)
+
+# Columns of a candidate that a selection adds: they follow from the others, its config, and how many first attempts
+# there were.
+DECIDED: Final = (
+    *("is_accepted", "reject_reason", "rank"),
+    *("pass_rate", "pass_rate_unbiased", "num_true", "num_judged", "selection_digest"),
 )
 
 # One trace, accepted or not, with all that was found in it.
@@ -253,6 +274,8 @@ RUNS: Final = _schema(
         ("finished_at", _TIME),
     ],
 )
+
+FOUND: Final = pa.schema([field for field in CANDIDATES if field.name not in DECIDED])  # a candidate before selection
 
 SCHEMAS: Final[Mapping[str, pa.Schema]] = {
     "sft": SFT,  # the default of `load_dataset`

@@ -14,11 +14,12 @@ from factory.build import build_tables
 from factory.cost import Labels, Problems, costs_of, num_accepted, read_spent
 from factory.ledgers import Spent, ledger_path, spent_in, why_stop
 from factory.report import read_status
-from factory.selection import Candidate, select, sum_decisions
+from factory.selection import choose
 from factory.storage import write_atomically
 from factory.store import RunFolder
 from schemas.config import BudgetConfig, SelectConfig
 from schemas.verdict import Outcome
+from tests.candidates import configs, correct, wrong
 from tests.runs import make_problem, make_trace, make_verdict, start_run, write_segment
 
 NAMES = ["code", "logic", "math"]
@@ -51,28 +52,15 @@ def test_problems_without_an_accepted_sample_are_the_dearest_by_their_tokens() -
     assert [cost.name for cost in costs.dearest] == ["d", "b", "c", "a"]
 
 
-@given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=6),
-    st.sampled_from(["all_correct", "shortest_correct"]),
-    st.none() | st.integers(1, 4),
-)
-def test_as_many_are_accepted_as_the_selection_accepts(correct: list[int], rule: str, most: int | None) -> None:
-    config = SelectConfig(rule=rule, max_per_problem=most)
-    candidates = [
-        Candidate(
-            trace_id=f"{place}-{index}",
-            problem_id=str(place),
-            sample_index=index,
-            num_completion_tokens=10 + 7 * index,
-            outcome=Outcome.CORRECT,
-            reason=None,
-            is_correct=True,
-        )
-        for place, count in enumerate(correct)
-        for index in range(count)
-    ]
-    said = sum_decisions(select(candidates, config)).accepted
-    assert num_accepted(np.array(correct, np.int64), config).sum() == said
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=6), configs(bounded=False))
+def test_as_many_are_accepted_as_the_selection_chooses(counts: list[tuple[int, int]], config: SelectConfig) -> None:
+    groups = []
+    for place, (num_right, num_wrong) in enumerate(counts):
+        group = [correct(f"{place}-{n}", problem_id=str(place), tokens=10 + 7 * n) for n in range(num_right)]
+        groups.append([*group, *(wrong(f"{place}-w{n}", problem_id=str(place)) for n in range(num_wrong))])
+    said = sum(decision.is_accepted for group in groups for decision in choose(group, config))
+    num_right, num_wrong = (np.array(column, np.int64) for column in zip(*counts, strict=True))
+    assert num_accepted(num_right, num_right, num_right + num_wrong, config).sum() == said
 
 
 def test_tokens_count_whatever_became_of_the_attempts_and_journaled_ones_too(tmp_path: Path) -> None:

@@ -1,67 +1,38 @@
+"""Selections: every judged trace is accepted or rejected for one reason, by the law of its rule, in whatever order."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
+from fractions import Fraction
+from itertools import combinations, pairwise
 from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory.rules import DIVERSE_PER_PROBLEM, LENGTH_RULES, LUCKY_GUESS_SHARE, count_passes, difficulty_of
 from factory.selection import (
-    LUCKY_GUESS_SHARE,
     Candidate,
     Decision,
     RejectReason,
     Sums,
-    diff_selections,
+    choose,
     select,
     selection_digest,
+    split_of,
     sum_decisions,
-    unjudged,
 )
 from schemas.config import SelectConfig
 from schemas.verdict import Outcome, Reason
-from tests.strategies import summaries
+from tests.candidates import RULES, configs, correct, grouped, many, one_group, wrong
 
 SHORTEST = SelectConfig(rule="shortest_correct")
 
 
-@st.composite
-def candidates(draw: st.DrawFn) -> Candidate:
-    # Half of them correct: by chance alone few would be.
-    correct = st.just((Outcome.CORRECT, None, True))
-    outcome, reason, is_correct = draw(correct | summaries)
-    return Candidate(
-        trace_id="",
-        problem_id=draw(st.sampled_from("pqr")),
-        sample_index=draw(st.integers(0, 5)),
-        num_completion_tokens=draw(st.integers(0, 40)),
-        outcome=outcome,
-        reason=reason,
-        is_correct=is_correct,
-    )
-
-
-groups = st.lists(candidates(), max_size=24).map(
-    lambda found: [replace(candidate, trace_id=f"{i:032x}") for i, candidate in enumerate(found)]
-)
-configs = st.builds(
-    SelectConfig,
-    rule=st.sampled_from(["all_correct", "shortest_correct"]),
-    max_per_problem=st.none() | st.integers(1, 3),
-)
-
-
-def correct(trace_id: str, *, tokens: int = 10, sample_index: int = 0, problem_id: str = "p") -> Candidate:
-    return Candidate(
-        trace_id=trace_id,
-        problem_id=problem_id,
-        sample_index=sample_index,
-        num_completion_tokens=tokens,
-        outcome=Outcome.CORRECT,
-        reason=None,
-        is_correct=True,
-    )
+def decide(found: list[Candidate], config: SelectConfig) -> list[Decision]:
+    return sorted(decision for decisions in select(lambda: grouped(found), config) for decision in decisions)
 
 
 def accepted(decisions: list[Decision]) -> list[str]:
@@ -72,94 +43,219 @@ def reasons(decisions: list[Decision]) -> dict[str, str | None]:
     return {decision.trace_id: decision.reason for decision in decisions}
 
 
-@given(groups, configs, st.randoms(use_true_random=False))
+def in_choice(group: list[Candidate]) -> list[Candidate]:
+    return [c for c in group if c.outcome == "correct" and c.is_correct and c.like is None]
+
+
+# Of every rule.
+
+
+@given(many, configs(), st.randoms(use_true_random=False))
 def test_the_order_of_the_candidates_changes_nothing(found, config, random):
     shuffled = list(found)
     random.shuffle(shuffled)
-    assert select(shuffled, config) == select(found, config)
+    assert decide(shuffled, config) == decide(found, config)
 
 
-@given(groups, configs)
+@given(many, configs())
 def test_every_judged_trace_is_accepted_or_rejected_for_one_reason_and_no_other_is_counted(found, config):
-    decisions = select(found, config)
+    decisions = decide(found, config)
     sums = sum_decisions(decisions)
-    assert sums.judged == len(found) - len(unjudged(found))
-    assert sums.judged == sums.accepted + sum(sums.rejected.values())
-    assert {d.trace_id for d in decisions} | set(unjudged(found)) == {c.trace_id for c in found}
+    judged = {c.trace_id for c in found if c.outcome != Outcome.UNJUDGED}
+    assert sums.judged == len(decisions) == len(judged) == sums.accepted + sum(sums.rejected.values())
+    assert {d.trace_id for d in decisions} == judged
+    assert all(d.is_accepted == (d.reason is None) for d in decisions)
     assert set(sums.rejected) <= set(Reason) | set(RejectReason)
 
 
-@given(groups, configs)
+@given(many, configs())
 def test_only_a_trace_that_is_correct_in_every_respect_is_accepted(found, config):
-    by_id = {candidate.trace_id: candidate for candidate in found}
-    for trace_id in accepted(select(found, config)):
-        assert by_id[trace_id].outcome is Outcome.CORRECT
-        assert by_id[trace_id].is_correct is True
+    chosen = set(accepted(decide(found, config)))
+    assert chosen <= {c.trace_id for c in in_choice(found)}
 
 
-@given(groups, configs)
+@given(many, configs())
 def test_a_rejected_trace_keeps_the_reason_of_its_verdict(found, config):
-    by_id = {candidate.trace_id: candidate for candidate in found}
-    for decision in select(found, config):
-        candidate = by_id[decision.trace_id]
-        if candidate.outcome not in (Outcome.CORRECT, Outcome.READABLE):
-            assert decision.reason == candidate.reason
+    said = reasons(decide(found, config))
+    for candidate in found:
+        if candidate.outcome not in ("correct", "readable", "unjudged"):
+            assert said[candidate.trace_id] == candidate.reason
 
 
-@given(groups, st.integers(1, 3))
-def test_all_correct_takes_the_lowest_sample_indices_up_to_the_cap(found, most):
-    chosen = set(accepted(select(found, SelectConfig(max_per_problem=most))))
-    for problem_id in "pqr":
-        group = [c for c in found if c.problem_id == problem_id and c.outcome is Outcome.CORRECT and c.is_correct]
-        ordered = sorted(group, key=lambda c: (c.sample_index, c.trace_id))
-        assert chosen & {c.trace_id for c in group} == {c.trace_id for c in ordered[:most]}
+@given(many, configs())
+def test_ranks_are_the_places_in_the_choice_and_the_accepted_come_first(found, config):
+    decisions = {d.trace_id: d for d in decide(found, config)}
+    for group in grouped(found):
+        ranked = [d for c in group if (d := decisions.get(c.trace_id)) is not None and d.rank is not None]
+        assert sorted(d.rank for d in ranked) == list(range(1, len(ranked) + 1))
+        taken = [d.rank for d in ranked if d.reason in (None, "over_quota")]
+        assert sorted(taken) == list(range(1, len(taken) + 1))
+        assert {d.trace_id for d in ranked} <= {c.trace_id for c in in_choice(group)}
 
 
-@given(groups)
-def test_shortest_correct_takes_one_of_each_problem_and_none_shorter_is_left_but_lucky_guesses(found):
-    decisions = reasons(select(found, SHORTEST))
-    for problem_id in "pqr":
-        group = [c for c in found if c.problem_id == problem_id and c.outcome is Outcome.CORRECT and c.is_correct]
-        if not group:
-            continue
-        (chosen,) = [c for c in group if decisions[c.trace_id] is None]
-        bound = LUCKY_GUESS_SHARE * median(c.num_completion_tokens for c in group)
-        for other in group:
-            is_lucky = other.num_completion_tokens < bound
-            assert (decisions[other.trace_id] == RejectReason.LUCKY_GUESS) == is_lucky
-            assert is_lucky or other.num_completion_tokens >= chosen.num_completion_tokens
+def test_another_hash_seed_decides_the_same():
+    traces = "[Candidate(f'{p}-{i}', p, i, 'math', 9 * i + 5, 'correct', None, True) for i in range(6)]"
+    script = (
+        "from factory.selection import *; from schemas.config import SelectConfig, Quotas\n"
+        f"g = [{traces} for p in 'abc']\n"
+        f"for rule in {RULES}:\n"
+        "    for quotas in (Quotas(), Quotas(total=2)):\n"
+        "        print([*select(lambda: g, SelectConfig(rule=rule, quotas=quotas))])\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+# The law of each rule.
+
+
+@given(one_group, st.none() | st.integers(1, 3))
+def test_all_correct_takes_the_lowest_sample_indices_up_to_the_cap(group, most):
+    ordered = sorted(in_choice(group), key=lambda c: (c.sample_index, c.trace_id))
+    chosen = accepted(choose(group, SelectConfig(max_per_problem=most)))
+    assert chosen == sorted(c.trace_id for c in ordered[:most])
+
+
+@given(one_group, st.integers())
+def test_one_random_takes_one_wherever_there_is_one(group, seed):
+    config = SelectConfig(rule="one_random", seed=seed)
+    assert len(accepted(choose(group, config))) == min(1, len(in_choice(group)))
+
+
+def test_one_random_takes_each_of_a_group_about_as_often_and_another_one_by_another_seed():
+    groups = [[correct(f"{n}-{i}", problem_id=str(n), sample_index=i) for i in range(4)] for n in range(800)]
+    chosen = [
+        [accepted(choose(group, SelectConfig(rule="one_random", seed=seed)))[0] for group in groups] for seed in (0, 1)
+    ]
+    indices = [trace_id.partition("-")[2] for trace_id in chosen[0]]
+    assert all(140 < indices.count(str(i)) < 260 for i in range(4))  # 200 each, with five standard deviations of 12
+    assert 100 < sum(a == b for a, b in zip(*chosen, strict=True)) < 300
+
+
+@given(one_group)
+def test_shortest_correct_takes_one_and_none_shorter_is_left_but_lucky_guesses(group):
+    right = in_choice(group)
+    decisions = reasons(choose(group, SHORTEST))
+    if not right:
+        return
+    (chosen,) = [c for c in right if decisions[c.trace_id] is None]
+    bound = LUCKY_GUESS_SHARE * median(c.num_completion_tokens for c in right)
+    for other in right:
+        is_lucky = other.num_completion_tokens < bound
+        assert (decisions[other.trace_id] == RejectReason.LUCKY_GUESS) == is_lucky
+        assert is_lucky or other.num_completion_tokens >= chosen.num_completion_tokens
+
+
+@given(one_group, st.sampled_from(sorted(LENGTH_RULES)))
+def test_lucky_guesses_are_the_same_for_every_rule_that_looks_at_lengths(group, rule):
+    def lucky(name):
+        said = reasons(choose(group, SelectConfig(rule=name)))
+        return {trace_id for trace_id, reason in said.items() if reason == "lucky_guess"}
+
+    assert lucky(rule) == lucky("shortest_correct")
+    assert not lucky("all_correct")
+
+
+@given(one_group)
+def test_long_short_mix_takes_the_shortest_and_the_longest(group):
+    decisions = choose(group, SelectConfig(rule="long_short_mix"))
+    lengths = {c.trace_id: c.num_completion_tokens for c in group}
+    ranked = sorted((d for d in decisions if d.rank is not None), key=lambda d: d.rank)
+    chosen = [lengths[d.trace_id] for d in ranked if d.is_accepted]
+    assert len(chosen) == min(2, len(ranked))
+    if chosen:
+        assert (chosen[0], chosen[-1]) == (
+            min(lengths[d.trace_id] for d in ranked),
+            max(lengths[d.trace_id] for d in ranked),
+        )
+
+
+@given(one_group, st.none() | st.integers(1, 6))
+def test_k_diverse_is_at_most_twice_as_close_as_the_widest_spread(group, most):
+    # Within a factor of two of the best smallest distance (Ravi, Rosenkrantz and Tayi 1994), here of logarithms.
+    k = most or DIVERSE_PER_PROBLEM
+    decisions = choose(group, SelectConfig(rule="k_diverse", max_per_problem=most))
+    lengths = {c.trace_id: max(1, c.num_completion_tokens) for c in group}
+    ranked = [lengths[d.trace_id] for d in decisions if d.rank is not None]
+    chosen = sorted(lengths[d.trace_id] for d in decisions if d.is_accepted)
+    assert len(chosen) == min(k, len(ranked))
+    if len(chosen) < 2 or len(ranked) > 12:
+        return
+    closest = min(Fraction(b, a) for a, b in pairwise(chosen))
+    best = max(min(Fraction(b, a) for a, b in pairwise(sorted(some))) for some in combinations(ranked, len(chosen)))
+    assert closest**2 >= best
+
+
+def test_k_diverse_takes_the_middle_length_and_then_the_farthest():
+    group = [correct(str(n), tokens=tokens) for n, tokens in enumerate([100, 101, 102, 200, 400])]
+    decisions = choose(group, SelectConfig(rule="k_diverse", max_per_problem=3))
+    assert [(d.trace_id, d.rank) for d in decisions] == [("0", 4), ("1", 5), ("2", 1), ("3", 3), ("4", 2)]
+
+
+@given(one_group, st.sampled_from([0.1, 0.29, 0.5, 1]))
+def test_hard_subset_takes_what_all_correct_takes_of_problems_up_to_its_pass_rate(group, rate):
+    config = SelectConfig(rule="hard_subset", max_pass_rate=rate)
+    decisions = choose(group, config)
+    true, judged = count_passes(group)
+    if true <= Fraction(str(rate)) * judged:
+        assert decisions == choose(group, SelectConfig())
+    else:
+        assert not accepted(decisions)
+        assert all(reasons(decisions)[c.trace_id] == "too_easy" for c in in_choice(group))
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_difficulties_split_pass_rates_at_the_thirds(true, more):
+    judged = max(true, more)
+    rate = Fraction(true, judged)
+    said = difficulty_of(count_passes([correct("")] * true + [wrong("")] * (judged - true)))
+    assert said == ("easy" if rate > Fraction(2, 3) else "medium" if rate >= Fraction(1, 3) else "hard")
+
+
+# Examples.
 
 
 def test_a_right_answer_in_an_unreadable_trace_is_rejected_for_being_unreadable():
-    candidate = replace(correct("a"), outcome=Outcome.UNREADABLE, reason=Reason.EMPTY_THINK)
-    assert reasons(select([candidate], SelectConfig())) == {"a": "empty_think"}
+    candidate = correct("a")._replace(outcome="unreadable", reason="empty_think")
+    assert reasons(choose([candidate], SelectConfig())) == {"a": "empty_think"}
 
 
 def test_a_readable_trace_without_a_reference_is_unverified():
-    candidate = replace(correct("a"), outcome=Outcome.READABLE, is_correct=None)
-    assert reasons(select([candidate], SelectConfig())) == {"a": "unverified"}
+    candidate = correct("a")._replace(outcome="readable", is_correct=None)
+    assert reasons(choose([candidate], SelectConfig())) == {"a": "unverified"}
 
 
 def test_a_judge_model_alone_does_not_make_a_trace_accepted():
-    candidate = replace(correct("a"), is_correct=None)
-    assert reasons(select([candidate], SelectConfig())) == {"a": "unverified"}
+    assert reasons(choose([correct("a")._replace(is_correct=None)], SelectConfig())) == {"a": "unverified"}
 
 
 def test_a_trace_below_a_quarter_of_the_median_is_a_lucky_guess_and_exactly_a_quarter_is_not():
     group = [correct("a", tokens=24), correct("b", tokens=100), correct("c", tokens=100)]
-    assert reasons(select(group, SHORTEST)) == {"a": "lucky_guess", "b": None, "c": "not_chosen"}
+    assert reasons(choose(group, SHORTEST)) == {"a": "lucky_guess", "b": None, "c": "not_chosen"}
     group[0] = correct("a", tokens=25)
-    assert reasons(select(group, SHORTEST)) == {"a": None, "b": "not_chosen", "c": "not_chosen"}
+    assert reasons(choose(group, SHORTEST)) == {"a": None, "b": "not_chosen", "c": "not_chosen"}
 
 
 def test_equal_lengths_go_to_the_lower_sample_index():
-    group = [correct("a", sample_index=2), correct("b", sample_index=1)]
-    assert accepted(select(group, SHORTEST)) == ["b"]
+    assert accepted(choose([correct("a", sample_index=2), correct("b", sample_index=1)], SHORTEST)) == ["b"]
 
 
-def test_a_trace_that_comes_twice_is_refused():
-    with pytest.raises(ValueError, match="trace a comes twice"):
-        select([correct("a"), correct("a")], SelectConfig())
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        ([correct("a"), correct("a")], "trace a comes twice"),
+        ([correct("a"), correct("b", problem_id="q")], "problems p and q"),
+        ([wrong("a")._replace(reason=None)], "trace a: outcome wrong_answer needs a reason"),
+    ],
+)
+def test_a_group_that_is_none_is_refused(group, words):
+    with pytest.raises(ValueError, match=words):
+        choose(group, SelectConfig())
 
 
 def test_sums_that_do_not_add_up_are_our_own_bug():
@@ -171,30 +267,43 @@ def test_reject_reasons_and_verdict_reasons_share_no_word():
     assert not set(RejectReason) & set(Reason)
 
 
-def test_the_digest_changes_with_the_rule_and_the_verdicts_but_not_with_the_name():
+# What is beside the decisions.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "shortest_correct"},
+        {"max_per_problem": 2},
+        {"near_duplicates": 0.85},
+        {"quotas": {"total": 5}},
+        {"quotas": {"total": 5}, "seed": 1},
+        {"rule": "hard_subset", "max_pass_rate": 0.4},
+        {"preference": {"longer": 2}},
+        {"validation_share": 0.1},
+        {"system": "Think."},
+    ],
+)
+def test_the_digest_changes_with_whatever_changes_rows(change):
+    found = {
+        selection_digest(SelectConfig(**body), {"verdicts": "a"}) for body in ({}, change, {"quotas": {"total": 5}})
+    }
+    assert len(found) == 3 - (change == {"quotas": {"total": 5}})
+
+
+def test_the_digest_changes_with_the_verdicts_but_not_with_the_name_or_the_tables_that_are_written():
     digest = selection_digest(SelectConfig(), {"verdicts": "a"})
-    assert selection_digest(SelectConfig(name="other"), {"verdicts": "a"}) == digest
-    assert selection_digest(SHORTEST, {"verdicts": "a"}) != digest
-    assert selection_digest(SelectConfig(max_per_problem=2), {"verdicts": "a"}) != digest
+    assert selection_digest(SelectConfig(name="other", configs=("sft",)), {"verdicts": "a"}) == digest
     assert selection_digest(SelectConfig(), {"verdicts": "b"}) != digest
 
 
-@given(groups, configs, configs)
-def test_a_diff_accounts_for_every_accepted_row_of_both_sides(found, config_a, config_b):
-    a, b = ({d.trace_id: d for d in select(found, config)} for config in (config_a, config_b))
-    diff = diff_selections(a, b)
-    assert sum(d.is_accepted for d in b.values()) == diff.num_in_both + len(diff.entered)
-    assert sum(d.is_accepted for d in a.values()) == diff.num_in_both + len(diff.left)
-    back = diff_selections(b, a)
-    assert [change.trace_id for change in back.left] == [change.trace_id for change in diff.entered]
+@given(st.text(min_size=1), st.floats(0, 0.5), st.floats(0, 0.49))
+def test_a_larger_validation_split_holds_the_smaller_one(problem_id, share, more):
+    if split_of(problem_id, share) == "validation":
+        assert split_of(problem_id, share + more) == "validation"
 
 
-def test_a_diff_says_why_a_row_entered_or_left():
-    a = {d.trace_id: d for d in select([correct("x", tokens=9), correct("y", tokens=5)], SelectConfig())}
-    wrong = replace(correct("z"), outcome=Outcome.WRONG_ANSWER, reason=Reason.VALUE_DIFFERS, is_correct=False)
-    b = {d.trace_id: d for d in select([correct("x", tokens=9), correct("y", tokens=5), wrong], SHORTEST)}
-    diff = diff_selections(a, b)
-    assert [(c.trace_id, c.before, c.after) for c in diff.left] == [("x", "accepted", "not_chosen")]
-    assert [(c.trace_id, c.before, c.after) for c in diff.reworded] == [("z", "absent", "value_differs")]
-    assert diff.entered == ()
-    assert diff.num_in_both == 1
+def test_the_validation_split_has_about_its_share_and_none_without_one():
+    ids = [f"{n:032x}" for n in range(2_000)]
+    assert 140 < sum(split_of(one, 0.1) == "validation" for one in ids) < 260  # 200, with 4.5 standard deviations of 13
+    assert not any(split_of(one, 0) == "validation" for one in ids)

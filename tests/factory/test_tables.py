@@ -3,10 +3,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,19 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.derived import assistant_content
+from factory.joining import reference_text
 from factory.prompts import ByteTokenizer, make_renderer
-from factory.selection import select, sum_decisions
-from factory.shards import ShardWriter, SortedRows
-from factory.tables import RunContent, assistant_content, read_decisions, reference_text, write_tables
+from factory.rowdigest import RowDigest, digest_of_files, schema_sha256
+from factory.tables import RunContent, write_tables
 from schemas.arrow import problems_to_table, traces_to_table, verdicts_to_table
-from schemas.config import PromptConfig, SamplingConfig, SelectConfig
-from schemas.errors import ConfigError, CorruptRunError, StoreError
+from schemas.config import PromptConfig, Quotas, SamplingConfig, SelectConfig, TableName
+from schemas.errors import CorruptRunError
 from schemas.problem import Answer, Choice, Domain, Message, Problem, Scorer, reference_to_json
-from schemas.tables import CANDIDATES, RUNS, SCHEMAS, SFT, RunRow
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS, SFT, RunRow
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason, Trace, TraceFormat
 from schemas.verdict import Check, JudgedTrace, MathDetail, Outcome, Reason, Verdict
 from tests.strategies import hex_ids, problems, traces, verdicts
 
+ROOT = Path(__file__).parents[2]
 RENDERER = make_renderer(PromptConfig(), ByteTokenizer())
 RUN = RunRow(
     fingerprint="f" * 32,
@@ -98,6 +103,23 @@ def make_content(found: list[Problem], traced: list[Trace], said: list[JudgedTra
         fingerprint=RUN.fingerprint,
         verdict_digest="v1",
     )
+
+
+def write_demo(root: str) -> None:
+    """Write tables of forty problems with eight attempts each, with a validation split, a quota, and spilled rows."""
+    found = [make_problem(number) for number in range(40)]
+    traced = [
+        make_trace(problem, index, num_completion_tokens=20 + 9 * index) for problem in found for index in range(8)
+    ]
+    said = [judged(trace, (CORRECT, WRONG, UNREADABLE, CORRECT)[trace.sample_index % 4]) for trace in traced]
+    config = SelectConfig(validation_share=0.3, quotas=Quotas(total=100), near_duplicates=0.9)
+    write_tables(Path(root), make_content(found, traced, said, 50), config, spill_bytes=50_000)
+
+
+def digest(table: pa.Table) -> str:
+    made = RowDigest()
+    made.update(table)
+    return made.hexdigest()
 
 
 def read(folder: Path, config: str) -> list[dict[str, Any]]:
@@ -177,25 +199,39 @@ def test_the_manifest_names_every_file_with_its_hash_and_its_sums_hold(demo):
     }
     assert {file["name"].partition("/")[0]: file["rows"] for file in manifest["files"]} == {
         "sft": 1,
+        "sft_prompt_completion": 1,
+        "preference": 1,
+        "rl_prompts": 2,
+        "grpo_groups": 5,
         "candidates": 7,
         "runs": 1,
     }
+    for name, entry in manifest["configs"].items():
+        assert entry["schema_sha256"] == schema_sha256(SCHEMAS[name])
+        files = sorted(demo.glob(f"{name}/*"))
+        assert entry["splits"]["train"]["rows_sha256"] == digest_of_files(files)
+        assert entry["splits"]["train"]["num_bytes"] == sum(file.stat().st_size for file in files)
+        assert entry["splits"]["train"]["rows"] == len(read(demo, name))
     counts = manifest["counts"]
     assert counts["judged"] == counts["accepted"] + sum(counts["rejected"].values()) == 5
     assert counts["traces"] == counts["judged"] + counts["unjudged"] + counts["waiting"] == 7
     assert sum(counts["outcomes"].values()) == 6
+    assert (counts["problems"], manifest["version"], manifest["num_first"]) == (2, 2, 2)
+    assert manifest["oversized"]["rows"] == 0
     assert manifest["fingerprint"] == RUN.fingerprint
     assert manifest["selection"]["max_per_problem"] == 1
 
 
-@pytest.mark.parametrize("config", ["sft", "candidates", "runs"])
-def test_datasets_loads_each_table_with_its_schema(demo, tmp_path, config):
+def test_datasets_loads_each_table_with_its_schema_and_its_digest(demo, tmp_path):
     datasets = pytest.importorskip("datasets")
-    files = str(demo / config / "train-*.parquet")
-    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded.column_names == SCHEMAS[config].names
-    assert loaded.features.arrow_schema.types == SCHEMAS[config].types
-    assert loaded.to_list() == read(demo, config)
+    configs = json.loads((demo / "manifest.json").read_text())["configs"]
+    for config, entry in configs.items():
+        files = str(demo / config / "train-*.parquet")
+        loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+        assert loaded.column_names == SCHEMAS[config].names
+        assert loaded.features.arrow_schema.types == SCHEMAS[config].types
+        assert loaded.to_list() == read(demo, config)
+        assert digest(loaded.data.table) == entry["splits"]["train"]["rows_sha256"]
     datasets.concatenate_datasets([loaded, loaded])
 
 
@@ -210,10 +246,9 @@ def test_nothing_accepted_still_gives_a_file_with_the_schema(tmp_path):
     assert (table.num_rows, table.schema) == (0, SFT)
 
 
-def test_an_empty_run_gives_three_empty_tables(tmp_path):
+def test_an_empty_run_gives_empty_tables(tmp_path):
     written = write_tables(tmp_path, replace(make_content([], [], []), runs=[]), SelectConfig())
-    assert [file.rows for file in written.files] == [0, 0, 0]
-    assert read_decisions(written.folder) == {}
+    assert [file.rows for file in written.files] == [0] * len(SCHEMAS)
 
 
 # Properties.
@@ -254,7 +289,8 @@ def test_tables_hold_what_the_records_say_sorted_by_id(tmp_path_factory, parts):
     written = write_tables(tmp_path_factory.mktemp("rows"), make_content(found, traced, said), SelectConfig())
     rows = read(written.folder, "candidates")
     by_id = {trace.trace_id: trace for trace in traced}
-    assert [row["trace_id"] for row in rows] == sorted(by_id)
+    keys = [(row["problem_id"], row["trace_id"]) for row in rows]
+    assert keys == sorted((trace.problem_id, trace_id) for trace_id, trace in by_id.items())
     outcomes = {item.trace_id: (item.verdict.outcome, item.verdict.is_correct) for item in said}
     for row in rows:
         trace = by_id[row["trace_id"]]
@@ -262,17 +298,10 @@ def test_tables_hold_what_the_records_say_sorted_by_id(tmp_path_factory, parts):
         assert (row["outcome"], row["is_correct"]) == outcomes.get(trace.trace_id, (None, None))
     accepted = [row["trace_id"] for row in rows if row["is_accepted"]]
     assert [row["trace_id"] for row in read(written.folder, "sft")] == accepted
-    decisions = read_decisions(written.folder)
-    assert sum_decisions(decisions.values()) == written.sums
-    assert len(decisions) + written.num_unjudged + written.num_waiting == len(traced)
-
-
-def test_decisions_come_back_from_the_table_as_the_selection_made_them(demo):
-    rows = read(demo, "candidates")
-    decisions = read_decisions(demo)
-    assert decisions.keys() == {row["trace_id"] for row in rows if row["is_accepted"] is not None}
-    assert [d.rank for d in decisions.values() if d.is_accepted] == [1]
-    assert select([], SelectConfig()) == []
+    decided = [row for row in rows if row["is_accepted"] is not None]
+    assert (len(decided), len(accepted)) == (written.sums.judged, written.sums.accepted)
+    assert Counter(row["reject_reason"] for row in decided if not row["is_accepted"]) == written.sums.rejected
+    assert len(decided) + written.num_unjudged + written.num_waiting == written.num_traces == len(traced)
 
 
 # Completions and references.
@@ -315,34 +344,6 @@ def test_the_later_reference_of_a_problem_counts(tmp_path):
     assert [row["reference"] for row in read(written.folder, "candidates")] == ["42"]
 
 
-# Shards.
-
-
-def test_row_groups_and_files_are_cut_by_bytes_and_hold_the_same_schema(tmp_path):
-    schema = pa.schema([("trace_id", pa.string()), ("text", pa.string())])
-    rows = [{"trace_id": f"{i:032x}", "text": "x" * 68} for i in range(25)]
-    with ShardWriter(tmp_path / "sft", schema, row_group_bytes=300, shard_bytes=900) as writer:
-        for row in rows:
-            writer.write(row)
-    paths = sorted((tmp_path / "sft").iterdir())
-    assert [path.name for path in paths] == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
-    assert [pq.ParquetFile(path).metadata.num_row_groups for path in paths] == [3, 3, 3]
-    assert [row for path in paths for row in pq.read_table(path).to_pylist()] == rows
-    assert all(pq.read_schema(path).equals(schema) for path in paths)
-    assert [shard.rows for shard in writer.shards] == [9, 9, 7]
-    assert pq.ParquetFile(paths[0]).metadata.row_group(0).column(1).compression == "ZSTD"
-
-
-@given(st.lists(hex_ids, unique=True, max_size=40), st.integers(1, 2_000))
-@settings(max_examples=30, deadline=None)
-def test_rows_come_out_by_id_whether_or_not_they_went_through_files(tmp_path_factory, ids, spill_bytes):
-    rows = SortedRows(tmp_path_factory.mktemp("spill"), "rows", spill_bytes=spill_bytes)
-    for trace_id in ids:
-        rows.add(pa.table({"trace_id": [trace_id], "value": [[trace_id]]}))
-    out = [row for bucket in rows.buckets() for row in bucket]
-    assert out == [{"trace_id": trace_id, "value": [trace_id]} for trace_id in sorted(ids)]
-
-
 # In place, whole.
 
 
@@ -365,24 +366,73 @@ def test_a_failure_leaves_the_old_selection_and_no_rest(tmp_path):
     assert bytes_of(tmp_path) == before
 
 
-def test_a_folder_without_candidates_says_what_to_give(tmp_path):
-    with pytest.raises(ConfigError, match="give the folder of a selection"):
-        read_decisions(tmp_path)
-
-
-def test_a_torn_table_of_candidates_is_a_store_error(demo):
-    (path,) = demo.glob("candidates/*.parquet")
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(StoreError, match="is no readable table of candidates"):
-        read_decisions(demo)
-
-
 def test_no_public_column_is_large_or_without_a_type():
-    for schema in (SFT, CANDIDATES, RUNS):
+    for schema in SCHEMAS.values():
         kinds = str(schema)
         assert "large_" not in kinds
         assert ": null" not in kinds
         assert all(column.nullable for column in schema)
+
+
+def test_a_selection_can_ask_for_every_table_there_is_and_no_other():
+    assert tuple(SCHEMAS) == get_args(TableName)
+
+
+def test_only_the_tables_that_were_asked_for_are_written_and_the_two_that_all_need(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    content = make_content([problem], [trace], [judged(trace, CORRECT)])
+    folder = write_tables(tmp_path, content, SelectConfig(configs=("rl_prompts",))).folder
+    assert sorted(os.listdir(folder)) == ["candidates", "manifest.json", "rl_prompts", "runs"]
+
+
+def test_a_trace_that_comes_twice_is_named_and_nothing_is_changed(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    with pytest.raises(CorruptRunError, match=f"trace {trace.trace_id} comes twice"):
+        write_tables(tmp_path, make_content([problem], [trace, trace], []), SelectConfig())
+    assert os.listdir(tmp_path) == []
+
+
+def test_of_a_verdict_that_comes_twice_the_later_counts(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    said = [judged(trace, WRONG), judged(trace, UNREADABLE), judged(trace, CORRECT)]
+    for spill_bytes in (1, 2**20):
+        written = write_tables(
+            tmp_path, make_content([problem], [trace], said, 1), SelectConfig(), spill_bytes=spill_bytes
+        )
+        assert written.outcomes == {"correct": 1}
+
+
+def test_rows_that_the_viewer_of_the_hub_does_not_show_are_counted_and_named(tmp_path):
+    problem = make_problem(6)
+    traced = [make_trace(problem, 0), make_trace(problem, 1, text="x" * (MAX_ROW_BYTES + 1))]
+    written = write_tables(tmp_path, make_content([problem], traced, []), SelectConfig())
+    (row,) = written.oversized
+    assert (written.num_oversized, row.config, row.split, row.id) == (1, "candidates", "train", traced[1].trace_id)
+    assert row.num_bytes > MAX_ROW_BYTES
+    listed = json.loads((written.folder / "manifest.json").read_text())["oversized"]
+    assert (listed["rows"], [row["id"] for row in listed["first"]]) == (1, [traced[1].trace_id])
+
+
+def test_the_same_run_gives_the_same_bytes_in_any_environment(tmp_path):
+    code = "import sys; from tests.factory.test_tables import write_demo; write_demo(sys.argv[1])"
+    made = []
+    for number, (zone, seed) in enumerate((("UTC", "0"), ("Asia/Kathmandu", "77"))):
+        cwd = tmp_path / str(number)
+        cwd.mkdir()
+        env = {
+            **os.environ,
+            "TZ": zone,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": str(ROOT),
+            "ARROW_NUM_THREADS": str(1 + number),
+        }
+        subprocess.run([sys.executable, "-c", code, "tables"], cwd=cwd, env=env, check=True, timeout=120)
+        made.append(bytes_of(cwd / "tables"))
+    assert made[0] == made[1]
+    assert len(made[0]) == len(SCHEMAS) + 1 + 5, "validation files of five tables, and the manifest"
 
 
 @pytest.mark.parametrize("batch", [1, 7])

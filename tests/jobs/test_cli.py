@@ -323,15 +323,20 @@ def test_another_selection_is_built_beside_the_first_and_diff_says_what_left_and
     tables = run / "tables"
     ended = factory("diff", tables / "default", tables / "short", "--json")
     assert ended.code == 0, ended.err
-    body = json.loads(ended.out)
-    assert body["entered"] == []
+    settings, *changes, counts = map(json.loads, ended.out.splitlines())
+    assert settings == {"settings": {"select.rule": ["all_correct", "shortest_correct"]}}
     accepted = [
         sum(pq.read_table(tables / name / "candidates")["is_accepted"].to_pylist()) for name in ("default", "short")
     ]
-    assert len(body["left"]) == accepted[0] - accepted[1]
-    assert all("not_chosen" in change["after"] for change in body["left"])
-    same = json.loads(factory("diff", tables / "short", tables / "short", "--json").out)
-    assert same["left"] == same["entered"] == []
+    assert (len(changes), counts["in_both"]) == (accepted[0] - accepted[1], accepted[1])
+    assert {(line["change"], line["before"], line["after"]) for line in changes} == {("left", "accepted", "not_chosen")}
+    same = factory("diff", tables / "short", tables / "short", "--json").out.splitlines()
+    assert json.loads(same[0]) == {"settings": {}}
+    assert len(same) == 2
+    ended = factory("diff", tables / "default", tables / "short")
+    assert "select.rule: all_correct -> shortest_correct" in ended.out
+    assert f"left: accepted -> not_chosen: {len(changes)}" in ended.out
+    assert changes[0]["trace_id"] in ended.out
 
 
 @pytest.mark.ray
