@@ -62,7 +62,7 @@ def build_page(path: AnyPath, selection: str | None = None) -> str:
         ConfigError: If the folder holds no run, or the selection's tables are not built.
     """
     status = read_status(path, selection)
-    unit = _unit(RunFolder(path).manifest().config["teacher"])
+    unit = unit_of(RunFolder(path).manifest().config["teacher"])
     samples = Samples(path, status.selection)
     sums = samples.sums()
     shown = [outcome for outcome in OUTCOMES if any(counts[outcome] for counts in sums.by_source.values())]
@@ -116,7 +116,7 @@ def _facts(path: AnyPath, status: Status) -> list[tuple[str, str]]:
     return [(key, value) for key, value in facts if value]
 
 
-def _unit(teacher: Mapping[str, Any]) -> str:
+def unit_of(teacher: Mapping[str, Any]) -> str:
     """Return what a completion's length is counted in; its first word names the axis."""
     if teacher["kind"] == "scripted":
         return "bytes (the scripted teacher has no other tokens)"

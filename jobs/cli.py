@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import publishing, rederiving, show
+from jobs import carding, publishing, rederiving, show
 from jobs.bench import tables as bench_tables
+from jobs.bench.record import Note, Out, record, require_cases
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.add_typer(bench, name="bench")
 publishing.add_commands(app)
 rederiving.add_commands(app)
 bench_tables.add_commands(bench)
+carding.add_commands(app)
 
 
 if TYPE_CHECKING:
@@ -477,11 +479,14 @@ def bench_math(
     ] = 0,
     against: Annotated[str | None, typer.Option(metavar="NAME", help="Also measure a rival: math-verify.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over each case; the median time counts.")] = 3,
+    out: Out = None,
+    note: Note = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure the verifier of final answers: accuracy by category, false accepts and rejects, time."""
     from jobs.bench import math as measured
 
+    require_cases(out, cases)
     if cases is None and not typical:
         raise typer.BadParameter("give cases to judge: --cases FILE, --typical N, or both")
     found = [*(measured.read_cases(cases) if cases else []), *measured.typical_cases(typical)]
@@ -490,6 +495,8 @@ def bench_math(
     figures, categories = measured.summary(found, scores), measured.by_category(found, scores)
     ratios, sympy = measured.speed_ratios(figures), measured.share_of_sympy(found)
     wrong = measured.mistakes(found, scores[measured.OURS])
+    of_file = [case for case in found if not case.is_typical]
+    record(out, "math", cases, measured.errors(of_file, scores[measured.OURS]), note)
     if as_json:
         body = {"graders": figures, "categories": categories, "speed ratios": ratios, "share of sympy": sympy}
         show.json_line({**body, "mistakes": wrong})
@@ -505,6 +512,8 @@ def bench_readability(
         typer.Option(metavar="FILE", help="JSON Lines of trace, problem, domain, style, target_language, expected."),
     ],
     max_cases: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N cases.")] = None,
+    out: Out = None,
+    note: Note = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure the readability checks: decisions and reasons against a reader's, what to look at, cost per KB."""
@@ -515,6 +524,7 @@ def bench_readability(
         verdicts = measured.run(found, done)
     figures, reasons = measured.summary(found, verdicts), measured.by_reason(found, verdicts)
     looked, costs = measured.to_look_at(found, verdicts), measured.costs(found, verdicts)
+    record(out, "readability", cases, measured.errors(found, verdicts), note)
     if as_json:
         show.json_line({"figures": figures, "reasons": reasons, "costs": costs, "to look at": looked})
     else:
@@ -573,13 +583,17 @@ def bench_code(
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of the cost table; 0 leaves it out.")] = 100,
     repeat: Annotated[int, typer.Option(min=1, help="Judge the cases so many times, each with a new sandbox.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: the cores.")] = None,
+    out: Out = None,
+    note: Note = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure the judge of programs: agreement, what a test costs beside a bare fork, hostile programs."""
+    from factory.measured import Errors
     from jobs.bench import code as measured
     from schemas.errors import VerifierError
     from verifiers.sandbox import SlotError
 
+    require_cases(out, cases)
     try:
         body = measured.measure(
             cases,
@@ -593,6 +607,8 @@ def bench_code(
         )
     except SlotError as error:
         raise VerifierError(str(error)) from error
+    if body["errors"] is not None:
+        record(out, "code", cases, Errors(**body["errors"]), note)
     if as_json:
         show.json_line(body)
         return

@@ -1,6 +1,6 @@
-"""Selection folders as `factory select` writes them, small and made: what is published, exported, loaded.
+"""Small runs with tables, and selection folders with rows to order: what is published.
 
-Rows are made up from the tables' schemas; the folder is consistent in itself (manifest, digests, checksums).
+Rows to order are made up from the tables' schemas; the folder is consistent in itself (manifest, digests, checksums).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.build import build_tables
+from factory.committer import Committer
 from factory.filecheck import KEYS
 from factory.rowdigest import digest_of_files, schema_sha256
+from schemas.config import parse_config
+from schemas.problem import Problem
 from schemas.tables import SCHEMAS, TABLES_VERSION
-from tests.runs import CONFIG, FINGERPRINT, make_problem, start_run
-
-SMALL = {"sft": 12, "candidates": 20, "runs": 1}
+from schemas.verdict import Outcome
+from tests.runs import FINGERPRINT, make_problem, make_trace, make_verdict, start_run, write_segment
 
 
 def make_value(kind: pa.DataType, chance: random.Random) -> Any:
@@ -103,13 +106,29 @@ def describe(path: Path, folder: Path, num_rows: int) -> dict[str, Any]:
     return {"name": name, "rows": num_rows, "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def write_run(
-    path: Path, counts: Mapping[str, int] = SMALL, *, shards: int = 1, seed: int = 0, publish: Any = None
-) -> Path:
-    """Write a run without traces whose selection ``default`` has so many made rows by table; return its folder."""
-    path.mkdir(parents=True, exist_ok=True)
-    config = {**CONFIG, "select": {"name": "default"}, "publish": publish}
-    start_run(path, [make_problem(1)], num_samples=1, config=config)
-    rows = {name: make_rows(name, count, seed) for name, count in counts.items()}
-    write_selection(path / "tables" / "default", rows, shards=shards)
+JOB = {
+    "name": "publishing-tests",
+    "sources": [{"kind": "reasoning_gym", "task": "gcd", "size": 1}],
+    "teacher": {"kind": "scripted"},
+    "sampling": {"num_samples": 2},
+}
+
+
+def write_run(path: Path, num_problems: int = 3, *, select: Mapping[str, Any] | None = None, publish: Any = None) -> Path:
+    """Write a run of two attempts at each problem, the first right, the second wrong, with its tables; return ``path``."""
+    job = {**JOB, "select": dict(select or {}), "publish": publish}
+    config = parse_config(job, origin="test").model_dump(mode="json")
+    problems = [make_problem(number) for number in range(num_problems)]
+    add_attempts(path, start_run(path, problems, num_samples=2, config=config), problems, sequence=1)
+    build_tables(path)
     return path
+
+
+def add_attempts(path: Path, committer: Committer, problems: Sequence[Problem], *, sequence: int) -> None:
+    """Commit two attempts at each of these problems."""
+    traces = [make_trace(problem.problem_id, attempt) for problem in problems for attempt in range(2)]
+    outcomes = [outcome for _ in problems for outcome in (Outcome.CORRECT, Outcome.WRONG_ANSWER)]
+    owners = [problem for problem in problems for _ in range(2)]
+    judged = [make_verdict(*attempt) for attempt in zip(traces, owners, outcomes, strict=True)]
+    segment = write_segment(path / "journal", traces, sequence=sequence)
+    committer.commit(segments=[segment], judged=judged)

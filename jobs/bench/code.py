@@ -18,10 +18,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from factory.measured import Errors, count_errors
 from jobs.bench import hostile, mutants
 from schemas.errors import ConfigError
 from schemas.problem import AssertTest, Compare, FunctionTest, Limits, StdinTest, TestCase, Tests
@@ -176,6 +177,13 @@ def summary(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> dict[str, An
     }
 
 
+def errors(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> Errors:
+    """Return the sums for a record, without cases of which either word is right."""
+    sure = [case for case in cases if case.expected == ACCEPT or ACCEPT not in case.also_ok]
+    said = {name: None if one.outcome is Outcome.UNJUDGED else word(one) == ACCEPT for name, one in verdicts.items()}
+    return count_errors((f"{case.style}, {case.expected}", case.expected == ACCEPT, said[case.name]) for case in sure)
+
+
 def by_style(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
     """Return per style the cases, those judged as expected, and the median time of a program in ms."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -230,6 +238,7 @@ def measure(
     body: dict[str, Any] = {
         "figures": {},
         "styles": [],
+        "errors": None,
         "mistakes": [],
         "accepted changes": [],
         "costs": [],
@@ -243,6 +252,7 @@ def measure(
             with counting("programs", len(found)) as done:
                 verdicts = run(found, sandbox, num_threads, done)
             body["figures"], body["styles"] = summary(found, verdicts), by_style(found, verdicts)
+            body["errors"] = asdict(errors(found, verdicts))
             body["mistakes"] += mistakes(found, verdicts)
             body["accepted changes"] = accepted_changes(found, verdicts)
     with closing(Sandbox(**tiers)) as sandbox:

@@ -1,10 +1,11 @@
 """`factory bench math`: how often and how fast final answers are judged right, beside math-verify called both ways.
 
 Cases are JSON Lines of ``gold``, ``prediction`` (or ``prediction_parts``: texts with how often each is repeated),
-``expected`` and ``category``; ``hostile`` and ``disputed`` are flags, and disputed cases are not scored. Typical cases
-are made up (``typical``). Graders take turns, some cases each. A time is the median of the rounds, so that a reference
-is known from the round before, as it is in a run after a problem's first attempt. math-verify bounds itself by SIGALRM,
-so all run on the main thread, as it asks for.
+``expected`` and ``category``, or of ``reference``, ``completion``, ``is_correct`` and ``origin``; ``hostile`` and
+``disputed`` are flags, and disputed cases are not scored. Typical cases are made up (``typical``). Graders take turns,
+some cases each. A time is the median of the rounds, so that a reference is known from the round before, as it is in a
+run after a problem's first attempt. math-verify bounds itself by SIGALRM, so all run on the main thread, as it asks
+for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from factory.measured import Errors, count_errors
 from factory.rows import listed
 from jobs.bench.typical import typical_samples
 from schemas.errors import ConfigError
@@ -98,6 +100,9 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def _case(row: Mapping[str, Any], name: str) -> Case:
+    if "completion" in row:
+        names = {"gold": "reference", "prediction": "completion", "expected": "is_correct", "category": "origin"}
+        row = {**row, **{name: row[other] for name, other in names.items()}}
     completion = row["prediction"]
     if completion is None:
         completion = "".join(text * count for text, count in row["prediction_parts"])
@@ -248,6 +253,11 @@ def _times(kind: str, times_s: Sequence[float]) -> dict[str, float | None]:
         for name, share in at.items()
     }
     return figures | {f"verdicts/s, {kind}": len(ordered) / sum(ordered)}
+
+
+def errors(cases: Sequence[Case], score: Score) -> Errors:
+    """Return the sums for a record. A case without a verdict was not accepted: so it would be in a run."""
+    return count_errors((case.category, case.expected is True, bool(score.words.get(case.name))) for case in cases)
 
 
 def by_category(cases: Sequence[Case], scores: Mapping[str, Score]) -> dict[str, dict[str, tuple[int, int]]]:

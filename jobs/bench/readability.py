@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from factory.measured import Errors, count_errors
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome, Verdict
 from verifiers.languages import identify
@@ -131,6 +132,19 @@ def summary(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> dict[str, An
         "bad": len(bad),
         "rejected": dict(Counter(reason for reason in said.values() if reason != ACCEPT).most_common()),
     }
+
+
+def errors(cases: Sequence[Case], verdicts: Mapping[str, Verdict]) -> Errors:
+    """Return the sums for a record, over the cases that a reader judged."""
+    known = [(case.expected, word(verdicts[case.name])) for case in cases if case.expected is not None]
+    return count_errors(
+        (
+            f"good, called {said}" if expected == ACCEPT else f"{expected}, overlooked",
+            expected == ACCEPT,
+            said == ACCEPT,
+        )
+        for expected, said in known
+    )
 
 
 def by_reason(cases: Sequence[Case], verdicts: dict[str, Verdict]) -> list[dict[str, Any]]:
