@@ -176,12 +176,17 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 def _serve(folder: Path, max_files: int) -> None:
-    import factory.hubclient
+    # Imported before the fork: what the command would import.
+    import matplotlib.backends.backend_agg
+    import matplotlib.style
+
     import factory.publish
     import factory.publish_source
     from jobs import cli
 
-    assert factory.hubclient, "imported before the fork"
+    assert matplotlib.backends.backend_agg
+    assert matplotlib.style
+    assert factory.publish_source
     factory.publish.MAX_FILES_PER_COMMIT = max_files  # type: ignore[misc]
     for line in sys.stdin:
         asked = json.loads(line)

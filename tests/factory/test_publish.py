@@ -13,9 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from factory.build import build_tables
 from jobs.bench.drill import wait_until
+from schemas.config import PreferenceConfig, SelectConfig, parse_config
 from tests.hub import EXPIRED, READER, WRITER, HubServer, hub_server
 from tests.publisher import (
     FAULTS,
@@ -29,8 +33,11 @@ from tests.publisher import (
     publisher,
     require_nothing_half_visible,
     require_one_version,
+    shards_of,
+    tree_of,
 )
-from tests.selections import make_rows, write_run, write_selection
+from tests.runs import make_problem, start_run
+from tests.selections import JOB, add_attempts, write_run
 
 SLOW = pytest.mark.slow
 
@@ -56,7 +63,7 @@ def small_commits(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("made") / "run")
+    return write_run(tmp_path_factory.mktemp("made") / "run", select={"configs": ["sft"]})
 
 
 @pytest.fixture
@@ -111,25 +118,22 @@ def test_the_same_from_elsewhere_changes_nothing_either(hub, forker, run):
 
 
 @pytest.mark.slow
-def test_a_changed_selection_is_the_next_version_and_its_old_shards_are_gone(hub, forker, tmp_path):
-    run = write_run(tmp_path / "run", shards=3)
+def test_a_changed_selection_is_the_next_version_and_tables_that_it_lacks_are_gone(hub, forker, run):
+    build_tables(run, SelectConfig(configs=("sft", "preference")))
     assert forker.run(*arguments(run)).code == 0
-    shutil.rmtree(run / "tables")
-    write_run(run, seed=1)
+    build_tables(run, SelectConfig(configs=("sft",)))
     done = forker.run(*arguments(run, "--json"))
     assert done.code == 0, done.err
     repo = hub.repo()
-    first, second = (repo["commits"][repo["refs"][f"refs/tags/v{n}"]]["tree"] for n in (1, 2))
-    assert "sft/train-00002-of-00003.parquet" in first
-    assert [path for path in second if path.startswith("sft/")] == ["sft/train-00000-of-00001.parquet"]
+    first, second = (tree_of(repo, repo["refs"][f"refs/tags/v{n}"]) for n in (1, 2))
+    assert first.keys() - second.keys() == {"preference/train-00000-of-00001.parquet"}
     assert repo["refs"]["refs/heads/main"] == repo["refs"]["refs/tags/v2"]
     assert len(history(repo)) == 3
+    assert json.loads(done.out)["deleted"] == ["preference/train-00000-of-00001.parquet"]
 
 
-@pytest.mark.slow
-def test_a_version_of_many_files_comes_by_a_pull_request_that_is_merged(hub, forker, tmp_path):
-    run = write_run(tmp_path / "run", {"sft": 90, "runs": 1}, shards=90)
-    done = forker.run(*arguments(run))
+def test_a_version_of_many_files_comes_by_a_pull_request_that_is_merged(hub, small_commits, run):
+    done = small_commits.run(*arguments(run))
     assert done.code == 0, done.err
     require_one_version(hub, run)
     (pr,) = hub.repo()["prs"].values()
@@ -137,38 +141,51 @@ def test_a_version_of_many_files_comes_by_a_pull_request_that_is_merged(hub, for
 
 
 @pytest.mark.slow
+def test_a_run_that_goes_on_is_published_as_what_it_has_committed(hub, forker, tmp_path):
+    problems = [make_problem(number) for number in range(3)]
+    run = tmp_path / "run"
+    config = parse_config({**JOB, "select": {"configs": ["sft"]}}, origin="test").model_dump(mode="json")
+    committer = start_run(run, problems, num_samples=2, config=config)
+    for number, problem in enumerate(problems, start=1):
+        add_attempts(run, committer, [problem], sequence=number)  # no tables are built by anybody else
+        done = forker.run(*arguments(run, "--json"))
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["tag"] == f"v{number}"
+        manifest = json.loads((run / "tables" / "default" / "manifest.json").read_text())
+        assert manifest["counts"]["traces"] == 2 * number
+    assert len(history(hub.repo())) == 4
+
+
+@pytest.mark.slow
 def test_what_load_dataset_gives_by_tag_is_what_the_manifest_says(hub, run, tmp_path):
-    counts = {"sft": 12, "preference": 0, "candidates": 20}
-    shutil.rmtree(run / "tables")
-    rows = {name: make_rows(name, count) for name, count in counts.items()}
-    write_selection(run / "tables" / "default", rows, shards=2)
+    no_pairs = PreferenceConfig(rules=())
+    build_tables(run, SelectConfig(configs=("sft", "preference"), preference=no_pairs))
     environment = {**os.environ, **hub.environment(), "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "jobs", "publish", str(run), "--repo", REPO, "--tag", "first"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     require_one_version(hub, run, "first")
+    manifest = json.loads((run / "tables" / "default" / "manifest.json").read_text())
+    said = {name: body["splits"]["train"] for name, body in manifest["configs"].items()}
+    assert said["preference"]["rows"] == 0
+    said = {name: split for name, split in said.items() if split["rows"]}
     code = (
         "import json, sys; from datasets import load_dataset; from factory.rowdigest import RowDigest\n"
         "for name in sys.argv[1:]:\n"
         f"    rows = load_dataset({REPO!r}, name, revision='first')['train']\n"
-        "    digest = RowDigest(); digest.update(rows.data.table); print(len(rows), digest.hexdigest())"
+        "    digest = RowDigest(); digest.update(rows.data.table); print(name, len(rows), digest.hexdigest())"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code, *(name for name in counts if counts[name])],
-        env=environment | {"HF_HOME": str(tmp_path / "fresh")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    manifest = json.loads((run / "tables" / "default" / "manifest.json").read_text())
-    said = [manifest["configs"][name]["splits"]["train"] for name in counts if counts[name]]
-    assert loaded.stdout.splitlines() == [f"{split['rows']} {split['rows_sha256']}" for split in said], loaded.stderr
+    environment["HF_HOME"] = str(tmp_path / "fresh")
+    command = [sys.executable, "-c", code, *said]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    lines = [f"{name} {split['rows']} {split['rows_sha256']}" for name, split in said.items()]
+    assert loaded.stdout.splitlines() == lines, loaded.stderr
 
 
 # Kills and faults, at every request (all of them: tests/drills/test_publish.py).
 
 
-NUM_REQUESTS = 24  # of a publication of the small run whose rows are not read back; the last test below counts them
+NUM_REQUESTS = 26  # of a publication of the small run whose rows are not read back; the last test below counts them
 SAMPLED = sorted(random.Random(9).sample(range(1, NUM_REQUESTS + 1), 7))
 
 
@@ -226,8 +243,7 @@ def test_a_429_is_obeyed(hub, forker, run, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["discussions$", "/merge$"])
-def test_a_lost_reply_on_the_way_of_a_pull_request_costs_nothing(hub, small_commits, tmp_path, path):
-    run = write_run(tmp_path / "run", {"sft": 6, "runs": 1}, shards=6)
+def test_a_lost_reply_on_the_way_of_a_pull_request_costs_nothing(hub, small_commits, run, path):
     hub.order({"method": "POST", "path": path, "nth": 1, "kind": "lost"})
     done = small_commits.run(*arguments(run))
     assert done.code == 0, done.err
@@ -305,8 +321,7 @@ def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adop
 def test_a_card_that_was_edited_on_the_hub_is_not_written_over(hub, forker, run):
     assert forker.run(*arguments(run)).code == 0
     add_file(hub, "README.md", b"# by hand")
-    shutil.rmtree(run / "tables")
-    write_run(run, seed=1)
+    build_tables(run, SelectConfig(configs=("sft",), system="Think."))
     before = hub.repo()
     done = forker.run(*arguments(run))
     assert done.code == 5, done.err
@@ -316,8 +331,7 @@ def test_a_card_that_was_edited_on_the_hub_is_not_written_over(hub, forker, run)
 
 def test_a_tag_that_names_something_else_is_never_moved(hub, forker, run):
     assert forker.run(*arguments(run, "--tag", "v1.0")).code == 0
-    shutil.rmtree(run / "tables")
-    write_run(run, seed=1)
+    build_tables(run, SelectConfig(configs=("sft",), system="Think."))
     before, sent = hub.repo(), len(writes(hub))
     done = forker.run(*arguments(run, "--tag", "v1.0"))
     assert done.code == 5, done.err
@@ -381,17 +395,26 @@ def test_a_version_that_is_not_what_was_published_gets_no_tag(hub, forker, run):
 
 @pytest.mark.slow
 def test_rows_that_are_not_those_of_the_manifest_are_noticed_when_they_are_read_back(hub, forker, run):
-    shutil.rmtree(run / "tables")
-    rows = {"sft": make_rows("sft", 12), "runs": make_rows("runs", 1)}
-    write_selection(run / "tables" / "default", rows, compression="none")
     assert forker.run(*arguments(run)).code == 0
-    repo = hub.repo()
-    entry = repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]["sft/train-00000-of-00001.parquet"]
-    blob = hub.folder / "blobs" / entry["sha256"]
-    blob.write_bytes(blob.read_bytes().replace(b"seven", b"eight"))
+    sha256 = shards_of(run)["sft/train-00000-of-00001.parquet"]
+    blob = hub.folder / "blobs" / sha256
+    write_padded(pq.read_table(blob).slice(1), blob, blob.stat().st_size)
     done = forker.run(str(run), "--repo", REPO)
     assert done.code == 7, done.err
-    assert "sft/train" in done.err
+    assert "gives 2 rows of sft/train" in done.err
+
+
+def write_padded(table: pa.Table, path: Path, size: int) -> None:
+    """Write a Parquet file of a given size, above its own."""
+    pad = 0
+    while True:
+        with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({"pad": "x" * pad})
+        if path.stat().st_size == size:
+            return
+        pad += size - path.stat().st_size
+        assert pad > 0
 
 
 # Xet. Contents go to a storage of chunks by `hf_xet`; the stand-in names a folder as that storage. What lies there
