@@ -2,7 +2,7 @@
 
 Data goes to stdout, progress and messages to stderr. Exit 0: done; 1: finished with failures, listed; 2: bad usage or
 config, nothing started; 3: stopped before its time limit
-or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on.
+or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on. 4 to 7 are of `publish`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import carding, exchange, rederiving, show
+from jobs import carding, exchange, publishing, rederiving, show
 from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-for commands in (carding, exchange, rederiving):
+for commands in (carding, exchange, publishing, rederiving):
     commands.add_commands(app)
 for commands in (bench_selection, bench_tables):
     commands.add_commands(bench)
@@ -59,7 +59,7 @@ def main() -> None:
         _say_at_the_end(str(error))
         if isinstance(error, InterruptedRun):
             sys.exit(error.exit_code)
-        sys.exit(2 if isinstance(error, _USAGE_ERRORS) else 1)
+        sys.exit(2 if isinstance(error, _USAGE_ERRORS) else error.exit_code)
     except KeyboardInterrupt:
         _say_at_the_end("interrupted")
         sys.exit(130)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -612,6 +613,33 @@ class StoreConfig(Part):
     partial_tokens: int | None = Field(default=4096, ge=1)
 
 
+# A dataset on the Hub, as its client takes it.
+REPO: Final = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,94}/[A-Za-z0-9][A-Za-z0-9._-]{0,94}(?<![.-])")
+
+
+class PublishConfig(Part):
+    """Where `factory publish` puts the tables, and how; its options come first. Nothing is published by itself."""
+
+    repo: str  # ORG/NAME of a dataset on the Hub
+    private: bool = True
+    tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # default: v1, v2, ...
+    token_env: str | None = None  # name of the environment variable; default: HF_TOKEN, or the login
+
+    @field_validator("token_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and value.isidentifier() and value.isupper()):
+            raise PydanticCustomError("hidden", "must be the name of an environment variable, such as HF_TOKEN")
+        return value
+
+    @field_validator("repo")
+    @classmethod
+    def _is_a_repository(cls, value: str) -> str:
+        if not REPO.fullmatch(value):
+            raise ValueError("must be ORG/NAME, such as my-org/math-traces")
+        return value
+
+
 class JobConfig(Part):
     """One job: `factory run` resolves it, stores it as run.yaml, and does it."""
 
@@ -624,7 +652,7 @@ class JobConfig(Part):
     verify: VerifyConfig = VerifyConfig()
     select: SelectConfig = SelectConfig()
     store: StoreConfig = StoreConfig()
-    publish: None = None  # reserved
+    publish: PublishConfig | None = None  # null: `factory publish` asks for --repo
 
     @model_validator(mode="after")
     def _is_heeded(self) -> JobConfig:
@@ -787,7 +815,6 @@ def _explain(item: dict[str, Any]) -> str:
 # What pydantic calls by the names of its own types.
 _PLAIN_WORDS = {
     "too_short": "must have at least one entry",
-    "none_required": "is reserved: leave it out",
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",

@@ -12,6 +12,11 @@ FactoryError
 │   ├── TerminatedRun      SIGTERM: the job or its node is taken away
 │   ├── TimeLimitRun       the job's time limit is near
 │   └── BudgetRun          the run's budget is spent
+├── PublishError           a version is not there yet: the Hub shows the one before, or this one, whole
+│   ├── NoPermissionError      the token is missing, expired, or may not write there
+│   ├── ConflictError          the repository or the tag holds what somebody else put there
+│   ├── PartialError           the Hub could not be reached for long enough; the same command goes on
+│   └── VerificationError      what the Hub gives back is not what was published
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
     ├── RunLockedError         another process works on this run
@@ -25,6 +30,8 @@ FactoryError
 
 class FactoryError(Exception):
     """Base of every operational error of the factory: its text is meant for the user."""
+
+    exit_code = 1  # of the command
 
 
 class ConfigError(FactoryError, ValueError):
@@ -77,6 +84,34 @@ class BudgetRun(InterruptedRun):
     """``schedule.budget`` is spent; what is pending stays so until there is more."""
 
     exit_code = 3
+
+
+class PublishError(FactoryError):
+    """A version is not there yet, or not proven; nothing is half visible."""
+
+
+class NoPermissionError(PublishError):
+    """The token is missing, expired, or may not write to the repository."""
+
+    exit_code = 4
+
+
+class ConflictError(PublishError):
+    """The repository or the tag holds what somebody else put there; nothing of it was changed."""
+
+    exit_code = 5
+
+
+class PartialError(PublishError):
+    """The Hub could not be reached, or refused, for longer than patience lasts; the same command goes on."""
+
+    exit_code = 6
+
+
+class VerificationError(PublishError):
+    """What the Hub gives back is not what was published; no tag was set on it."""
+
+    exit_code = 7
 
 
 class VerifierError(FactoryError):
