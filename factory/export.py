@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from factory.layouts import LAYOUTS, VALIDATION, Layout, LeftOut, Part, Row, json_line
 from factory.rows import nearest
-from factory.shards import COMPRESSION_LEVEL, text_bytes
+from factory.shards import COMPRESSION_LEVEL
 from factory.storage import AnyPath, find_files, parquet_source, sync_folder
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Shard
@@ -234,7 +234,7 @@ class _Parquet:
 
     def write(self, row: Row) -> None:
         self._rows.append(row)
-        self._num_bytes += text_bytes(row)
+        self._num_bytes += _text_bytes(row)
         if self._num_bytes >= ROW_GROUP_BYTES:
             self._write_group()
 
@@ -381,3 +381,14 @@ def _manifest(exported: Exported) -> str:
 def as_body(exported: Exported) -> Mapping[str, Any]:
     """Return what was written as JSON values."""
     return {**asdict(exported), "folder": str(exported.folder)}
+
+
+def _text_bytes(value: Any) -> int:
+    """Return about how many bytes a value takes in Arrow: its texts, and eight bytes for anything else."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8"))
+    if isinstance(value, dict):
+        return sum(_text_bytes(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_text_bytes(item) for item in value)
+    return 8
