@@ -27,7 +27,7 @@ from schemas.manifest import Shard
 from schemas.tables import FEW_VALUES
 
 # A row group goes to Arrow's writer in chunks that end with the row that reaches so many bytes: where chunks end can be
-# seen in the bytes of a file, so it must depend on the rows alone; joining whole row groups costs a fifth of writing.
+# seen in the bytes of a file, so it must depend on the rows alone; joining whole row groups took a fifth of the time.
 PIECE_BYTES: Final = 16 * 2**20
 ROW_GROUP_BYTES: Final = 64 * 2**20  # uncompressed at most: readers hold one at a time; the Hub's viewer bears 300 MB
 ROW_GROUP_ROWS: Final = 2_000  # at most: what a streaming reader takes at a time
