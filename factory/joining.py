@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from factory.buckets import BUCKET_BYTES, SPILL_BYTES, Buckets, group_starts, one_array, ranges
 from factory.shards import row_bytes
 from schemas.arrow import PROBLEMS, TRACES, VERDICTS
-from schemas.errors import CorruptRunError
+from schemas.errors import CorruptRunError, StoreError
 from schemas.problem import Answer, Choice, reference_from_json
 from schemas.tables import CHECK_ROW, FOUND
 from schemas.trace import split_completion
@@ -31,6 +31,7 @@ PROBLEM_COLUMNS: Final = [name for name in PROBLEMS.names if name not in ("promp
 TRACE_COLUMNS: Final = [name for name in TRACES.names if name in FOUND.names]
 VERDICT_COLUMNS: Final = [name for name in VERDICTS.names if name != "reference_hash"]
 
+MOST_BYTES: Final = 2_000_000_000  # of a bucket: Arrow counts the characters of a column in 31 bits
 SLICE_BYTES: Final = 32 * 2**20  # of traces and their problems that become candidates at a time
 
 Places = npt.NDArray[np.int64]
@@ -70,6 +71,7 @@ class Joined:
 
         Raises:
             CorruptRunError: If a trace belongs to no problem, or is there twice.
+            StoreError: If more text than Arrow bears in a column belongs to one part of the problems.
         """
         total = np.sum([buckets.num_bytes for buckets in self._buckets], axis=0)
         for first, last in ranges(total, self._bucket_bytes):
@@ -85,6 +87,12 @@ class Joined:
 def _candidates(columns: Sequence[str], problems: pa.Table, traces: pa.Table, verdicts: pa.Table) -> Iterator[pa.Table]:
     if not traces.num_rows:
         return
+    if traces.nbytes > MOST_BYTES:
+        raise StoreError(
+            f"{traces.nbytes:,} bytes of traces share the first digits of their problem_id, such as "
+            f"{traces['problem_id'][0]}, and {MOST_BYTES:,} are the most that can be sorted at once: a run of a terabyte, "
+            "or one problem with so much text; take traces out, or raise NUM_PARTS in factory/buckets.py"
+        )
     order = pc.sort_indices(traces, sort_keys=[("problem_id", "ascending"), ("trace_id", "ascending")])
     keys = traces.select(["problem_id", "trace_id"]).take(order).combine_chunks()
     _check_once(keys)

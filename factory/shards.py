@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,6 +212,7 @@ class ShardWriter:
     def _close_file(self) -> None:
         assert self._open is not None
         path, file, writer = self._open
+        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})  # as `datasets` says it
         writer.close()
         file.sync()
         file.close()
