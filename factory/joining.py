@@ -90,8 +90,8 @@ def _candidates(columns: Sequence[str], problems: pa.Table, traces: pa.Table, ve
     if traces.nbytes > MOST_BYTES:
         raise StoreError(
             f"{traces.nbytes:,} bytes of traces share the first digits of their problem_id, such as "
-            f"{traces['problem_id'][0]}, and {MOST_BYTES:,} are the most that is sorted at once: a run of a terabyte, or "
-            "a problem with so much text; take traces out, or raise NUM_PARTS (4,096 at most) in factory/buckets.py"
+            f"{traces['problem_id'][0]}, and {MOST_BYTES:,} are the most that is sorted at once: a run of a terabyte, "
+            "or a problem with so much text; take traces out, or raise NUM_PARTS (4,096 at most) in factory/buckets.py"
         )
     order = pc.sort_indices(traces, sort_keys=[("problem_id", "ascending"), ("trace_id", "ascending")])
     keys = traces.select(["problem_id", "trace_id"]).take(order).combine_chunks()
