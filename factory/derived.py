@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from factory.buckets import group_starts, one_array
 from factory.groups import GroupRow, advantages
-from factory.light import candidates_of, compare_texts
+from factory.light import LIGHT_COLUMNS, candidates_of, compare_texts, reads_texts
 from factory.pairs import Pair, pairs
 from factory.selection import Candidate, Decision, Over, choose, cut, over_quotas, split_of
 from schemas.config import SelectConfig, TableName
@@ -69,8 +69,13 @@ class Decided:
 
 
 def find_over(tables: Iterable[pa.Table], config: SelectConfig) -> Over:
-    """Return the traces that are over a quota; reads all candidates."""
+    """Return the traces that are over a quota; of all candidates, with at least ``deciding_columns``."""
     return over_quotas((group for table in tables for group in judged_groups(table, config)), config)
+
+
+def deciding_columns(config: SelectConfig) -> list[str]:
+    """Return the columns of candidates that a selection's decisions depend on."""
+    return [*LIGHT_COLUMNS, *(["text"] if reads_texts(config) else [])]
 
 
 def judged_groups(found: pa.Table, config: SelectConfig) -> list[list[Candidate]]:

@@ -359,3 +359,13 @@ def test_a_selection_is_measured_over_as_many_candidates_as_were_made_and_quotas
     assert 0 < found["accepted"] <= 300
     assert found["over quota"] > 0
     assert factory("bench", "selection", "--rule", "best").code == 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_tables_says_how_fast_and_with_how_much_memory(tmp_path: Path) -> None:
+    ended = factory("bench", "tables", "--gigabytes", "0.01", "--pairs", "1", "--folder", tmp_path, "--json")
+    found = json.loads(ended.out)
+    assert found["bytes of candidates"] == pytest.approx(1e7, rel=0.5)
+    assert min(found["speed of ours / bare"]) > 0
+    assert found["whole, bytes of all tables in Arrow"] > found["bytes of candidates"]
+    assert not list(tmp_path.iterdir()), "what it made is gone"

@@ -36,6 +36,7 @@ COMMANDS = (
     "decontaminate",
     "export",
     "import",
+    "rederive",
 )
 
 
