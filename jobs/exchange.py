@@ -24,7 +24,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("export", epilog="Example: factory export runs/demo --format llamafactory --out exports/demo")(export)
     app.command(
         "import",
-        epilog="Example: factory import data/train-*.parquet --run runs/openr1 --teacher DeepSeek-R1",
+        epilog="Example: factory import data/train-*.parquet --run runs/openr1",
     )(import_files)
 
 

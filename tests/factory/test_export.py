@@ -126,7 +126,7 @@ def test_a_line_of_json_is_one_line_to_any_reader(one: str, other: str) -> None:
     assert json.loads(line) == {"a": one, "b": [other]}
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_any_text_comes_through_every_layout(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]

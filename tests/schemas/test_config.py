@@ -99,7 +99,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_allowed_ones(parts, ex
         ({"sources": [{"path": "a"}]}, "sources.0.kind: is missing"),
         (
             {"teacher": {"kind": "hf"}},
-            "teacher.kind='hf' must be one of 'vllm', 'openai', 'replay', 'scripted'",
+            "teacher.kind='hf' must be one of 'vllm', 'openai', 'replay', 'imported', 'scripted'",
         ),
         (
             {"teacher": {"kind": "openai", "model": "m", "base_url": "localhost:8000"}},
