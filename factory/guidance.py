@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from factory.clean import CleaningRecord
 from factory.facts import Facts
+from factory.frontmatter import loadable
 from factory.markdown import Safe, fenced, plain, table
 from factory.selection import RejectReason
 from schemas.problem import QuarantineReason
@@ -186,13 +187,15 @@ def loading(facts: Facts, repo: str | None) -> list[str]:
     """Return a line to load each table with."""
     where = "path/to/this/folder" if repo is None else repo
     lines = ["from datasets import load_dataset", ""]
-    for name in SCHEMAS:
-        for split in facts.selection["configs"].get(name, {"splits": {}})["splits"]:
+    for name, splits in loadable(facts.selection).items():
+        for split in splits:
             variable = name if split == "train" else f"{name}_{split}"
             arguments = f"{json.dumps(where)}, {json.dumps(name)}, split={json.dumps(split)}"
             lines.append(f"{variable} = load_dataset({arguments})")
     pin = "Pin a version by `revision=` and a tag or commit." if repo else "In a copy of this folder, give its path."
-    return ["## How to load", fenced("\n".join(lines), "python"), pin]
+    empty = [f"`{name}`" for name in SCHEMAS if name in facts.selection["configs"] and not facts.rows_of(name)]
+    left_out = [f"Without rows, and so not to be loaded: {', '.join(empty)}."] if empty else []
+    return ["## How to load", fenced("\n".join(lines), "python"), pin, *left_out]
 
 
 def rebuilding(facts: Facts) -> list[str]:
@@ -229,4 +232,4 @@ def checksums(facts: Facts) -> list[str]:
     if len(files) <= MAX_FILES:
         listed = [[Safe(f"`{one['name']}`"), one["num_bytes"], Safe(f"`{one['sha256']}`")] for one in files]
         blocks.append(table(["file", "bytes", "sha256"], listed))
-    return blocks
+    return [*blocks, "A published copy has `SHA256SUMS`, too: `sha256sum -c SHA256SUMS` checks a download."]
