@@ -14,12 +14,14 @@ from factory.clean import CleaningRecord
 from factory.facts import Facts
 from factory.frontmatter import loadable
 from factory.markdown import Safe, fenced, plain, table
+from factory.sections import RECORDED
 from factory.selection import RejectReason
 from schemas.problem import QuarantineReason
 from schemas.tables import SCHEMAS
 from schemas.trace import FinishReason
 
 MAX_SOURCES: Final = 100  # rows of the table of sources
+MAX_TEACHERS: Final = 5  # that are named
 MAX_FILES: Final = 40  # files whose checksums are printed; manifest.json has all
 
 
@@ -88,7 +90,7 @@ def cost(facts: Facts) -> list[str]:
         for name, tokens, count, seconds in (whole, *parts)
     ]
     head = ["domain", f"output {unit}", "accepted", f"{unit} for each accepted"]
-    if costs.whole.device_s:
+    if costs.whole.device_s and facts.config["teacher"]["kind"] not in RECORDED:
         head += [f"{costs.device}-hours", f"{costs.device}-seconds for each accepted"]
     rows = [row[: len(head)] for row in rows]
     blocks = [
@@ -97,7 +99,9 @@ def cost(facts: Facts) -> list[str]:
         f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost "
         "with an engine or a start and are in no row.",
     ]
-    if not costs.whole.device_s:
+    if facts.config["teacher"]["kind"] in RECORDED:
+        blocks.append("This run generated nothing: the completions were recorded, and what they cost is not known.")
+    elif not costs.whole.device_s:
         blocks.append("The run has no record of engine time.")
     elif costs.device == "GPU":
         blocks.append("GPU time is all time of all starts: loading, idle and dead too. It is shared out by tokens.")
@@ -124,6 +128,7 @@ def sources(facts: Facts) -> list[str]:
         [*origin, found.problems[origin], found.rows[origin], found.accepted[origin]]
         for origin in ordered[:MAX_SOURCES]
     ]
+    teachers = " and of ".join(plain(name) for name in sorted(found.teachers)[:MAX_TEACHERS])
     languages = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(found.languages.items()))
     left = len(ordered) - len(rows)
     return [
@@ -132,7 +137,7 @@ def sources(facts: Facts) -> list[str]:
         *([f"{left:,} more sources are not listed; the columns `source` and `license` have all."] if left > 0 else []),
         "The licence is what the job states of each source, `unknown` where it states none; it is that of the "
         "problems. On which terms the outputs of the teacher may be training data, the run does not say: look at the "
-        f"licence of {plain(facts.run['teacher'])}.",
+        f"licence of {teachers or 'the teacher'}.",
         f"Languages of the problems, by completions: {languages or 'none'}.",
     ]
 
@@ -144,9 +149,12 @@ def limits(facts: Facts) -> list[str]:
     """Return what a reader must not take these tables for, each point where the run gives cause."""
     counts, status, found = facts.counts, facts.status, facts.tally
     config = facts.config
+    is_recorded = config["teacher"]["kind"] in RECORDED
     points = [
-        "Sampling is not repeatable bit by bit: batching and kernels change digits. The tables follow from the stored "
-        "completions, not from the model.",
+        "How the completions were sampled is not known. The tables follow from the stored completions."
+        if is_recorded
+        else "Sampling is not repeatable bit by bit: batching and kernels change digits. The tables follow from the "
+        "stored completions, not from the model.",
         "Accepted means that the rules found no fault in the form, and that the final answer is the reference's. A "
         "chain of thought with a mistake in the middle and a right end is accepted.",
     ]

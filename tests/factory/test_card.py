@@ -356,6 +356,29 @@ def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_pa
     assert "until 1 useful ones, 2 at least" in readme
 
 
+def test_a_recorded_set_states_no_sampling_and_no_cost(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    teacher = {"kind": "replay", "path": "x.jsonl", "columns": {"problem": "q", "completion": "c"}}
+    job = {**JOB, "teacher": teacher, "prompt": {"template": "plain", "format": "r1"}}
+    problem = make_problem(1)
+    config = parse_config(job, origin="test").model_dump(mode="json")
+    committer = start_run(path, [problem], num_samples=2, config=config)
+    traces = [replace(make_trace(problem.problem_id, n), teacher=f"model {n}") for n in range(2)]
+    judged = [make_verdict(trace, problem) for trace in traces]
+    committer.commit(segments=[write_segment(path / "journal", traces, sequence=1)], judged=judged)
+    build_tables(path)
+    complete_selection(path / "tables" / "default")
+    readme = build_card(path, "default").readme
+    shown = dict(_cells(readme, "## How it was made"))
+    assert not {"sampling", "seed", "chat template", "adaptive sampling", "ended early"} & set(shown)
+    assert (shown["completions of model 0"], shown["completions of model 1"]) == ("1", "1")
+    assert "that 2 teachers gave" in readme
+    assert "look at the licence of model 0 and of model 1." in readme
+    assert "This run generated nothing" in readme
+    assert "How the completions were sampled is not known." in readme
+    assert "seconds" not in readme
+
+
 def test_the_first_table_with_rows_is_the_default_where_sft_has_none() -> None:
     some, none = {"splits": {"train": {"rows": 1}, "validation": {"rows": 0}}}, {"splits": {"train": {"rows": 0}}}
     selection = {"configs": {"runs": some, "sft": none, "grpo_groups": some, "candidates": some}}
