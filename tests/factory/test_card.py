@@ -32,7 +32,7 @@ from factory.clean import make_cleaner
 from factory.committer import FrozenJob
 from factory.facts import check_funnel, funnel, read_facts
 from factory.figures import length_histogram, rate_histogram
-from factory.frontmatter import LICENSES, block, default_config, license_of, size_of, source_datasets
+from factory.frontmatter import LICENSES, block, default_config, license_of, loadable, size_of, source_datasets
 from factory.ledgers import ledger_path
 from factory.measured import (
     PARTS,
@@ -134,14 +134,15 @@ def test_the_card_is_what_the_hubs_libraries_take(card: Card) -> None:
     assert {"math", "logic", "synthetic"} <= set(parsed.data.tags)
     assert parsed.data.size_categories == ["n<1K"]
     configs = MetadataConfigs.from_dataset_card_data(parsed.data)
-    assert list(configs) == list(SCHEMAS)
+    assert {"sft", "sft_prompt_completion", "candidates", "runs"} <= set(configs) <= set(SCHEMAS)
     assert configs.get_default_config_name() == "sft"
     assert "license: mit" not in yaml.safe_dump(parsed.data.to_dict())  # of the name of a source
 
 
 def test_features_and_sizes_of_the_card_are_those_of_the_files(run_path: Path, card: Card) -> None:
     infos = DatasetInfosDict.from_dataset_card_data(DatasetCard(card.readme).data)
-    assert set(infos) == set(SCHEMAS)
+    counts = {name: pq.read_table(run_path / "tables" / "default" / name).num_rows for name in SCHEMAS}
+    assert set(infos) == {name for name, count in counts.items() if count}  # `datasets` cannot load an empty one
     for name, info in infos.items():
         files = sorted((run_path / "tables" / "default" / name).glob("*.parquet"))
         assert info.features == Features.from_arrow_schema(pq.read_schema(files[0]))
@@ -310,6 +311,7 @@ def test_a_run_without_a_completion_has_a_card_and_no_figures(tmp_path: Path) ->
     assert found.figures == {}
     assert DatasetCard(found.readme).data.license == "unknown"
     assert "0 accepted completions out of 0" in found.readme
+    assert [one["config_name"] for one in DatasetCard(found.readme).data.to_dict()["configs"]] == ["runs"]
 
 
 def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_path: Path) -> None:
@@ -354,8 +356,34 @@ def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_pa
     assert "until 1 useful ones, 2 at least" in readme
 
 
-def test_the_first_table_is_the_default_where_sft_was_not_asked_for() -> None:
-    assert default_config({"configs": {"runs": {}, "rl_prompts": {}, "candidates": {}}}) == "rl_prompts"
+def test_a_recorded_set_states_no_sampling_and_no_cost(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    teacher = {"kind": "replay", "path": "x.jsonl", "columns": {"problem": "q", "completion": "c"}}
+    job = {**JOB, "teacher": teacher, "prompt": {"template": "plain", "format": "r1"}}
+    problem = make_problem(1)
+    config = parse_config(job, origin="test").model_dump(mode="json")
+    committer = start_run(path, [problem], num_samples=2, config=config)
+    traces = [replace(make_trace(problem.problem_id, n), teacher=f"model {n}") for n in range(2)]
+    judged = [make_verdict(trace, problem) for trace in traces]
+    committer.commit(segments=[write_segment(path / "journal", traces, sequence=1)], judged=judged)
+    build_tables(path)
+    complete_selection(path / "tables" / "default")
+    readme = build_card(path, "default").readme
+    shown = dict(_cells(readme, "## How it was made"))
+    assert not {"sampling", "seed", "chat template", "adaptive sampling", "ended early"} & set(shown)
+    assert (shown["completions of model 0"], shown["completions of model 1"]) == ("1", "1")
+    assert "that 2 teachers gave" in readme
+    assert "look at the licence of model 0 and of model 1." in readme
+    assert "This run generated nothing" in readme
+    assert "How the completions were sampled is not known." in readme
+    assert "seconds" not in readme
+
+
+def test_the_first_table_with_rows_is_the_default_where_sft_has_none() -> None:
+    some, none = {"splits": {"train": {"rows": 1}, "validation": {"rows": 0}}}, {"splits": {"train": {"rows": 0}}}
+    selection = {"configs": {"runs": some, "sft": none, "grpo_groups": some, "candidates": some}}
+    assert default_config(selection) == "grpo_groups"
+    assert loadable(selection)["grpo_groups"] == {"train": {"rows": 1}}
 
 
 # Sums.
