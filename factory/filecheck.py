@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.secretscan import RULES_VERSION, Hit, find_in_text, suspicious
+from factory.shards import row_bytes
 from schemas.errors import ConfigError
 from schemas.tables import SCHEMAS
 
@@ -129,7 +130,7 @@ def _add(report: FileReport, batch: pa.RecordBatch, name: str, config: str, max_
     report.first_key = report.first_key or list(keys[0])
     report.last_key = list(keys[-1])
     report.rows += batch.num_rows
-    sizes = sum((row_bytes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
+    sizes = row_bytes(batch)
     largest = int(sizes.argmax())
     report.num_large += int((sizes > max_row_bytes).sum())
     if sizes[largest] > report.largest_row_bytes:
@@ -158,22 +159,6 @@ def require_after(before: tuple[Any, ...] | None, key: tuple[Any, ...], name: st
         f"{name}: {' and '.join(KEYS[config])} {'/'.join(key)} {what}; each row of {config} has ids of its own, and "
         "rows are sorted by them: run `factory select` again"
     )
-
-
-def row_bytes(array: pa.Array) -> Any:
-    """Return how many bytes each row's value takes in Arrow: its texts, and eight bytes for anything else."""
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    if pa.types.is_struct(kind):
-        parts = [row_bytes(part) for part in array.flatten()]
-        return sum(parts, np.zeros(len(array), np.int64))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        ends = np.cumsum(lengths)
-        sums = np.concatenate([[0], np.cumsum(row_bytes(array.flatten()))])
-        return sums[ends] - sums[ends - lengths]
-    return np.full(len(array), 8, np.int64)
 
 
 def scan(array: pa.Array) -> Iterator[tuple[int, Hit]]:

@@ -21,13 +21,12 @@ from factory.filecheck import KEYS, FileReport, Place, read_report, require_afte
 from factory.publish_journal import PublishJournal
 from factory.secretscan import find_in_text
 from schemas.errors import ConfigError
-from schemas.tables import SCHEMAS, TABLES_VERSION
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS, TABLES_VERSION
 
 SUMS: Final = "SHA256SUMS"
 CARD: Final = "README.md"
 MANIFEST: Final = "manifest.json"
 FIGURES: Final = "figures"
-MAX_ROW_BYTES: Final = 2_000_000  # the Hub's viewer shows no row above about 2 MB (hub-docs, upload guide)
 MAX_FILE_BYTES: Final = 50 * 10**9  # the Hub's hard limit of one file (hub-docs, repositories-recommendations)
 MAX_FOLDER_FILES: Final = 10_000  # and of the files in one folder
 

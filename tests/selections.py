@@ -117,7 +117,7 @@ JOB = {
 def write_run(
     path: Path, num_problems: int = 3, *, select: Mapping[str, Any] | None = None, publish: Any = None
 ) -> Path:
-    """Write a run of two attempts at each problem, first right, then wrong, with its tables; return ``path``."""
+    """Write a run of two attempts at each problem, one right, one wrong, with its tables; return its path."""
     job = {**JOB, "select": dict(select or {}), "publish": publish}
     config = parse_config(job, origin="test").model_dump(mode="json")
     problems = [make_problem(number) for number in range(num_problems)]

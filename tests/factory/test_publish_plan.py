@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.card import Card
-from factory.filecheck import KEYS, FileReport, read_report, row_bytes, scan
+from factory.filecheck import KEYS, FileReport, read_report, scan
 from factory.publish_journal import PublishJournal
-from factory.publish_plan import MAX_ROW_BYTES, Allowed, PublishPlan, make_plan
+from factory.publish_plan import Allowed, PublishPlan, make_plan
 from factory.publish_source import is_current
-from factory.shards import text_bytes
 from schemas.errors import ConfigError
 from schemas.manifest import Counts, Manifest, Shard
-from schemas.tables import SCHEMAS
+from schemas.tables import MAX_ROW_BYTES, SCHEMAS
 from tests.selections import describe, make_rows, write_selection
 
 CARD = Card(readme="---\nlicense: mit\n---\n# Data\n", figures={"figures/a.png": b"png"})
@@ -189,14 +188,6 @@ def test_personal_data_is_counted_and_blocks_only_if_that_is_asked_for(tmp_path)
 
 
 # What a file says about itself.
-
-
-@given(st.integers(0, 2**32), st.sampled_from(sorted(SCHEMAS)))
-def test_the_size_of_a_row_is_that_of_its_texts_and_eight_bytes_for_anything_else(seed, config):
-    rows = make_rows(config, 5, seed)
-    batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMAS[config]).slice(1, 3)
-    sizes = sum(row_bytes(column) for column in batch.columns)
-    assert sizes.tolist() == [sum(text_bytes(value) for value in row.values()) for row in rows[1:4]]
 
 
 @given(st.integers(0, 4), st.sampled_from([1, 2, 5]))
