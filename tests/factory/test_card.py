@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -34,16 +33,6 @@ from factory.facts import check_funnel, funnel, read_facts
 from factory.figures import length_histogram, rate_histogram
 from factory.frontmatter import LICENSES, block, default_config, license_of, loadable, size_of, source_datasets
 from factory.ledgers import ledger_path
-from factory.measured import (
-    PARTS,
-    SHIPPED,
-    Errors,
-    Measurement,
-    add_measurement,
-    count_errors,
-    differences,
-    read_measurements,
-)
 from factory.report import read_status
 from factory.samples import Samples
 from factory.tally import COLUMNS, Length, Origin, Rate, Tally, tally
@@ -57,7 +46,6 @@ from tests.factory.test_markdown import PARSER, nasty
 from tests.hostile import HOSTILE
 from tests.old_tables import complete_selection
 from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, write_segment
-from verifiers import verifier_versions
 
 DATA = Path(__file__).parents[1] / "data"
 NUM_PROBLEMS, NUM_SAMPLES = 12, 4
@@ -449,6 +437,7 @@ def test_the_tally_is_what_counting_row_by_row_gives(run_path: Path) -> None:
 # Bytes.
 
 
+@pytest.mark.slow
 def test_the_same_folders_give_the_same_bytes_anywhere(run_path: Path, tmp_path: Path) -> None:
     """In another folder, time zone, hash seed and working directory, with another configuration of matplotlib."""
     path, elsewhere = tmp_path / "a" / "moved", tmp_path / "b"
@@ -487,74 +476,6 @@ def test_panels_of_domains_hold_what_that_of_all_holds(num_domains: int, count: 
         totals = [sum(sum(one.counts.values()) for one in bins) for bins in histogram.panels.values()]
         assert sum(totals) == num_domains * count * (2 if num_domains > 1 else 1)
         assert len({len(bins) for bins in histogram.panels.values()}) == 1
-
-
-# Error rates.
-
-
-def test_the_shipped_rates_are_of_the_cases_that_are_here() -> None:
-    found = read_measurements(SHIPPED)
-    assert {one.verifier for one in found} == {"math", "code", "readability"}
-    for one in found:
-        assert one.cases_sha256 == hashlib.sha256((DATA / one.cases).read_bytes()).hexdigest(), one.cases
-        assert set(one.versions) == set(PARTS[one.verifier]) <= set(verifier_versions())
-        assert one.note
-        assert re.fullmatch(r"[0-9a-f]{40}", one.commit)
-
-
-cases = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.booleans(), st.none() | st.booleans()), max_size=20)
-
-
-@given(cases)
-def test_every_case_is_counted_once(found: list[tuple[str, bool, bool | None]]) -> None:
-    errors = count_errors(found)
-    assert errors.num_right + errors.num_wrong == len(found)
-    assert errors.num_unjudged == sum(word is None for _, _, word in found)
-    assert errors.num_rejected + errors.num_accepted == sum(errors.weak.values())
-    assert errors.num_accepted == sum(bool(word) and not is_right for _, is_right, word in found)
-
-
-def test_measurements_come_back_and_replace_those_of_the_same_cases(tmp_path: Path) -> None:
-    path = tmp_path / "measured.json"
-    assert read_measurements(path) == []
-    errors = Errors(num_right=3, num_rejected=1, num_wrong=2, num_accepted=0, num_unjudged=0, weak={"a": 1})
-    versions = dict.fromkeys(PARTS["math"], "1")
-    one = Measurement(
-        verifier="math",
-        cases="a.jsonl",
-        cases_sha256="0",
-        errors=errors,
-        versions=versions,
-        command="factory bench math",
-        commit="c",
-        date="2026-01-01",
-    )
-    for found in (one, replace(one, cases="b.jsonl"), replace(one, date="2026-01-02")):
-        add_measurement(path, found)
-    assert read_measurements(path) == [replace(one, date="2026-01-02"), replace(one, cases="b.jsonl")]
-    assert differences(one, versions) == []
-    assert differences(one, {**versions, "extract": "2"}) == ["extract 2 (measured: 1)"]
-    path.write_text("{}")
-    with pytest.raises(ConfigError, match="holds no measurements"):
-        read_measurements(path)
-
-
-def test_a_benchmark_records_its_error_rates(tmp_path: Path) -> None:
-    rows = [
-        {"gold": "4", "prediction": "\\boxed{4}", "expected": True, "category": "plain"},
-        {"gold": "4", "prediction": "\\boxed{5}", "expected": True, "category": "mislabelled"},
-        {"reference": "4", "completion": "\\boxed{5}", "is_correct": False, "origin": "made"},
-    ]
-    file, out = tmp_path / "cases.jsonl", tmp_path / "measured.json"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ["bench", "math", "--cases", str(file), "--rounds", "1", "--out", str(out), "--note", "made up"]
-    assert CliRunner().invoke(app, command).exit_code == 0
-    (found,) = read_measurements(out)
-    assert found.errors == Errors(
-        num_right=2, num_rejected=1, num_wrong=1, num_accepted=0, num_unjudged=0, weak={"mislabelled": 1}
-    )
-    assert (found.cases, found.note) == ("cases.jsonl", "made up")
-    assert found.versions == {name: verifier_versions()[name] for name in PARTS["math"]}
 
 
 # The command.
