@@ -14,8 +14,8 @@ from factory.clean import CleaningRecord
 from factory.facts import Facts
 from factory.frontmatter import loadable
 from factory.markdown import Safe, fenced, plain, table
-from factory.sections import RECORDED
 from factory.selection import RejectReason
+from schemas.config import RECORDED_KINDS
 from schemas.problem import QuarantineReason
 from schemas.tables import SCHEMAS
 from schemas.trace import FinishReason
@@ -90,7 +90,7 @@ def cost(facts: Facts) -> list[str]:
         for name, tokens, count, seconds in (whole, *parts)
     ]
     head = ["domain", f"output {unit}", "accepted", f"{unit} for each accepted"]
-    if costs.whole.device_s and facts.config["teacher"]["kind"] not in RECORDED:
+    if costs.whole.device_s and facts.config["teacher"]["kind"] not in RECORDED_KINDS:
         head += [f"{costs.device}-hours", f"{costs.device}-seconds for each accepted"]
     rows = [row[: len(head)] for row in rows]
     blocks = [
@@ -99,7 +99,7 @@ def cost(facts: Facts) -> list[str]:
         f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost "
         "with an engine or a start and are in no row.",
     ]
-    if facts.config["teacher"]["kind"] in RECORDED:
+    if facts.config["teacher"]["kind"] in RECORDED_KINDS:
         blocks.append("This run generated nothing: the completions were recorded, and what they cost is not known.")
     elif not costs.whole.device_s:
         blocks.append("The run has no record of engine time.")
@@ -149,7 +149,7 @@ def limits(facts: Facts) -> list[str]:
     """Return what a reader must not take these tables for, each point where the run gives cause."""
     counts, status, found = facts.counts, facts.status, facts.tally
     config = facts.config
-    is_recorded = config["teacher"]["kind"] in RECORDED
+    is_recorded = config["teacher"]["kind"] in RECORDED_KINDS
     points = [
         "How the completions were sampled is not known. The tables follow from the stored completions."
         if is_recorded

@@ -19,6 +19,7 @@ from factory.markdown import Safe, fenced, plain, table
 from factory.measured import READABILITY, Measurement, differences, verifier_of
 from factory.plots import Bin
 from factory.samples import NONE
+from schemas.config import RECORDED_KINDS
 from schemas.readability import DEFAULTS, THRESHOLD_NAMES, ReadabilitySettings
 from schemas.tables import SCHEMAS
 from schemas.verdict import ANSWER_CHECKS
@@ -68,7 +69,6 @@ def _teachers(facts: Facts) -> str:
 
 # How it was made.
 
-RECORDED: Final = ("replay", "imported")  # kinds of teachers that sampled nothing
 _TEACHERS: Final[Mapping[str, str]] = {
     "vllm": "sampled by engines of the run itself",
     "openai": "asked over an endpoint",
@@ -92,7 +92,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         ("engine", f"{run['engine']} {run['engine_version']}"),
         *_sampling(facts, kind),
         ("format", run["format"]),
-        *([] if kind in RECORDED else _asked(facts)),
+        *([] if kind in RECORDED_KINDS else _asked(facts)),
         ("code version", f"{run['code_version']}, tables of version {facts.selection['version']}"),
         ("the run began", _time(run["started_at"])),
         ("its last completion", _time(run["finished_at"])),
@@ -103,7 +103,7 @@ def how_it_was_made(facts: Facts) -> list[str]:
         "## How it was made",
         table(["what", "value"], rows),
         "How these were asked for is not known; the job states:"
-        if kind in RECORDED
+        if kind in RECORDED_KINDS
         else "The prompt, `{{ problem }}` standing for the question:",
         fenced(run["prompt_template"] or ""),
         *([] if run["system"] is None else ["The system turn before it:", fenced(run["system"])]),
@@ -117,7 +117,7 @@ def _sampling(facts: Facts, kind: str) -> list[tuple[str, Any]]:
     adaptive = facts.config["schedule"].get("adaptive")
     most = "at most " if adaptive else ""
     rows: list[tuple[str, Any]] = [("attempts at a problem", f"{most}{facts.manifest.num_samples:,}")]
-    if kind in RECORDED:
+    if kind in RECORDED_KINDS:
         return rows
     words = [
         f"{key} {value}"

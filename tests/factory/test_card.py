@@ -44,7 +44,6 @@ from schemas.tables import SCHEMAS
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 from tests.factory.test_markdown import PARSER, nasty
 from tests.hostile import HOSTILE
-from tests.old_tables import complete_selection
 from tests.runs import FINGERPRINT, make_problem, make_prompt, make_trace, make_verdict, start_run, write_segment
 
 DATA = Path(__file__).parents[1] / "data"
@@ -96,7 +95,6 @@ def write_run(path: Path) -> None:
             judged.append(JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict))
     committer.commit(segments=[write_segment(path / "journal", traces, sequence=1)], judged=judged)
     build_tables(path)
-    complete_selection(path / "tables" / "default")
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +292,6 @@ def test_a_run_without_a_completion_has_a_card_and_no_figures(tmp_path: Path) ->
     config = parse_config(JOB, origin="test").model_dump(mode="json")
     start_run(path, [make_problem(1)], num_samples=NUM_SAMPLES, config=config)
     build_tables(path)
-    complete_selection(path / "tables" / "default")
     found = build_card(path, "default")
     assert found.figures == {}
     assert DatasetCard(found.readme).data.license == "unknown"
@@ -327,7 +324,6 @@ def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_pa
     ledger = {"seconds": {"full": 3_000.0, "loading": 600.0}, "num_tokens": tokens + 5, "num_gpus": 2}
     ledger_path(path / "logs", 1).write_text(json.dumps(ledger))
     build_tables(path)
-    complete_selection(path / "tables" / "default")
     readme = build_card(path, "default").readme
     hits = {row[0]: int(row[3]) for row in _cells(readme, "## Contamination")}
     assert hits == {"aime-2024": 0, "gsm8k-test": 3, "humaneval": 0, "math-500": 0}
@@ -355,7 +351,6 @@ def test_a_recorded_set_states_no_sampling_and_no_cost(tmp_path: Path) -> None:
     judged = [make_verdict(trace, problem) for trace in traces]
     committer.commit(segments=[write_segment(path / "journal", traces, sequence=1)], judged=judged)
     build_tables(path)
-    complete_selection(path / "tables" / "default")
     readme = build_card(path, "default").readme
     shown = dict(_cells(readme, "## How it was made"))
     assert not {"sampling", "seed", "chat template", "adaptive sampling", "ended early"} & set(shown)
