@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import rederiving, show
-from jobs.bench.selection import add_commands as bench_of_selections
-from jobs.bench.tables import add_commands as bench_of_tables
+from jobs.bench import selection as bench_selection
+from jobs.bench import tables as bench_tables
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -38,8 +38,8 @@ app = typer.Typer(
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
 rederiving.add_commands(app)
-bench_of_selections(bench)
-bench_of_tables(bench)
+bench_selection.add_commands(bench)
+bench_tables.add_commands(bench)
 
 
 if TYPE_CHECKING:
