@@ -136,11 +136,10 @@ def _add(report: FileReport, batch: pa.RecordBatch, name: str, config: str, max_
     if sizes[largest] > report.largest_row_bytes:
         report.largest_row_bytes, report.largest_row_id = int(sizes[largest]), keys[largest][-1]
     secrets, personal = Counter(report.secrets), Counter(report.personal)
-    for column, array in zip(batch.schema.names, batch.columns, strict=True):
-        for row, hit in scan(array):
-            (secrets if hit.is_secret else personal)[hit.kind] += 1
-            if len(report.places) < MAX_PLACES or hit.is_secret:
-                report.places = [*report.places, Place(*hit, column, keys[row][-1])][-MAX_PLACES:]
+    for row, column, hit in scan(batch):
+        (secrets if hit.is_secret else personal)[hit.kind] += 1
+        if len(report.places) < MAX_PLACES or hit.is_secret:
+            report.places = [*report.places, Place(*hit, column, keys[row][-1])][-MAX_PLACES:]
     report.secrets, report.personal = dict(secrets), dict(personal)
 
 
@@ -161,12 +160,30 @@ def require_after(before: tuple[Any, ...] | None, key: tuple[Any, ...], name: st
     )
 
 
-def scan(array: pa.Array) -> Iterator[tuple[int, Hit]]:
-    """Yield what is found in the texts of a column, with the number of the row."""
-    for texts, rows in _texts(array, np.arange(len(array))):
-        for index in suspicious(texts).to_pylist():
-            for hit in find_in_text(texts[index].as_py()):
-                yield int(rows[index]), hit
+class Found(NamedTuple):
+    """A finding and the row and column of a batch that it is in."""
+
+    row: int
+    column: str
+    hit: Hit
+
+
+def scan(batch: pa.RecordBatch) -> Iterator[Found]:
+    """Yield what is found in the texts of a batch."""
+    numbers = np.arange(batch.num_rows)
+    names, texts, rows = [], [], []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for part, part_rows in _texts(column, numbers):
+            names.append(name)
+            texts.append(part.cast(pa.string()))
+            rows.append(part_rows)
+    # All in one call: compiling the pattern costs as much as looking through a megabyte.
+    starts = np.cumsum([0, *map(len, texts)])
+    for index in suspicious(pa.chunked_array(texts, pa.string())).to_pylist():
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        within = index - int(starts[part])
+        for hit in find_in_text(texts[part][within].as_py()):
+            yield Found(int(rows[part][within]), names[part], hit)
 
 
 def _texts(array: pa.Array, rows: Any) -> Iterator[tuple[pa.Array, Any]]:
