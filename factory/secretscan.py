@@ -98,8 +98,7 @@ def _is_placeholder(kind: str, value: str) -> bool:
 
 
 _COMPILED: Final = {kind: re.compile(pattern) for kind, pattern in (SECRETS | PERSONAL).items()}
-# One pattern for a first look. Without the name in front of an `@`: in a row of hexadecimal ids every character may begin
-# one, and RE2 falls back to its slow way.
+# One pattern for a first look; without the name in front of an `@`, which every character of an id may begin.
 _HINTS: Final = SECRETS | PERSONAL | {"e-mail address": r"[A-Za-z0-9]@[A-Za-z0-9-]+\.[A-Za-z]"}
 _HINT: Final = "|".join(f"(?:{pattern})" for pattern in _HINTS.values())
 
