@@ -7,7 +7,7 @@ a publication that goes on need not read a file again whose sha256 it has read b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.derived import OWN_ID
 from factory.secretscan import RULES_VERSION, Hit, find_in_text, suspicious
 from factory.shards import row_bytes
 from schemas.errors import ConfigError
@@ -27,14 +28,9 @@ MAX_PLACES: Final = 20  # findings of a file that are named; all are counted
 CHECK_VERSION: Final = f"1.{RULES_VERSION}"
 
 # What makes a row of a table the one that it is, in the order in which rows are sorted.
-KEYS: Final = {
-    "sft": ("problem_id", "trace_id"),
-    "sft_prompt_completion": ("problem_id", "trace_id"),
-    "preference": ("problem_id", "pair_id"),
-    "rl_prompts": ("problem_id",),
-    "grpo_groups": ("problem_id", "trace_id"),
-    "candidates": ("problem_id", "trace_id"),
-    "runs": ("fingerprint",),
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    name: tuple(dict.fromkeys(key for key in ("problem_id", own) if key in SCHEMAS[name].names))
+    for name, own in OWN_ID.items()
 }
 
 
