@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory.buckets import group_starts, one_array
-from factory.duplicates import LikeTraces
 from factory.groups import GroupRow, advantages
+from factory.light import LIGHT_COLUMNS, candidates_of, compare_texts, reads_texts
 from factory.pairs import Pair, pairs
 from factory.selection import Candidate, Decision, Over, choose, cut, over_quotas, split_of
 from schemas.config import SelectConfig, TableName
@@ -70,33 +69,23 @@ class Decided:
 
 
 def find_over(tables: Iterable[pa.Table], config: SelectConfig) -> Over:
-    """Return the traces that are over a quota; reads all candidates."""
+    """Return the traces that are over a quota; of all candidates, with at least ``deciding_columns``."""
     return over_quotas((group for table in tables for group in judged_groups(table, config)), config)
+
+
+def deciding_columns(config: SelectConfig) -> list[str]:
+    """Return the columns of candidates that a selection's decisions depend on."""
+    return [*LIGHT_COLUMNS, *(["text"] if reads_texts(config) else [])]
 
 
 def judged_groups(found: pa.Table, config: SelectConfig) -> list[list[Candidate]]:
     """Return the candidates of each problem that have a verdict, as a selection sees them; perhaps none of one."""
-    names = [name for name in Candidate._fields if name != "like"]
-    columns = [found[name].to_numpy().tolist() for name in names]
-    like = {} if config.near_duplicates is None else _like(found, config.near_duplicates)
-    likes = map(like.get, columns[0]) if like else repeat(None)
-    candidates = list(map(Candidate._make, zip(*columns, likes, strict=False)))
+    candidates = list(candidates_of(found, compare_texts(found, config)))
     starts = group_starts(found["problem_id"]).tolist()
-    ends = [*starts[1:], len(candidates)]
+    groups = [candidates[start:end] for start, end in zip(starts, [*starts[1:], len(candidates)], strict=False)]
     if found["outcome"].null_count == 0:
-        return [candidates[start:end] for start, end in zip(starts, ends, strict=False)]
-    return [
-        [candidate for candidate in candidates[start:end] if candidate.outcome is not None]
-        for start, end in zip(starts, ends, strict=False)
-    ]
-
-
-def _like(found: pa.Table, threshold: float) -> dict[str, str]:
-    """Return the correct traces that are like a shorter one of their problem, and which."""
-    like = LikeTraces(threshold)
-    correct = found.select(["problem_id", "trace_id", "text"]).filter(pc.equal(found["outcome"], Outcome.CORRECT.value))
-    like.add(*(column.to_pylist() for column in correct.columns))
-    return like.found()
+        return groups
+    return [[candidate for candidate in group if candidate.outcome is not None] for group in groups]
 
 
 def decide(found: pa.Table, rules: Rules) -> Decided:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from factory.storage import AnyPath, find_files, parquet_source
+from factory.storage import AnyPath, find_files, parquet_batches
 from schemas.errors import ConfigError, StoreError
 
 ABSENT: Final = "absent"  # the trace was not judged in that selection, or not there; of a setting: not there
@@ -106,7 +105,7 @@ def _standings(folder: AnyPath, files: Iterable[AnyPath]) -> Iterator[Standing]:
     last = ("", "")
     for path in files:
         try:
-            for batch in pq.ParquetFile(parquet_source(path)).iter_batches(ROWS_AT_ONCE, columns=list(_COLUMNS)):
+            for batch in parquet_batches(path, _COLUMNS, ROWS_AT_ONCE):
                 for problem_id, trace_id, is_accepted, reason in zip(
                     *(batch[name].to_pylist() for name in _COLUMNS), strict=True
                 ):

@@ -8,7 +8,7 @@ one table. Of a problem, or a verdict, that comes twice, the later one counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from factory.buckets import BUCKET_BYTES, SPILL_BYTES, Buckets, group_starts, one_array, ranges
 from factory.shards import row_bytes
 from schemas.arrow import PROBLEMS, TRACES, VERDICTS
-from schemas.errors import CorruptRunError
+from schemas.errors import CorruptRunError, StoreError
 from schemas.problem import Answer, Choice, reference_from_json
 from schemas.tables import CHECK_ROW, FOUND
 from schemas.trace import split_completion
@@ -31,8 +31,8 @@ PROBLEM_COLUMNS: Final = [name for name in PROBLEMS.names if name not in ("promp
 TRACE_COLUMNS: Final = [name for name in TRACES.names if name in FOUND.names]
 VERDICT_COLUMNS: Final = [name for name in VERDICTS.names if name != "reference_hash"]
 
+MOST_BYTES: Final = 2_000_000_000  # of a bucket: Arrow counts the characters of a column in 31 bits
 SLICE_BYTES: Final = 32 * 2**20  # of traces and their problems that become candidates at a time
-_DERIVED: Final = ("reference_kind", "reasoning", "response")
 
 Places = npt.NDArray[np.int64]
 
@@ -66,17 +66,16 @@ class Joined:
             buckets.close()
             self._buckets.append(buckets)
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield the candidates in order, as ``FOUND``, all of a problem in one table.
+    def tables(self, columns: Sequence[str] = tuple(FOUND.names)) -> Iterator[pa.Table]:
+        """Yield the candidates in order, with these columns of ``FOUND``, all of a problem in one table.
 
         Raises:
             CorruptRunError: If a trace belongs to no problem, or is there twice.
+            StoreError: If more text than Arrow bears in a column belongs to one part of the problems.
         """
         total = np.sum([buckets.num_bytes for buckets in self._buckets], axis=0)
         for first, last in ranges(total, self._bucket_bytes):
-            problems, traces, verdicts = (buckets.read(first, last) for buckets in self._buckets)
-            if traces.num_rows:
-                yield from _candidates(problems, traces, verdicts)
+            yield from _candidates(columns, *(buckets.read(first, last) for buckets in self._buckets))
 
     def __enter__(self) -> Joined:
         return self
@@ -85,7 +84,15 @@ class Joined:
         self._stack.close()
 
 
-def _candidates(problems: pa.Table, traces: pa.Table, verdicts: pa.Table) -> Iterator[pa.Table]:
+def _candidates(columns: Sequence[str], problems: pa.Table, traces: pa.Table, verdicts: pa.Table) -> Iterator[pa.Table]:
+    if not traces.num_rows:
+        return
+    if traces.nbytes > MOST_BYTES:
+        raise StoreError(
+            f"{traces.nbytes:,} bytes of traces share the first digits of their problem_id, such as "
+            f"{traces['problem_id'][0]}, and {MOST_BYTES:,} are the most that is sorted at once: a run of a terabyte, "
+            "or a problem with so much text; take traces out, or raise NUM_PARTS (4,096 at most) in factory/buckets.py"
+        )
     order = pc.sort_indices(traces, sort_keys=[("problem_id", "ascending"), ("trace_id", "ascending")])
     keys = traces.select(["problem_id", "trace_id"]).take(order).combine_chunks()
     _check_once(keys)
@@ -99,9 +106,17 @@ def _candidates(problems: pa.Table, traces: pa.Table, verdicts: pa.Table) -> Ite
             f"trace {trace_id} is of problem {problem_id}, which the run does not have; restore its problem shards"
         )
     sizes = row_bytes(traces)[order.to_numpy()] + row_bytes(problems)[problem_of.to_numpy()]
-    problems, traces = _for_people(problems, problem_of), traces.combine_chunks()
+    wanted = pa.schema([field for field in FOUND if field.name in columns])
+    if "reference" in columns:
+        problems = _for_people(problems, problem_of)
+    needed = {*columns, *(["text"] if "reasoning" in columns else [])}
+    problems, traces, verdicts = (
+        table.select([name for name in table.column_names if name in needed]) for table in (problems, traces, verdicts)
+    )
+    traces = traces.combine_chunks()
     for start, end in whole_groups(group_starts(keys["problem_id"]), sizes, SLICE_BYTES):
         yield _joined(
+            wanted,
             traces.take(order.slice(start, end - start)),
             problems.take(problem_of.slice(start, end - start)),
             verdicts.take(verdict_of.slice(start, end - start)),
@@ -172,16 +187,17 @@ def reference_text(reference: str | None) -> str | None:
             return reference
 
 
-def _joined(traces: pa.Table, problems: pa.Table, verdicts: pa.Table) -> pa.Table:
+def _joined(wanted: pa.Schema, traces: pa.Table, problems: pa.Table, verdicts: pa.Table) -> pa.Table:
     """Return rows that belong together as candidates; those of ``verdicts`` are null where there is none."""
-    parts = [split_completion(text) for text in traces["text"].to_pylist()]
-    made = {
-        "reasoning": pa.array([part.reasoning for part in parts], pa.string()),
-        "response": pa.array([part.response for part in parts], pa.string()),
-        "checks": check_rows(one_array(verdicts["checks"])),
-    }
-    columns = [_pick(field, made, traces, problems, verdicts) for field in FOUND]
-    return pa.Table.from_arrays(columns, schema=FOUND)
+    made: dict[str, pa.Array] = {}
+    if "reasoning" in wanted.names:
+        parts = [split_completion(text) for text in traces["text"].to_pylist()]
+        made["reasoning"] = pa.array([part.reasoning for part in parts], pa.string())
+        made["response"] = pa.array([part.response for part in parts], pa.string())
+    if "checks" in wanted.names:
+        made["checks"] = check_rows(one_array(verdicts["checks"]))
+    columns = [_pick(field, made, traces, problems, verdicts) for field in wanted]
+    return pa.Table.from_arrays(columns, schema=wanted)
 
 
 def _pick(field: pa.Field, made: dict[str, pa.Array], *tables: pa.Table) -> pa.Array:

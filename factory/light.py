@@ -1,48 +1,89 @@
-"""Light columns: from Arrow batches of candidates to groups that a selection can decide on, one problem at a time.
+"""Light columns: from Arrow rows of candidates to what a selection decides on.
 
-Between the tables and `selection`. Invariant: holds one batch and one group, whatever the size. Reads no text.
+Between the tables and `selection`. Texts are read only where a config asks for what follows from them, and what is kept
+of one then has half a kilobyte. ``groups_of`` holds one batch and one group, whatever the size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby, repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from factory.duplicates import LikeTraces
 from factory.rules import Candidate
+from factory.shingles import minhash
+from schemas.config import SelectConfig
 from schemas.errors import CorruptRunError
+from schemas.verdict import Outcome
 
-LIGHT_COLUMNS: Final = tuple(name for name in Candidate._fields if name != "like")  # of the table ``candidates``
+# Of the table ``candidates``; the other two follow from texts.
+LIGHT_COLUMNS: Final = tuple(name for name in Candidate._fields if name not in ("like", "signature"))
+
+
+class Likeness(NamedTuple):
+    """What was seen of correct traces' texts, by trace_id."""
+
+    like: Mapping[str, str] = {}  # which is nearly the same as which shorter one of its problem
+    signatures: Mapping[str, bytes] = {}
+
+
+def compare_texts(found: pa.Table, config: SelectConfig) -> Likeness:
+    """Return what a selection must know of texts, nothing where its config does not ask; problems must be whole.
+
+    The table has ``problem_id``, ``trace_id`` and ``outcome``, and where the config asks (`reads_texts`) ``text``.
+    """
+    if not reads_texts(config):
+        return Likeness()
+    correct = found.filter(pc.equal(found["outcome"], Outcome.CORRECT.value))
+    problem_ids, trace_ids, texts = (correct[name].to_pylist() for name in ("problem_id", "trace_id", "text"))
+    like, signatures = {}, {}
+    if config.near_duplicates is not None:
+        traces = LikeTraces(config.near_duplicates)
+        traces.add(problem_ids, trace_ids, texts)
+        like = traces.found()
+    if config.rule == "k_diverse":
+        signed = minhash(pa.array(texts, pa.large_string()))
+        signatures = {trace_id: row.tobytes() for trace_id, row in zip(trace_ids, signed, strict=True)}
+    return Likeness(like, signatures)
+
+
+def reads_texts(config: SelectConfig) -> bool:
+    """Return whether a selection depends on texts, so that light columns alone are not enough."""
+    return config.near_duplicates is not None or config.rule == "k_diverse"
+
+
+def candidates_of(found: pa.Table | pa.RecordBatch, likeness: Likeness | None = None) -> Iterator[Candidate]:
+    """Yield the rows of a table with ``LIGHT_COLUMNS`` as candidates, those without a verdict too."""
+    columns = [_values(found[name]) for name in LIGHT_COLUMNS]
+    likes, signatures = (map(seen.get, columns[0]) if seen else repeat(None) for seen in likeness or Likeness())
+    return map(Candidate._make, zip(*columns, likes, signatures, strict=False))
 
 
 def groups_of(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Candidate]]:
-    """Yield the candidates of each problem; the batches have ``LIGHT_COLUMNS`` and are sorted by problem_id.
-
-    Rows without an outcome are not judged yet and left out; a problem that has no others is no group.
+    """Yield the candidates of each problem that have a verdict; the batches are sorted by problem_id.
 
     Raises:
-        CorruptRunError: If the rows are not sorted by problem_id: a problem would be decided on in two parts.
+        CorruptRunError: If they are not: a problem would be decided on in two parts.
     """
     last = ""
-    candidates = chain.from_iterable(map(_candidates, batches))
+    candidates = chain.from_iterable(map(candidates_of, batches))
     for problem_id, group in groupby(candidates, key=attrgetter("problem_id")):
         if problem_id <= last:
             raise CorruptRunError(
-                f"candidates of problem {problem_id} come after those of {last}: build the table again"
+                f"candidates of problem {problem_id} come after those of {last}; build the table again"
             )
         last = problem_id
-        yield list(group)
+        judged = [candidate for candidate in group if candidate.outcome is not None]
+        if judged:
+            yield judged
 
 
-def _candidates(batch: pa.RecordBatch) -> Iterator[Candidate]:
-    judged = batch.filter(batch["outcome"].is_valid()) if batch["outcome"].null_count else batch
-    columns = [_values(judged[name]) for name in LIGHT_COLUMNS]
-    return map(Candidate._make, zip(*columns, repeat(None), strict=False))
-
-
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Return the values of a column; by way of NumPy, which is several times as fast as `to_pylist`."""
-    return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+    array = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return array.tolist()  # type: ignore[no-any-return]

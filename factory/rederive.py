@@ -15,13 +15,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.buckets import group_starts
-from factory.derived import OWN_ID, TRAIN, Rules, decide, derive, find_over
+from factory.derived import OWN_ID, TRAIN, Rules, decide, deciding_columns, derive, find_over
 from factory.published import Difference, TableFolder
 from factory.rowdigest import RowDigest, row_groups
 from factory.selection import has_pass
@@ -30,8 +29,6 @@ from factory.storage import AnyPath, parquet_source
 from schemas.config import TableName
 from schemas.errors import StoreError
 from schemas.tables import FOUND, SCHEMAS
-
-FOUND_NAMES: Final = list(FOUND.names)
 
 Key = tuple[TableName, str]  # a table and its split
 
@@ -101,8 +98,8 @@ class _Comparison:
         runs = sides.pop(("runs", TRAIN))
         runs.follow_itself()
         with _Files(list(sides) if with_bytes else []) as files:
-            for published in _candidates(self._folder):
-                decided = decide(published.select(FOUND_NAMES), rules)
+            for found in _candidates(self._folder, FOUND.names):
+                decided = decide(found, rules)
                 for name in self._folder.names:
                     for split, table in derive(decided, name, rules.config) if name != "runs" else ():
                         if (name, split) not in sides and table.num_rows:
@@ -117,7 +114,7 @@ class _Comparison:
         manifest, config = self._folder.manifest, self._folder.config
         over = None
         if has_pass(config):
-            over = find_over((table.select(FOUND_NAMES) for table in _candidates(self._folder)), config)
+            over = find_over(_candidates(self._folder, deciding_columns(config)), config)
         return Rules(config=config, num_first=manifest["num_first"], digest=manifest["selection_digest"], over=over)
 
     def _absent(self, name: TableName, split: str) -> _Side:
@@ -251,18 +248,19 @@ class _Files:
         self._stack.__exit__(*raised)  # type: ignore[arg-type]
 
 
-def _candidates(folder: TableFolder) -> Iterator[pa.Table]:
-    """Yield the candidates that are there, all of a problem in one table.
+def _candidates(folder: TableFolder, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield these columns of the candidates that are there, all of a problem in one table.
 
     Raises:
         StoreError: If they are not sorted, each once: a problem's attempts would be taken apart.
     """
     held: list[pa.Table] = []  # of the problem that the last row group ended with
     last = ("", "")
-    for group in row_groups(folder.files("candidates", TRAIN)):
+    schema = pa.schema([SCHEMAS["candidates"].field(name) for name in columns])
+    for group in row_groups(folder.files("candidates", TRAIN), columns):
         if not group.num_rows:
             continue
-        table = group.cast(SCHEMAS["candidates"])
+        table = group.select(columns).cast(schema)
         last = _check_order(table, last)
         starts = group_starts(table["problem_id"])
         if held and held[-1]["problem_id"][0].as_py() != table["problem_id"][0].as_py():

@@ -58,9 +58,11 @@ class RowDigest:
     def _feed(self, path: Path_, array: pa.Array) -> None:
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        self._streams[(*path, "valid")].update(_bytes(array.is_valid().cast(pa.uint8())))
         if array.null_count:
+            self._streams[(*path, "valid")].update(_bytes(array.is_valid().cast(pa.uint8())))
             array = array.drop_null()
+        else:
+            self._streams[(*path, "valid")].update(b"\1" * len(array))
         kind = array.type
         if pa.types.is_struct(kind):
             for field, child in zip(kind, array.flatten(), strict=True):  # flatten heeds slices, unlike `field`

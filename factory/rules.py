@@ -15,6 +15,7 @@ from operator import attrgetter, itemgetter
 from statistics import median
 from typing import Final, NamedTuple
 
+from factory.diversity import spread
 from schemas.config import Difficulty, SelectConfig
 from schemas.verdict import Outcome
 
@@ -60,6 +61,7 @@ class Candidate(NamedTuple):
     reason: str | None  # of ``Reason``
     is_correct: bool | None
     like: str | None = None  # the trace of its problem that it is nearly the same as, where the config asks for that
+    signature: bytes | None = None  # MinHash of its text (`shingles`), where the rule looks at texts
 
 
 class Decision(NamedTuple):
@@ -172,31 +174,15 @@ def _ordered(right: list[Candidate], config: SelectConfig) -> list[Candidate]:
             shortest, *others = sorted(right, key=_by_length)
             return [shortest, *others[-1:], *others[:-1]]
         case "k_diverse":
-            return _spread(sorted(right, key=_by_length), config.max_per_problem or DIVERSE_PER_PROBLEM)
+            return _diverse(sorted(right, key=_by_length), config.max_per_problem or DIVERSE_PER_PROBLEM)
         case _:  # all_correct, hard_subset, difficulty_balanced
             return sorted(right, key=_by_index)
 
 
-def _spread(ordered: list[Candidate], most: int) -> list[Candidate]:
-    """Return traces sorted by length in another order: of the middle length, then each time the one whose length is
-    the most times as long, or as short, as the nearest taken before; once ``most`` are taken the rest by length.
-
-    Farthest-point order: at least half as wide a spread, in logarithms, as any other choice of as many (Ravi,
-    Rosenkrantz and Tayi 1994). Of equal distances the shorter comes first. Ratios, since their floats are the same on
-    every machine.
-    """
-    lengths = [max(1, candidate.num_completion_tokens) for candidate in ordered]
-    nearest = [float("inf")] * len(ordered)  # by how many times a length differs from the nearest taken
-    place, taken = (len(ordered) - 1) // 2, []
-    while True:
-        taken.append(place)
-        length = lengths[place]
-        nearest = [min(far, max(other / length, length / other)) for far, other in zip(nearest, lengths, strict=True)]
-        for gone in taken:
-            nearest[gone] = 0
-        if len(taken) >= min(most, len(ordered)):
-            break
-        place = nearest.index(max(nearest))
+def _diverse(ordered: list[Candidate], most: int) -> list[Candidate]:
+    """Return traces sorted by length in the order in which they are taken, then those that are not, by length."""
+    lengths = [candidate.num_completion_tokens for candidate in ordered]
+    taken = spread(lengths, [candidate.signature for candidate in ordered], most)
     return [ordered[place] for place in taken] + [c for place, c in enumerate(ordered) if place not in taken]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,9 @@ from factory.rowdigest import RowDigest
 from schemas.manifest import Shard
 from schemas.tables import FEW_VALUES
 
+# A row group goes to Arrow's writer in chunks that end with the row that reaches so many bytes: where chunks end can be
+# seen in the bytes of a file, so it must depend on the rows alone; joining whole row groups took a fifth of the time.
+PIECE_BYTES: Final = 16 * 2**20
 ROW_GROUP_BYTES: Final = 64 * 2**20  # uncompressed at most: readers hold one at a time; the Hub's viewer bears 300 MB
 ROW_GROUP_ROWS: Final = 2_000  # at most: what a streaming reader takes at a time
 SHARD_BYTES: Final = 256 * 2**20  # of a file, which ends with the row group that reaches it; public sets use 180 to 230
@@ -124,14 +128,17 @@ class ShardWriter:
         *,
         split: str = "train",
         may_be_absent: bool = False,
+        piece_bytes: int = PIECE_BYTES,
         row_group_bytes: int = ROW_GROUP_BYTES,
         row_group_rows: int = ROW_GROUP_ROWS,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self._folder, self._schema, self._split, self._may_be_absent = folder, schema, split, may_be_absent
         self._row_group_bytes, self._row_group_rows, self._shard_bytes = row_group_bytes, row_group_rows, shard_bytes
-        self._pending: list[pa.Table] = []
-        self._pending_bytes = self._pending_rows = self._file_rows = 0
+        self._piece_bytes = self._piece_room = piece_bytes
+        self._piece: list[pa.Table] = []  # what came of the piece that is open
+        self._pieces: list[pa.Table] = []  # of the row group, closed
+        self._group_bytes = self._group_rows = self._file_rows = 0
         self._open: _Open | None = None
         self._finished: list[_Finished] = []
         self._digest = RowDigest()
@@ -157,29 +164,43 @@ class ShardWriter:
         start = 0
         while start < table.num_rows:
             done = int(ends[start - 1]) if start else 0
-            fits = int(np.searchsorted(ends, done + self._row_group_bytes - self._pending_bytes, side="right"))
-            end = min(fits, start + self._row_group_rows - self._pending_rows)
-            if end <= start and not self._pending:
-                end = start + 1  # larger than a row group by itself
+            fit = int(np.searchsorted(ends, done + self._row_group_bytes - self._group_bytes, side="right"))
+            group_end = min(fit, start + self._row_group_rows - self._group_rows)
+            if group_end <= start and not self._group_rows:
+                group_end = start + 1  # larger than a row group by itself
+            piece_end = int(np.searchsorted(ends, done + self._piece_room, side="left")) + 1
+            end = min(group_end, piece_end, table.num_rows)
             if end > start:
-                self._pending.append(table.slice(start, end - start))
-                self._pending_bytes += int(ends[end - 1]) - done
-                self._pending_rows += end - start
-            if end < table.num_rows:
+                self._take(table.slice(start, end - start), int(ends[end - 1]) - done)
+            if end == piece_end:
+                self._close_piece()
+            if group_end < table.num_rows and end >= group_end:
                 self._write_group()
             start = max(start, end)
         self.text_bytes += int(sizes.sum())
         return sizes
 
+    def _take(self, rows: pa.Table, num_bytes: int) -> None:
+        self._piece.append(rows)
+        self._piece_room -= num_bytes
+        self._group_bytes += num_bytes
+        self._group_rows += rows.num_rows
+
+    def _close_piece(self) -> None:
+        if self._piece:
+            rows = pa.concat_tables(self._piece) if len(self._piece) > 1 else self._piece[0]
+            self._pieces.append(rows.combine_chunks())  # copies nothing where it is one chunk already
+        self._piece, self._piece_room = [], self._piece_bytes
+
     def _write_group(self) -> None:
+        self._close_piece()
         if self._open is None:
             path = self._folder / f"{self._split}-{len(self._finished):05d}.tmp"
             file = HashedFile(path)
             sink = pa.PythonFile(file, mode="w")
             self._open = _Open(path, file, pq.ParquetWriter(sink, self._schema, **parquet_settings(self._schema)))
-        # As one chunk: where chunks end, pages do, and that would be seen in the bytes.
-        group = pa.concat_tables([self._schema.empty_table(), *self._pending]).combine_chunks()
-        self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
+        group = pa.concat_tables(self._pieces or [self._schema.empty_table()])
+        self._pieces, self._group_bytes, self._group_rows = [], 0, 0
         hashing = self._thread.submit(self._digest.update, group)
         if group.num_rows:
             self._open.writer.write_table(group, row_group_size=group.num_rows)
@@ -191,6 +212,7 @@ class ShardWriter:
     def _close_file(self) -> None:
         assert self._open is not None
         path, file, writer = self._open
+        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})  # as `datasets` says it
         writer.close()
         file.sync()
         file.close()
@@ -205,8 +227,8 @@ class ShardWriter:
             if self._open is not None:
                 self._open.file.close()
             return
-        is_empty = not (self._pending or self._finished or self._open)
-        if self._pending or (is_empty and not self._may_be_absent):  # no rows: a file with a schema, not no file
+        is_empty = not (self._group_rows or self._finished or self._open)
+        if self._group_rows or (is_empty and not self._may_be_absent):  # no rows: a file with a schema, not no file
             self._write_group()
         if self._open is not None:
             self._close_file()

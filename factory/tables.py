@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from factory.buckets import SPILL_BYTES
-from factory.derived import OWN_ID, TRAIN, Decided, Rules, decide, derive, find_over, splits_of
+from factory.derived import OWN_ID, TRAIN, Decided, Rules, decide, deciding_columns, derive, find_over, splits_of
 from factory.joining import Joined
 from factory.rowdigest import schema_sha256
 from factory.selection import Sums, has_pass, selection_digest
@@ -104,7 +104,7 @@ def write_tables(
             digest = selection_digest(config, {"verdicts": content.verdict_digest})
             rules = Rules(config=config, num_first=content.num_first, digest=digest)
             if has_pass(config):
-                rules = replace(rules, over=find_over(joined.tables(), config))
+                rules = replace(rules, over=find_over(joined.tables(deciding_columns(config)), config))
             counts, tables = _Counts(), TableSet(built, config)
             with tables:
                 for found in joined.tables():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import carding, publishing, rederiving, show
+from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
@@ -39,6 +40,7 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, 
 app.add_typer(bench, name="bench")
 publishing.add_commands(app)
 rederiving.add_commands(app)
+bench_selection.add_commands(bench)
 bench_tables.add_commands(bench)
 carding.add_commands(app)
 

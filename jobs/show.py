@@ -300,7 +300,8 @@ def tables(path: AnyPath, selection: str) -> None:
     _line(f"tables: {folder}/{{{','.join(names)}}}/train-*.parquet")
     if not isinstance(path, Path):
         _line('  import obstore.fsspec; obstore.fsspec.register("s3")  # with AWS_ALLOW_HTTP=true for http://')
-    _line(f'  datasets.load_dataset("parquet", data_files="{folder}/sft/train-*.parquet")')
+    if names:
+        _line(f'  datasets.load_dataset("parquet", data_files="{folder}/{names[0]}/train-*.parquet")')
 
 
 def oversized(written: WrittenTables) -> None:

@@ -526,7 +526,8 @@ class SelectConfig(Part):
     preference: PreferenceConfig = PreferenceConfig()
     validation_share: float = Field(default=0, ge=0, lt=1)  # of the problems, by their hash; all traces of one go along
     configs: tuple[TableName, ...] = Field(default=get_args(TableName), min_length=1)  # the tables that are written
-    system: str | None = None  # system turn of the `sft` rows; the prompt's own instructions are not repeated there
+    # First turn of every row that a student is given; the prompt's own instructions are not repeated there.
+    system: str | None = None
 
     @field_validator("max_per_problem")
     @classmethod

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
 from factory.differences import Change, Standing, compare, compare_settings, merge
-from factory.light import LIGHT_COLUMNS, groups_of
+from factory.light import LIGHT_COLUMNS, Likeness, compare_texts, groups_of
 from factory.selection import Candidate, choose
 from schemas.config import SelectConfig
 from schemas.errors import ConfigError, CorruptRunError, StoreError
@@ -49,13 +50,17 @@ LIGHT = pa.schema([(name, KINDS.get(name, pa.string())) for name in LIGHT_COLUMN
 TABLE = pa.schema([*LIGHT, ("is_accepted", pa.bool_()), ("reject_reason", pa.string()), ("text", pa.string())])
 
 
+def _light(candidate: Candidate) -> dict[str, object]:
+    return {name: getattr(candidate, name) for name in LIGHT_COLUMNS}
+
+
 def write_selection(folder: Path, groups: Sequence[list[Candidate]], config: SelectConfig) -> Path:
     """Write what a comparison reads: the sorted table of candidates, in files of two rows, and a manifest."""
     rows = []
     for group in groups:
         decisions = {d.trace_id: d for d in choose(group, config)}
         for c in group:
-            row = {**c._asdict(), "is_accepted": None, "reject_reason": None, "text": "x"}
+            row = {**_light(c), "is_accepted": None, "reject_reason": None, "text": "x"}
             if (d := decisions.get(c.trace_id)) is not None:
                 row |= {"is_accepted": d.is_accepted, "reject_reason": d.reason}
             rows.append(row)
@@ -114,12 +119,31 @@ def test_groups_come_back_from_batches_of_any_size_without_those_that_wait_for_a
     found = sorted(c._replace(like=None) for c in found)
     found.sort(key=lambda c: c.problem_id)
     waiting = {**correct("waiting", problem_id="s")._asdict(), "outcome": None, "is_correct": None}
-    rows = [{name: row[name] for name in LIGHT_COLUMNS} for row in [*(c._asdict() for c in found), waiting]]
+    rows = [*map(_light, found), {name: waiting[name] for name in LIGHT_COLUMNS}]
     batches = [pa.RecordBatch.from_pylist(rows[i : i + 3], schema=LIGHT) for i in range(0, len(rows), 3)]
     assert list(groups_of(batches)) == grouped(found)
 
 
 def test_light_columns_that_are_not_sorted_are_refused():
-    rows = [{name: getattr(c, name) for name in LIGHT_COLUMNS} for c in (*GROUPS[1], *GROUPS[0])]
+    rows = [_light(c) for c in (*GROUPS[1], *GROUPS[0])]
     with pytest.raises(CorruptRunError, match="candidates of problem p come after those of q"):
         list(groups_of([pa.RecordBatch.from_pylist(rows)]))
+
+
+TEXTS = pa.table(
+    {
+        "problem_id": ["p", "p", "p", "q"],
+        "trace_id": ["a", "b", "c", "d"],
+        "outcome": ["correct", "correct", "wrong_answer", "correct"],
+        "text": ["one two three four five six seven", "one two three four five six seven eight", "x", "y"],
+    }
+)
+
+
+def test_texts_are_compared_where_a_config_asks_for_it_and_only_those_of_correct_traces():
+    assert compare_texts(TEXTS.drop_columns(["text"]), SelectConfig()) == Likeness()
+    assert compare_texts(TEXTS, SelectConfig(near_duplicates=0.3)).like == {"b": "a"}
+    found = compare_texts(TEXTS, SelectConfig(rule="k_diverse"))
+    assert (found.like, found.signatures.keys()) == ({}, {"a", "b", "d"})
+    shares = [np.frombuffer(found.signatures[name], np.uint32) for name in "ab"]
+    assert (shares[0] == shares[1]).mean() == pytest.approx(0.75, abs=0.15)  # 3 shingles of 4

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from fractions import Fraction
-from itertools import combinations, pairwise
+from itertools import combinations
 from statistics import median
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory.diversity import spread
 from factory.rules import DIVERSE_PER_PROBLEM, LENGTH_RULES, LUCKY_GUESS_SHARE, count_passes, difficulty_of
 from factory.selection import (
     Candidate,
@@ -176,25 +179,44 @@ def test_long_short_mix_takes_the_shortest_and_the_longest(group):
 
 
 @given(one_group, st.none() | st.integers(1, 6))
-def test_k_diverse_is_at_most_twice_as_close_as_the_widest_spread(group, most):
-    # Within a factor of two of the best smallest distance (Ravi, Rosenkrantz and Tayi 1994), here of logarithms.
-    k = most or DIVERSE_PER_PROBLEM
+def test_k_diverse_takes_k_of_those_that_are_no_lucky_guesses(group, most):
     decisions = choose(group, SelectConfig(rule="k_diverse", max_per_problem=most))
-    lengths = {c.trace_id: max(1, c.num_completion_tokens) for c in group}
-    ranked = [lengths[d.trace_id] for d in decisions if d.rank is not None]
-    chosen = sorted(lengths[d.trace_id] for d in decisions if d.is_accepted)
-    assert len(chosen) == min(k, len(ranked))
-    if len(chosen) < 2 or len(ranked) > 12:
-        return
-    closest = min(Fraction(b, a) for a, b in pairwise(chosen))
-    best = max(min(Fraction(b, a) for a, b in pairwise(sorted(some))) for some in combinations(ranked, len(chosen)))
-    assert closest**2 >= best
+    num_ranked = sum(decision.rank is not None for decision in decisions)
+    assert len(accepted(decisions)) == min(most or DIVERSE_PER_PROBLEM, num_ranked)
 
 
-def test_k_diverse_takes_the_middle_length_and_then_the_farthest():
+def distance(one: tuple[int, bytes], other: tuple[int, bytes]) -> float:
+    """Return the distance of two traces, of what it is said to be."""
+    shorter, longer = sorted(max(1, length) for length, _ in (one, other))
+    texts = [np.frombuffer(text, np.uint32) for _, text in (one, other)]
+    return 1 - shorter / longer + 1 - float((texts[0] == texts[1]).mean())
+
+
+signatures = st.lists(st.integers(0, 2), min_size=4, max_size=4).map(
+    lambda values: np.array(values, np.uint32).tobytes()
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), signatures), min_size=1, max_size=9).map(sorted), st.integers(2, 5))
+def test_the_most_alike_of_diverse_traces_are_at_least_half_as_far_apart_as_can_be(traces, most):
+    def closest(some: Iterable[tuple[int, bytes]]) -> float:
+        return min(distance(one, other) for one, other in combinations(some, 2))
+
+    lengths, texts = zip(*traces, strict=True)
+    taken = spread(lengths, texts, most)
+    assert len(set(taken)) == len(taken) == min(most, len(traces))
+    if len(taken) > 1:
+        best = max(closest(some) for some in combinations(traces, len(taken)))
+        assert closest(traces[place] for place in taken) >= best / 2 - 1e-9
+
+
+def test_k_diverse_takes_the_middle_length_and_then_the_farthest_by_length_and_text():
     group = [correct(str(n), tokens=tokens) for n, tokens in enumerate([100, 101, 102, 200, 400])]
-    decisions = choose(group, SelectConfig(rule="k_diverse", max_per_problem=3))
-    assert [(d.trace_id, d.rank) for d in decisions] == [("0", 4), ("1", 5), ("2", 1), ("3", 3), ("4", 2)]
+    config = SelectConfig(rule="k_diverse", max_per_problem=3)
+    assert [(d.trace_id, d.rank) for d in choose(group, config)] == [("0", 4), ("1", 5), ("2", 1), ("3", 3), ("4", 2)]
+    same, another = bytes(range(16)), bytes(range(16, 32))
+    group = [c._replace(signature=another if c.trace_id == "0" else same) for c in group]
+    assert [(d.trace_id, d.rank) for d in choose(group, config)] == [("0", 2), ("1", 4), ("2", 1), ("3", 5), ("4", 3)]
 
 
 @given(one_group, st.sampled_from([0.1, 0.29, 0.5, 1]))

@@ -46,7 +46,7 @@ def write(folder: Path, tables: list[pa.Table], **options: int) -> dict[str, str
 @settings(max_examples=25, deadline=None)
 def test_what_is_written_depends_on_the_rows_alone(tmp_path_factory, ids, cuts, row_group_bytes):
     table = make(ids)
-    options = {"row_group_bytes": row_group_bytes, "row_group_rows": 11, "shard_bytes": 6_000}
+    options = {"row_group_bytes": row_group_bytes, "row_group_rows": 11, "shard_bytes": 6_000, "piece_bytes": 200}
     whole = write(tmp_path_factory.mktemp("whole"), [table], **options)
     ends = sorted({min(cut, len(ids)) for cut in cuts} | {0, len(ids)})
     parts = [table.slice(start, end - start) for start, end in pairwise(ends)]

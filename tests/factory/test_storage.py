@@ -28,6 +28,7 @@ from factory.committer import Committer
 from factory.journal import SegmentHeader, SegmentWriter, delete_segment, read_trace, scan_segment, wait_for_writer
 from factory.objectlock import ObjectLock
 from factory.objects import ObjectPath
+from factory.rederive import rederive
 from factory.state import RunState, unjudged_places
 from factory.storage import (
     AnyPath,
@@ -40,10 +41,13 @@ from factory.storage import (
     write_atomically,
 )
 from factory.store import RunFolder, lock_run, read_traces
+from factory.tables import write_tables
 from jobs.bench.drill import committed_traces
 from jobs.doctor import examine_run
+from schemas.config import SelectConfig
 from schemas.errors import ConfigError, FencedError, RunLockedError, StorageError, StoreError
 from schemas.trace import Trace
+from tests.factory import test_tables as demo_tables
 from tests.objectstore import BUCKET, Reply, S3Server, environment, fault, forwarded, odd_s3_server, s3_server
 from tests.runs import make_problem, make_trace, make_verdict, start_run, write_segment
 from tests.strategies import traces
@@ -192,6 +196,18 @@ def test_tables_load_from_an_object_store_as_the_command_says(
         "parquet", data_files=f"{remote}/train-*.parquet", cache_dir=str(tmp_path / "cache"), split="train"
     )
     assert loaded["a"][:] == [1, 2, 3]
+
+
+def test_tables_are_built_and_follow_from_their_candidates_on_both(place: AnyPath) -> None:
+    problem = demo_tables.make_problem(6)
+    traces = [demo_tables.make_trace(problem, index) for index in range(3)]
+    said = [demo_tables.judged(trace, demo_tables.CORRECT) for trace in traces]
+    config = SelectConfig()
+    content = demo_tables.make_content([problem], traces, said)
+    folder = write_tables(place / "tables", content, config).folder
+    found = rederive(folder, with_bytes=True)
+    assert found.differences == ()
+    assert {one.config: one.rows for one in found.splits}["sft"] == 3
 
 
 # The journal

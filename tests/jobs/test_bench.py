@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from jobs.bench import adaptive, mutants, saturation
+from jobs.bench import adaptive, mutants, saturation, selection
 from jobs.bench.math import (
     Case,
     by_category,
@@ -345,3 +346,26 @@ def test_arms_that_were_set_or_forced_differently_are_not_compared() -> None:
     arms["async"].settings = alike | {"max_num_seqs": 128}
     with pytest.raises(FactoryError, match="differ in max_num_seqs"):
         saturation.compare(arms, 0)
+
+
+def test_a_selection_is_measured_over_as_many_candidates_as_were_made_and_quotas_hold(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.parquet"
+    selection.make_candidates(path, 1_001)
+    rows = pq.read_table(path).to_pylist()
+    assert len(rows) == len({row["trace_id"] for row in rows}) == 1_001
+    assert [row["problem_id"] for row in rows] == sorted(row["problem_id"] for row in rows)
+    found = selection.measure(path, selection.WITH_QUOTAS, 1_001)
+    assert found["judged"] == sum(row["outcome"] != "unjudged" for row in rows)
+    assert 0 < found["accepted"] <= 300
+    assert found["over quota"] > 0
+    assert factory("bench", "selection", "--rule", "best").code == 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_tables_says_how_fast_and_with_how_much_memory(tmp_path: Path) -> None:
+    ended = factory("bench", "tables", "--gigabytes", "0.01", "--pairs", "1", "--folder", tmp_path, "--json")
+    found = json.loads(ended.out)
+    assert found["bytes of candidates"] == pytest.approx(1e7, rel=0.5)
+    assert min(found["speed of ours / bare"]) > 0
+    assert found["whole, bytes of all tables in Arrow"] > found["bytes of candidates"]
+    assert not list(tmp_path.iterdir()), "what it made is gone"
