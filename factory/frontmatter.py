@@ -49,7 +49,7 @@ def front_matter(facts: Facts) -> str:
         "size_categories": [size_of(facts.rows_of(default_config(facts.selection)))],
         "annotations_creators": ["machine-generated"],
         "source_datasets": source_datasets(facts.config["sources"]),
-        "configs": [_config(name, body, facts) for name, body in _ordered(facts.selection["configs"])],
+        "configs": [_config(name, splits, facts) for name, splits in loadable(facts.selection).items()],
         "dataset_info": _infos(facts.selection),
     }
     return block({key: value for key, value in data.items() if value})
@@ -61,19 +61,26 @@ def block(data: Mapping[str, Any]) -> str:
 
 
 def default_config(selection: Mapping[str, Any]) -> str:
-    """Return the table that is loaded where none is named."""
-    return (
-        DEFAULT_CONFIG if DEFAULT_CONFIG in selection["configs"] else next(iter(dict(_ordered(selection["configs"]))))
-    )
+    """Return the table that is loaded where none is named: ``sft``, or the first that has rows (`runs` always does)."""
+    return DEFAULT_CONFIG if DEFAULT_CONFIG in loadable(selection) else next(iter(loadable(selection)))
 
 
-def _ordered(configs: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the tables in the order of their definition; a manifest may have another."""
-    return [(name, configs[name]) for name in SCHEMAS if name in configs]
+def loadable(selection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the tables that have rows, in the order of their definition, each with the splits that have some.
+
+    `datasets` cannot load a split without rows, nor the other splits of a table that names one.
+    """
+    configs = selection["configs"]
+    found = {
+        name: {split: sizes for split, sizes in configs[name]["splits"].items() if sizes["rows"]}
+        for name in SCHEMAS
+        if name in configs
+    }
+    return {name: splits for name, splits in found.items() if splits}
 
 
-def _config(name: str, body: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in body["splits"]]
+def _config(name: str, splits: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
     is_default = name == default_config(facts.selection)
     return {"config_name": name, "data_files": files, **({"default": True} if is_default else {})}
 
@@ -85,21 +92,21 @@ def _infos(selection: Mapping[str, Any]) -> list[dict[str, Any]]:
     from huggingface_hub import DatasetCardData
 
     infos = DatasetInfosDict()
-    for name, body in _ordered(selection["configs"]):
-        splits = [
+    for name, splits in loadable(selection).items():
+        rows = [
             {"name": split, "num_bytes": sizes["text_bytes"], "num_examples": sizes["rows"]}
-            for split, sizes in body["splits"].items()
+            for split, sizes in splits.items()
         ]
         infos[name] = DatasetInfo(
             features=Features.from_arrow_schema(SCHEMAS[name]),
-            splits=splits,
-            download_size=sum(sizes["num_bytes"] for sizes in body["splits"].values()),
-            dataset_size=sum(sizes["text_bytes"] for sizes in body["splits"].values()),
+            splits=rows,
+            download_size=sum(sizes["num_bytes"] for sizes in splits.values()),
+            dataset_size=sum(sizes["text_bytes"] for sizes in splits.values()),
         )
     card = DatasetCardData()
     infos.to_dataset_card_data(card)
-    listed: list[dict[str, Any]] = card["dataset_info"]  # `candidates` and `runs` are always there: more than one
-    return listed
+    listed: list[dict[str, Any]] | dict[str, Any] = card["dataset_info"]  # of one table alone it is no list
+    return listed if isinstance(listed, list) else [listed]
 
 
 def license_of(names: Iterable[str]) -> dict[str, str]:

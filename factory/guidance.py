@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from factory.clean import CleaningRecord
 from factory.facts import Facts
+from factory.frontmatter import loadable
 from factory.markdown import Safe, fenced, plain, table
+from factory.sections import RECORDED
 from factory.selection import RejectReason
 from schemas.problem import QuarantineReason
 from schemas.tables import SCHEMAS
 from schemas.trace import FinishReason
 
 MAX_SOURCES: Final = 100  # rows of the table of sources
+MAX_TEACHERS: Final = 5  # that are named
 MAX_FILES: Final = 40  # files whose checksums are printed; manifest.json has all
 
 
@@ -87,7 +90,7 @@ def cost(facts: Facts) -> list[str]:
         for name, tokens, count, seconds in (whole, *parts)
     ]
     head = ["domain", f"output {unit}", "accepted", f"{unit} for each accepted"]
-    if costs.whole.device_s:
+    if costs.whole.device_s and facts.config["teacher"]["kind"] not in RECORDED:
         head += [f"{costs.device}-hours", f"{costs.device}-seconds for each accepted"]
     rows = [row[: len(head)] for row in rows]
     blocks = [
@@ -96,7 +99,9 @@ def cost(facts: Facts) -> list[str]:
         f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost "
         "with an engine or a start and are in no row.",
     ]
-    if not costs.whole.device_s:
+    if facts.config["teacher"]["kind"] in RECORDED:
+        blocks.append("This run generated nothing: the completions were recorded, and what they cost is not known.")
+    elif not costs.whole.device_s:
         blocks.append("The run has no record of engine time.")
     elif costs.device == "GPU":
         blocks.append("GPU time is all time of all starts: loading, idle and dead too. It is shared out by tokens.")
@@ -123,6 +128,7 @@ def sources(facts: Facts) -> list[str]:
         [*origin, found.problems[origin], found.rows[origin], found.accepted[origin]]
         for origin in ordered[:MAX_SOURCES]
     ]
+    teachers = " and of ".join(plain(name) for name in sorted(found.teachers)[:MAX_TEACHERS])
     languages = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(found.languages.items()))
     left = len(ordered) - len(rows)
     return [
@@ -131,7 +137,7 @@ def sources(facts: Facts) -> list[str]:
         *([f"{left:,} more sources are not listed; the columns `source` and `license` have all."] if left > 0 else []),
         "The licence is what the job states of each source, `unknown` where it states none; it is that of the "
         "problems. On which terms the outputs of the teacher may be training data, the run does not say: look at the "
-        f"licence of {plain(facts.run['teacher'])}.",
+        f"licence of {teachers or 'the teacher'}.",
         f"Languages of the problems, by completions: {languages or 'none'}.",
     ]
 
@@ -143,9 +149,12 @@ def limits(facts: Facts) -> list[str]:
     """Return what a reader must not take these tables for, each point where the run gives cause."""
     counts, status, found = facts.counts, facts.status, facts.tally
     config = facts.config
+    is_recorded = config["teacher"]["kind"] in RECORDED
     points = [
-        "Sampling is not repeatable bit by bit: batching and kernels change digits. The tables follow from the stored "
-        "completions, not from the model.",
+        "How the completions were sampled is not known. The tables follow from the stored completions."
+        if is_recorded
+        else "Sampling is not repeatable bit by bit: batching and kernels change digits. The tables follow from the "
+        "stored completions, not from the model.",
         "Accepted means that the rules found no fault in the form, and that the final answer is the reference's. A "
         "chain of thought with a mistake in the middle and a right end is accepted.",
     ]
@@ -186,13 +195,15 @@ def loading(facts: Facts, repo: str | None) -> list[str]:
     """Return a line to load each table with."""
     where = "path/to/this/folder" if repo is None else repo
     lines = ["from datasets import load_dataset", ""]
-    for name in SCHEMAS:
-        for split in facts.selection["configs"].get(name, {"splits": {}})["splits"]:
+    for name, splits in loadable(facts.selection).items():
+        for split in splits:
             variable = name if split == "train" else f"{name}_{split}"
             arguments = f"{json.dumps(where)}, {json.dumps(name)}, split={json.dumps(split)}"
             lines.append(f"{variable} = load_dataset({arguments})")
     pin = "Pin a version by `revision=` and a tag or commit." if repo else "In a copy of this folder, give its path."
-    return ["## How to load", fenced("\n".join(lines), "python"), pin]
+    empty = [f"`{name}`" for name in SCHEMAS if name in facts.selection["configs"] and not facts.rows_of(name)]
+    left_out = [f"Without rows, and so not to be loaded: {', '.join(empty)}."] if empty else []
+    return ["## How to load", fenced("\n".join(lines), "python"), pin, *left_out]
 
 
 def rebuilding(facts: Facts) -> list[str]:
@@ -229,4 +240,4 @@ def checksums(facts: Facts) -> list[str]:
     if len(files) <= MAX_FILES:
         listed = [[Safe(f"`{one['name']}`"), one["num_bytes"], Safe(f"`{one['sha256']}`")] for one in files]
         blocks.append(table(["file", "bytes", "sha256"], listed))
-    return blocks
+    return [*blocks, "A published copy has `SHA256SUMS`, too: `sha256sum -c SHA256SUMS` checks a download."]

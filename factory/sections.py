@@ -92,11 +92,10 @@ def how_it_was_made(facts: Facts) -> list[str]:
         ("engine", f"{run['engine']} {run['engine_version']}"),
         *_sampling(facts, kind),
         ("format", run["format"]),
-        ("chat template", _or(run["chat_template_sha256"], "sha256 {}", "none: raw text")),
-        *([] if kind in RECORDED else _rules(facts.config["schedule"])),
+        *([] if kind in RECORDED else _asked(facts)),
         ("code version", f"{run['code_version']}, tables of version {facts.selection['version']}"),
-        ("made from", _time(run["started_at"])),
-        ("to", _time(run["finished_at"])),
+        ("the run began", _time(run["started_at"])),
+        ("its last completion", _time(run["finished_at"])),
         ("run", run["fingerprint"]),
     ]
     selection = yaml.safe_dump(dict(facts.selection["selection"]), sort_keys=False, allow_unicode=True)
@@ -128,8 +127,10 @@ def _sampling(facts: Facts, kind: str) -> list[tuple[str, Any]]:
     return [*rows, ("sampling", ", ".join(words)), ("seed", _or(sampling.get("seed"), "{}", "none was set"))]
 
 
-def _rules(schedule: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _asked(facts: Facts) -> list[tuple[str, Any]]:
+    """Return by which template and rules the teacher was asked."""
+    schedule, template = facts.config["schedule"], facts.run["chat_template_sha256"]
+    rows: list[tuple[str, Any]] = [("chat template", _or(template, "sha256 {}", "none: raw text"))]
     if adaptive := schedule.get("adaptive"):
         rule = "until {useful} useful ones, {min_samples} at least, given up below a chance of {give_up_below:g}"
         rows.append(("adaptive sampling", rule.format(**adaptive)))
