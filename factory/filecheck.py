@@ -7,7 +7,7 @@ a publication that goes on need not read a file again whose sha256 it has read b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from factory.derived import OWN_ID
 from factory.secretscan import RULES_VERSION, Hit, find_in_text, suspicious
 from factory.shards import row_bytes
 from schemas.errors import ConfigError
@@ -27,14 +28,9 @@ MAX_PLACES: Final = 20  # findings of a file that are named; all are counted
 CHECK_VERSION: Final = f"1.{RULES_VERSION}"
 
 # What makes a row of a table the one that it is, in the order in which rows are sorted.
-KEYS: Final = {
-    "sft": ("problem_id", "trace_id"),
-    "sft_prompt_completion": ("problem_id", "trace_id"),
-    "preference": ("problem_id", "pair_id"),
-    "rl_prompts": ("problem_id",),
-    "grpo_groups": ("problem_id", "trace_id"),
-    "candidates": ("problem_id", "trace_id"),
-    "runs": ("fingerprint",),
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    name: tuple(dict.fromkeys(key for key in ("problem_id", own) if key in SCHEMAS[name].names))
+    for name, own in OWN_ID.items()
 }
 
 
@@ -136,11 +132,10 @@ def _add(report: FileReport, batch: pa.RecordBatch, name: str, config: str, max_
     if sizes[largest] > report.largest_row_bytes:
         report.largest_row_bytes, report.largest_row_id = int(sizes[largest]), keys[largest][-1]
     secrets, personal = Counter(report.secrets), Counter(report.personal)
-    for column, array in zip(batch.schema.names, batch.columns, strict=True):
-        for row, hit in scan(array):
-            (secrets if hit.is_secret else personal)[hit.kind] += 1
-            if len(report.places) < MAX_PLACES or hit.is_secret:
-                report.places = [*report.places, Place(*hit, column, keys[row][-1])][-MAX_PLACES:]
+    for row, column, hit in scan(batch):
+        (secrets if hit.is_secret else personal)[hit.kind] += 1
+        if len(report.places) < MAX_PLACES or hit.is_secret:
+            report.places = [*report.places, Place(*hit, column, keys[row][-1])][-MAX_PLACES:]
     report.secrets, report.personal = dict(secrets), dict(personal)
 
 
@@ -161,12 +156,30 @@ def require_after(before: tuple[Any, ...] | None, key: tuple[Any, ...], name: st
     )
 
 
-def scan(array: pa.Array) -> Iterator[tuple[int, Hit]]:
-    """Yield what is found in the texts of a column, with the number of the row."""
-    for texts, rows in _texts(array, np.arange(len(array))):
-        for index in suspicious(texts).to_pylist():
-            for hit in find_in_text(texts[index].as_py()):
-                yield int(rows[index]), hit
+class Found(NamedTuple):
+    """A finding and the row and column of a batch that it is in."""
+
+    row: int
+    column: str
+    hit: Hit
+
+
+def scan(batch: pa.RecordBatch) -> Iterator[Found]:
+    """Yield what is found in the texts of a batch."""
+    numbers = np.arange(batch.num_rows)
+    names, texts, rows = [], [], []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for part, part_rows in _texts(column, numbers):
+            names.append(name)
+            texts.append(part.cast(pa.string()))
+            rows.append(part_rows)
+    # All in one call: compiling the pattern costs as much as looking through a megabyte.
+    starts = np.cumsum([0, *map(len, texts)])
+    for index in suspicious(pa.chunked_array(texts, pa.string())).to_pylist():
+        part = int(np.searchsorted(starts, index, side="right")) - 1
+        within = index - int(starts[part])
+        for hit in find_in_text(texts[part][within].as_py()):
+            yield Found(int(rows[part][within]), names[part], hit)
 
 
 def _texts(array: pa.Array, rows: Any) -> Iterator[tuple[pa.Array, Any]]:

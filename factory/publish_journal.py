@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,11 @@ class PublishJournal:
         entry = {"event": event, "at": datetime.now(UTC).isoformat(timespec="seconds"), **values}
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            if file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                file.write(b"\n")  # a torn line stays one bad line
+        with self._path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")  # a torn line stays one bad line
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -62,7 +63,3 @@ class PublishJournal:
     def is_verified(self, revision: str, digest: str) -> bool:
         """Return whether that commit or tag was read back and found to be the version with that digest."""
         return (revision, digest) in self._verified
-
-    def counts(self) -> Mapping[str, int]:
-        """Return how many of what are known, for messages."""
-        return {"read": len(self._reports), "verified": len(self._verified)}

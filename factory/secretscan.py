@@ -70,9 +70,9 @@ def find_in_text(text: str) -> Iterator[Hit]:
             yield Hit(kind, masked(value, is_secret=is_secret), is_secret)
 
 
-def suspicious(texts: pa.Array) -> pa.Array:
-    """Return the indices of the texts in which something may be: RE2 over the whole column, at hundreds of MB/s."""
-    found = pc.match_substring_regex(texts, _ANY_CASED)
+def suspicious(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return the indices of the texts in which something may be: RE2 over all of them, at hundreds of MB/s."""
+    found = pc.match_substring_regex(texts, _HINT)
     return pc.indices_nonzero(pc.fill_null(found, False))
 
 
@@ -98,7 +98,9 @@ def _is_placeholder(kind: str, value: str) -> bool:
 
 
 _COMPILED: Final = {kind: re.compile(pattern) for kind, pattern in (SECRETS | PERSONAL).items()}
-_ANY_CASED: Final = "|".join(f"(?:{pattern})" for pattern in (SECRETS | PERSONAL).values())
+# One pattern for a first look; without the name in front of an `@`, which every character of an id may begin.
+_HINTS: Final = SECRETS | PERSONAL | {"e-mail address": r"[A-Za-z0-9]@[A-Za-z0-9-]+\.[A-Za-z]"}
+_HINT: Final = "|".join(f"(?:{pattern})" for pattern in _HINTS.values())
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

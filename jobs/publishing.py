@@ -69,8 +69,8 @@ def publish(
         bool,
         typer.Option(
             "--dry-run",
-            help="Check everything and print commits, files and bytes; change nothing. The Hub is asked only if there "
-            "is a token.",
+            help="Check everything and print commits, files and bytes; send nothing. Tables that are out of date are "
+            "built; the Hub is asked only if there is a token.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -168,7 +168,7 @@ def _show_plan(plan: PublishPlan, repo: str, asked: Asked, hub: Hub, *, as_json:
     show.plain(
         [
             f"would publish {repo} as {tag} ({'public' if asked.is_public else 'private'}), {where}:",
-            f"  {body['commits']} commits" + (", by a pull request that is merged" if body["commits"] > 1 else ""),
+            f"  commits: {body['commits']}" + (", by a pull request that is merged" if body["commits"] > 1 else ""),
             f"  {len(body['added']):,} files added or replaced, {body['num_bytes']:,} bytes",
             f"  {len(body['deleted']):,} deleted, {body['unchanged']:,} skipped: the repository holds them",
         ]

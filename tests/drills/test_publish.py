@@ -74,8 +74,6 @@ def test_a_publication_disturbed_at_every_request_is_one_version_in_the_end(
             while disturb(hub, forker, run, number, how, *more):
                 struck[how] += 1
                 number += 1
-    with capsys.disabled():
-        print(f"\n{what}, against a local stand-in: one version in the end after")  # noqa: T201
-        for how, count in struck.items():
-            print(f"  {how:12} at each of {count:3} requests")  # noqa: T201
+            with capsys.disabled():
+                print(f"\n{what}: {how:12} at each of {struck[how]:3} requests: one version", flush=True)  # noqa: T201
     assert min(struck.values()) > 10

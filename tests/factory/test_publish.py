@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.build import build_tables
+from factory.objects import ObjectPath
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
 from tests.hub import EXPIRED, READER, WRITER, HubServer, hub_server
+from tests.objectstore import BUCKET, s3_server
 from tests.publisher import (
     FAULTS,
     REPO,
@@ -180,6 +182,26 @@ def test_what_load_dataset_gives_by_tag_is_what_the_manifest_says(hub, run, tmp_
     loaded = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     lines = [f"{name} {split['rows']} {split['rows_sha256']}" for name, split in said.items()]
     assert loaded.stdout.splitlines() == lines, loaded.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_an_object_store_is_published_like_one_on_a_disk(hub, run, tmp_path, forker):
+    assert forker.run(*arguments(run)).code == 0
+    digest = tree_of(hub.repo(), hub.repo()["refs"]["refs/tags/v1"])["SHA256SUMS"]
+    hub.control("reset")
+    with s3_server(tmp_path / "log") as store:
+        path = ObjectPath(BUCKET, "run")
+        for file in sorted(file for file in run.rglob("*") if file.is_file() and "publish" not in file.parts):
+            target = path
+            for part in file.relative_to(run).parts:
+                target /= part
+            target.write_bytes(file.read_bytes())
+        environment = {**hub.environment(), **store.environment, "TMPDIR": str(tmp_path)}
+        with publisher(tmp_path / "publisher", environment) as other:
+            done = other.run(str(path), "--repo", REPO, "--verify", "files")
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    assert tree_of(hub.repo(), hub.repo()["refs"]["refs/tags/v1"])["SHA256SUMS"] == digest
 
 
 # Kills and faults, at every request (all of them: tests/drills/test_publish.py).
@@ -459,7 +481,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, forker, run):
 def test_a_dry_run_without_a_token_asks_nobody(hub, forker, run):
     done = forker.run(*arguments(run, "--dry-run"), token="")
     assert done.code == 0, done.err
-    assert "1 commits" in done.out
+    assert "commits: 1" in done.out
     assert not hub.log()
 
 

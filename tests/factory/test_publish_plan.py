@@ -194,8 +194,10 @@ def test_personal_data_is_counted_and_blocks_only_if_that_is_asked_for(tmp_path)
 def test_a_secret_is_found_in_the_row_where_it_is_whatever_is_around_it(row, offset):
     turns = [[{"role": "user", "content": f"text {n}"}] * (n % 3) for n in range(10)]
     turns[offset + row if offset + row < 10 else 9] = [{"role": "a", "content": "x"}, {"role": "b", "content": SECRET}]
-    array = pa.array(turns, SCHEMAS["sft"].field("messages").type).slice(offset)
-    assert [found for found, _ in scan(array)] == [min(row + offset, 9) - offset]
+    column = pa.array(turns, SCHEMAS["sft"].field("messages").type).slice(offset)
+    batch = pa.RecordBatch.from_arrays([pa.array(["x"] * len(column)), column], ["id", "messages"])
+    (found,) = scan(batch)
+    assert (found.row, found.column) == (min(row + offset, 9) - offset, "messages")
 
 
 def test_a_report_survives_the_journal_and_a_file_is_read_once(tmp_path):

@@ -240,3 +240,24 @@ def test_a_secret_that_stands_where_its_name_belongs_is_refused_and_not_shown(wr
     text = message(teacher={"kind": "openai", "model": "m", **wrong})
     assert "teacher." in text
     assert "sesame" not in text
+
+
+@pytest.mark.parametrize(
+    ("publish", "words"),
+    [
+        ({"repo": "data"}, "publish.repo='data' must be ORG/NAME"),
+        ({"repo": "a/b/c"}, "publish.repo"),
+        ({"repo": "a/b--c"}, "publish.repo"),
+        ({}, "publish.repo: is missing"),
+        ({"repo": "a/b", "tag": "v 1"}, "publish.tag"),
+        ({"repo": "a/b", "tok": "x"}, "publish.tok: unknown key"),
+    ],
+)
+def test_where_a_job_is_published_is_checked(publish, words):
+    assert words in message(publish=publish)
+
+
+def test_a_token_that_stands_where_its_name_belongs_is_refused_and_not_shown():
+    text = message(publish={"repo": "a/b", "token_env": "hf_sesame"})
+    assert "publish.token_env" in text
+    assert "sesame" not in text
