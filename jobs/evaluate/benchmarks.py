@@ -245,18 +245,13 @@ def freeze_benchmark(benchmark: Benchmark, path: Path, window: Window, run: Path
     lines, num_rows = [], 0
     for row, line in read_rows(path):
         num_rows += 1
-        if (
-            benchmark.date is not None
-            and window != NO_WINDOW
-            and not window.holds(_date(row, benchmark.date, num_rows))
-        ):
+        if window != NO_WINDOW and not window.holds(_date(row, benchmark, num_rows)):
             continue
         open_row = unpacked(row) if benchmark.ready == "livecodebench" else row
         lines.append(line if open_row is row else _line(open_row))
     if not lines:
-        raise ConfigError(
-            f"{path}: holds no row" + (f" between {window.since} and {window.before}" if num_rows else "")
-        )
+        dates = f" from {window.since} to before {window.before}" if num_rows else ""
+        raise ConfigError(f"{path}: holds no row{dates}")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     about = About(
@@ -271,10 +266,11 @@ def freeze_benchmark(benchmark: Benchmark, path: Path, window: Window, run: Path
     return about
 
 
-def _date(row: Row, column: str, number: int) -> str:
-    if row.get(column) is None:
-        raise ConfigError(f"row {number}: has no {column}, by which --since and --before choose")
-    return str(row[column]).replace(" ", "T")
+def _date(row: Row, benchmark: Benchmark, number: int) -> str:
+    value = None if benchmark.date is None else row.get(benchmark.date)
+    if value is None:
+        raise ConfigError(f"row {number}: has no {benchmark.date}, by which --since and --before choose")
+    return str(value).replace(" ", "T")
 
 
 def _write(about: About, rows: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ Exit codes and streams as in `cli`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -153,4 +154,8 @@ def _show(path: AnyPath, *, as_json: bool) -> None:
 
 
 def _compare(path: AnyPath, against: Path, metric: str | None, *, as_json: bool) -> None:
-    raise NotImplementedError
+    from jobs.evaluate import printing
+    from jobs.evaluate.agreement import compare_run
+
+    found = compare_run(path, against, metric)
+    show.json_line(asdict(found) | {"rate": found.rate}) if as_json else printing.compared(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs import show
 from jobs.evaluate.benchmarks import NO_WINDOW, Window
@@ -12,6 +12,7 @@ from jobs.evaluate.elo import Rating
 from jobs.evaluate.estimates import Estimate, Interval
 
 if TYPE_CHECKING:
+    from jobs.evaluate.agreement import Compared, Difference
     from jobs.evaluate.scores import Scores
 
 
@@ -52,7 +53,8 @@ def scores(found: Scores) -> None:
         show.rows(f"pass@1 by {column}", [_row(name, value) for name, value in values.items()])
     lengths = [_rounded(name, values) for name, values in found.lengths.items() if values]
     if lengths:
-        show.rows("lengths of the completions", lengths)
+        is_bytes = is_recorded(found) and found.teacher.get("tokenizer") == "bytes"
+        show.rows(f"lengths of the completions, in {'bytes' if is_bytes else 'tokens'}", lengths)
     show.plain(notes(found))
 
 
@@ -68,7 +70,7 @@ def _row(name: str, value: Estimate) -> dict[str, Any]:
 
 
 def _rounded(name: str, values: Mapping[str, float]) -> dict[str, Any]:
-    return {"tokens": name, **{key: round(value) for key, value in values.items()}}
+    return {"": name, **{key: round(value) for key, value in values.items()}}
 
 
 def _rating_row(rating: Rating) -> dict[str, Any]:
@@ -81,8 +83,7 @@ def notes(found: Scores) -> list[str]:
     """Return what a reader of the scores must know, one line each."""
     counted = found.counted
     lines = [
-        f"counted: {counted.judged:,} of {counted.requested:,} attempts, right by the answer check's word, whatever the "
-        "form; intervals are bootstrapped over problems",
+        f"counted: {counted.judged:,} of {counted.requested:,} attempts, by the answer check alone, whatever the form",
         f"truncated {counted.truncated:,} · ended early {counted.aborted:,} · without an answer {counted.no_answer:,}",
         f"readable {found.num_readable:,} of {counted.judged:,}, right and readable {found.num_right_and_readable:,}"
         + "".join(f" · {reason} {count:,}" for reason, count in found.unreadable.items()),
@@ -97,17 +98,14 @@ def notes(found: Scores) -> list[str]:
     lines += [f"left out: {count:,} rows of the benchmark, {reason}" for reason, count in found.quarantined.items()]
     if found.about is not None:
         window = found.about.window
-        dates = (
-            ""
-            if window == NO_WINDOW
-            else f", dated from {window.since or 'the first'} to before {window.before or '-'}"
-        )
+        dates = "" if window == NO_WINDOW else f", {window.since or 'the first'} to before {window.before or '-'}"
         lines.append(
             f"benchmark: {found.about.file}, sha256 {found.about.sha256[:16]}, {found.about.num_kept:,} of "
             f"{found.about.num_rows:,} rows{dates}"
         )
     sampling = found.fingerprint.get("sampling", {})
-    lines.append("sampling: " + " · ".join(f"{name} {sampling[name]}" for name in SHOWN if name in sampling))
+    shown = " · ".join(f"{name} {sampling[name]}" for name in SHOWN if name in sampling)
+    lines.append("sampling: not known, the outputs are recorded" if is_recorded(found) else f"sampling: {shown}")
     if found.rating is not None:
         lines.append(
             f"Elo: most likely rating given {found.rating.num_problems} problems' ratings, {found.rating.num_contests} "
@@ -116,4 +114,33 @@ def notes(found: Scores) -> list[str]:
     return lines
 
 
-SHOWN = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
+def is_recorded(found: Scores) -> bool:
+    """Return whether somebody else's outputs were scored."""
+    return found.teacher.get("kind") in ("replay", "imported")
+
+
+SHOWN: Final = ("temperature", "top_p", "top_k", "min_p", "max_tokens")
+
+
+def compared(found: Compared) -> None:
+    """Print how two harnesses agree, and every sample on which they do not."""
+    rate = "none was compared" if found.rate is None else f"{found.rate:.2%} of {found.num_compared:,} samples"
+    counts = {
+        "both right": found.both_right,
+        "both wrong": found.both_wrong,
+        "only theirs right": found.only_theirs,
+        "only ours right": found.only_ours,
+    }
+    lines = [f"agreement with {found.metric}: {rate}" + "".join(f" · {what} {n:,}" for what, n in counts.items())]
+    lines += [f"in no rate: {count:,} {what}" for what, count in found.left_out.items()]
+    show.plain([*lines, *(line for one in found.differences for line in _difference(one))])
+
+
+def _difference(one: Difference) -> list[str]:
+    words = {True: "right", False: "wrong"}
+    reason = f" ({one.our_reason})" if one.our_reason else ""
+    return [
+        f"row {one.row_id}, attempt {one.sample_index}, trace {one.trace_id}: theirs {words[one.theirs]}, ours "
+        f"{words[one.ours]}{reason}",
+        f"  reference {one.reference!r} · theirs {one.their_answer!r} · ours {one.our_answer!r}",
+    ]

@@ -57,6 +57,7 @@ class Stored:
     num_pending: int
     failed: Mapping[str, int]  # attempts without a trace, by reason
     quarantined: Mapping[str, int]  # rows of the benchmark that became no problem, by reason
+    teacher: Mapping[str, Any]  # of the job
     fingerprint: Mapping[str, Any]  # what decided the texts: teacher, prompt, sampling
     verifiers: str  # digest of the verifiers that judged
 
@@ -88,6 +89,7 @@ def read_stored(path: AnyPath) -> Stored:
             for table in folder.tables_of("quarantine", manifest.quarantine, ["reason"])
             for row in table["reason"].to_pylist()
         ),
+        teacher=manifest.config.get("teacher", {}),
         fingerprint=folder.run_yaml()["fingerprint_parts"],
         verifiers=manifest.verifiers,
     )

@@ -62,7 +62,8 @@ class Scores:
     """The scores of an evaluation. Estimates are means over problems; lengths are tokens of the completion."""
 
     about: About | None  # null: the run is no evaluation, but can be scored as one
-    fingerprint: Mapping[str, Any]
+    teacher: Mapping[str, Any]  # of the job
+    fingerprint: Mapping[str, Any]  # what decided the texts
     verifiers: str
     num_problems: int
     num_samples: int
@@ -108,6 +109,7 @@ def score(
     readable = [sample for sample in with_word if not sample.unreadable]
     return Scores(
         about=about,
+        teacher=stored.teacher,
         fingerprint=stored.fingerprint,
         verifiers=stored.verifiers,
         num_problems=len(stored.items),
