@@ -216,7 +216,7 @@ def _lm_eval(row: Row) -> Found:
 def _lighteval(row: Row) -> Found:
     """Return what a row of details says: the document, the model's response, the metrics."""
     response = row["model_response"] or {}
-    outputs = [str(text) for text in response.get("text_post_processed") or response.get("text") or []]
+    outputs = [str(text) for text in response.get("text") or []]
     read = (row["doc"].get("specific") or {}).get("extracted_predictions")
     answer = ", ".join(map(str, read)) if isinstance(read, list) and read else None
     scores = {name: float(value) for name, value in (row.get("metric") or {}).items() if _is_score(value)}
