@@ -16,6 +16,7 @@ import pickletools
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -137,14 +138,31 @@ _RECOGNISED: Final = ("livecodebench", "codeforces", "gpqa", "humaneval", "funct
 
 
 class Window(NamedTuple):
-    """Dates between which a row's date must lie (ISO, first included, second not); null is no bound."""
+    """Dates (ISO, such as 2024-08-01) between which a row's date must lie, the first included, the second not."""
 
     since: str | None = None
     before: str | None = None
 
-    def holds(self, date: str) -> bool:
+    def holds(self, day: str) -> bool:
         """Return whether a date is inside; ISO dates and times compare as texts."""
-        return (self.since is None or date >= self.since) and (self.before is None or date < self.before)
+        return (self.since is None or day >= self.since) and (self.before is None or day < self.before)
+
+
+def window_of(since: str | None, before: str | None) -> Window:
+    """Return the window between two dates.
+
+    Raises:
+        ConfigError: If one is no date, or they leave no day.
+    """
+    for flag, text in (("--since", since), ("--before", before)):
+        try:
+            if text is not None and date.fromisoformat(text).isoformat() != text:
+                raise ValueError(text)
+        except ValueError:
+            raise ConfigError(f"{flag} {text!r}: must be a date such as 2024-08-01") from None
+    if since is not None and before is not None and since >= before:
+        raise ConfigError(f"--since {since} --before {before}: leave no day")
+    return Window(since, before)
 
 
 NO_WINDOW: Final = Window()
@@ -270,6 +288,8 @@ def _date(row: Row, benchmark: Benchmark, number: int) -> str:
     value = None if benchmark.date is None else row.get(benchmark.date)
     if value is None:
         raise ConfigError(f"row {number}: has no {benchmark.date}, by which --since and --before choose")
+    if isinstance(value, int | float):  # seconds, as Codeforces has them
+        return datetime.fromtimestamp(value, UTC).isoformat()
     return str(value).replace(" ", "T")
 
 

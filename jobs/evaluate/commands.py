@@ -94,7 +94,7 @@ def evaluate(
     An evaluation is an ordinary run, with the same store and verifiers: a killed one goes on, and every attempt can be
     looked at (factory browse). With RUN alone its stored verdicts are scored.
     """
-    from jobs.evaluate.benchmarks import Window
+    from jobs.evaluate.benchmarks import window_of
     from jobs.evaluate.job import Asked
 
     if run_path is not None and benchmark is not None:
@@ -103,7 +103,7 @@ def evaluate(
         asked = Asked(
             benchmark=benchmark,
             data=data,
-            window=Window(since, before),
+            window=window_of(since, before),
             model=model,
             endpoint=endpoint,
             api_key_env=api_key_env,

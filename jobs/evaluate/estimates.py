@@ -49,7 +49,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
         raise ValueError(f"num_correct={num_correct} must be in [0, num_samples={num_samples}]")
     if not 1 <= k <= num_samples:
         raise ValueError(f"k={k} must be in [1, num_samples={num_samples}]")
-    return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
+    draws = comb(num_samples, k)
+    return (draws - comb(num_samples - num_correct, k)) / draws
 
 
 def consensus(num_right: int, wrong_groups: Sequence[int]) -> float:
