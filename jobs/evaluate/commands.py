@@ -23,7 +23,8 @@ def add_commands(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command(
         "evaluate",
-        epilog="Example: factory evaluate --model demo --benchmark gsm8k --data gsm8k.parquet --samples 4",
+        epilog="Example: factory evaluate --job jobs/configs/demo.yaml --benchmark jobs/demo_teacher/tasks.jsonl "
+        "--samples 4",
     )(evaluate)
 
 

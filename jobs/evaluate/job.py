@@ -90,6 +90,8 @@ def prepare(asked: Asked) -> Prepared:
     benchmark, path = find_benchmark(asked.benchmark, asked.data)
     base = _base(asked)
     run = asked.run or Path("runs") / f"evaluate-{_name(asked)}-{benchmark.name}"
+    if run.parts[:1] == ("s3:",):
+        raise ConfigError(f"--run {asked.run}: an evaluation holds its benchmark's rows; give a local or shared folder")
     preset = _preset(asked)
     freeze_benchmark(benchmark, path, asked.window, run)
     body = job_body(base, _source(benchmark, run), preset, asked.samples)

@@ -60,7 +60,7 @@ def scores(found: Scores) -> None:
 
 def _title(found: Scores) -> str:
     what = "this run" if found.about is None else found.about.benchmark
-    teacher = found.fingerprint.get("teacher", {}).get("name", "?")
+    teacher = found.teacher.get("model") or found.teacher.get("kind", "?")
     return f"{teacher} on {what}: {found.num_problems:,} problems, {found.num_samples} attempts each"
 
 

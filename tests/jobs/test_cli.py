@@ -34,6 +34,7 @@ COMMANDS = (
     "diff",
     "doctor",
     "decontaminate",
+    "evaluate",
 )
 
 

@@ -96,10 +96,15 @@ def test_another_harness_is_compared_by_the_texts_of_a_run(tmp_path: Path) -> No
         (["RUN"], "holds no run"),
         (["--benchmark", "gsm9k", "--model", "m"], "did you mean 'gsm8k'"),
         (["--benchmark", "livecodebench", "--since", "2024"], "must be a date"),
+        (
+            ["--benchmark", "RUN/rows.jsonl", "--model", "m", "--run", "s3://bucket/run"],
+            "give a local or shared folder",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_explained(tmp_path: Path, arguments: list[str], said: str) -> None:
-    ended = factory("evaluate", *(str(tmp_path) if word == "RUN" else word for word in arguments))
+    (tmp_path / "rows.jsonl").write_text('{"problem": "What is 1 + 1?", "answer": "2"}')
+    ended = factory("evaluate", *(word.replace("RUN", str(tmp_path)) for word in arguments))
     assert ended.code == 2
     assert said in ended.err
 
