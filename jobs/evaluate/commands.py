@@ -23,8 +23,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command(
         "evaluate",
-        epilog="Example: factory evaluate --job jobs/configs/demo.yaml --benchmark jobs/demo_teacher/tasks.jsonl "
-        "--samples 4",
+        epilog="Example: factory evaluate --model demo --benchmark tasks.jsonl --samples 4",
     )(evaluate)
 
 
