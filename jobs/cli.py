@@ -24,6 +24,7 @@ from jobs import carding, exchange, publishing, rederiving, show
 from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
+from jobs.evaluate import commands as evaluating
 from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
@@ -38,7 +39,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-for commands in (carding, exchange, publishing, rederiving):
+for commands in (carding, evaluating, exchange, publishing, rederiving):
     commands.add_commands(app)
 for commands in (bench_selection, bench_tables):
     commands.add_commands(bench)

@@ -37,6 +37,7 @@ COMMANDS = (
     "export",
     "import",
     "rederive",
+    "evaluate",
 )
 
 
