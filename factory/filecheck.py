@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from factory.derived import OWN_ID
 from factory.secretscan import RULES_VERSION, Hit, find_in_text, suspicious
 from factory.shards import row_bytes
+from factory.storage import parquet_batches
 from schemas.errors import ConfigError
 from schemas.tables import SCHEMAS
 
@@ -107,9 +108,8 @@ def read_report(path: Path, name: str, config: str, max_row_bytes: int) -> FileR
     check_schema(path, name, config)
     report = FileReport()
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                _add(report, batch, name, config, max_row_bytes)
+        for batch in parquet_batches(path, SCHEMAS[config].names, BATCH_ROWS):
+            _add(report, batch, name, config, max_row_bytes)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{name}: cannot be read: {error}; run `factory select` again") from error
     return report

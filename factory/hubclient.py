@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import httpx2  # what huggingface_hub speaks HTTP with
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, set_client_factory
@@ -160,7 +161,7 @@ class Hub:
 
     def read_file(self, path: str, revision: str) -> bytes:
         """Return a small file of a commit; nothing is cached."""
-        url = f"{self._api.endpoint}/datasets/{self.repo}/resolve/{revision}/{path}"
+        url = f"{self._api.endpoint}/datasets/{self.repo}/resolve/{revision}/{quote(path)}"
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
 
         def read() -> bytes:

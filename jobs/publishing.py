@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from factory.publish_plan import Allowed, PublishPlan
     from factory.storage import AnyPath
     from schemas.config import PublishConfig
+
+
+DRY_PATIENCE_S: Final = 10.0  # of a request for a plan, which is of use without the Hub, too
 
 
 def publish(
@@ -110,7 +113,7 @@ def _publish(
     as_json: bool,
 ) -> None:
     from factory.card import build_card
-    from factory.hubclient import Hub, find_token
+    from factory.hubclient import PATIENCE_S, Hub, find_token
     from factory.publish import publish as publish_plan
     from factory.publish_journal import PublishJournal
     from factory.publish_plan import make_plan
@@ -123,7 +126,8 @@ def _publish(
         folder = current_tables(path, name, Path(work), show.message)
         plan = make_plan(folder, build_card(path, name, repo=repo), journal, allowed)
         _say_findings(plan)
-        hub = Hub(repo, find_token(variable), show.message)
+        token = find_token(variable)
+        hub = Hub(repo, token, show.message, patience_s=DRY_PATIENCE_S if dry_run else PATIENCE_S)
         if dry_run:
             _show_plan(plan, repo, asked, hub, as_json=as_json)
             return
@@ -155,12 +159,14 @@ def _say_findings(plan: PublishPlan) -> None:
 def _show_plan(plan: PublishPlan, repo: str, asked: Asked, hub: Hub, *, as_json: bool) -> None:
     from factory.publish import compare, num_commits, preview
 
-    where = "as the repository is now"
-    if hub.token is None:
-        tag, changes = asked.tag or "v1", compare(plan, {}, frozenset())
-        where = "as for an empty repository: there is no token, so the Hub was not asked"
-    else:
-        tag, changes = preview(plan, asked, hub)
+    tag, changes = asked.tag or "v1", compare(plan, {}, frozenset())
+    where = "as for an empty repository: there is no token, so the Hub was not asked"
+    if hub.token is not None:
+        try:
+            (tag, changes), where = preview(plan, asked, hub), "as the repository is now"
+        except PartialError as error:
+            where = "as for an empty repository: the Hub does not answer"
+            show.message(str(error))
     body = _plan_body(plan, repo, tag, changes, commits=num_commits(changes), where=where)
     if as_json:
         show.json_line(body)
