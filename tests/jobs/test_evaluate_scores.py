@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import combinations
 from math import log10
 
@@ -145,9 +146,7 @@ def test_solving_more_never_lowers_a_rating_and_the_ends_are_bounds() -> None:
 PROGRAM = Tests(cases=(AssertTest(entry="f", source="assert f() == 1"),))
 
 
-def stored(
-    *problems: tuple[Reference, list[tuple[bool | None, str | None]]], pending: int = 0, num_samples: int = 4
-) -> Stored:
+def stored(*problems: tuple[Reference, list[tuple[bool | None, str | None]]]) -> Stored:
     """Return an evaluation in which each problem's attempts have these words and answers."""
     items, samples = {}, {}
     for number, (reference, attempts) in enumerate(problems):
@@ -173,8 +172,7 @@ def stored(
     return Stored(
         items=items,
         samples=samples,
-        num_samples=num_samples,
-        num_pending=pending,
+        num_samples=max(len(attempts) for _, attempts in problems),
         failed={},
         quarantined={},
         teacher={"kind": "scripted"},
@@ -206,6 +204,14 @@ def test_unjudged_attempts_are_in_no_rate(words: list[bool | None]) -> None:
     assert with_them.consensus == without.consensus
     assert with_them.counted.no_word == words.count(None)
     assert with_them.counted.has_gaps is (None in words)
+
+
+def test_attempts_that_are_not_made_yet_are_pending_and_those_without_a_trace_are_not() -> None:
+    run = stored((Answer(text="1"), [(True, "1"), (True, "1"), (False, "2")]), (Answer(text="2"), [(True, "2")]))
+    found = score(replace(run, failed={"engine_died": 1}))
+    assert (found.counted.requested, found.counted.judged, found.counted.pending) == (6, 4, 1)
+    assert found.counted.has_gaps
+    assert not score(replace(run, failed={"not_recorded": 2})).counted.has_gaps  # known from the input
 
 
 def test_a_vote_joins_equal_wrong_answers_and_an_unreadable_right_one_counts() -> None:
