@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.evaluate.benchmarks import BENCHMARKS
 from jobs.evaluate.elo import HIGHEST, LOWEST, Rated, rating_of
 from jobs.evaluate.estimates import bootstrap_interval, consensus, estimate, pass_at_k, quantiles_of
 from jobs.evaluate.groups import Votes, group_wrong, partition
@@ -220,6 +221,19 @@ def test_a_vote_joins_equal_wrong_answers_and_an_unreadable_right_one_counts() -
     assert [one.consensus for one in found.problems] == [0.0, 1.0]
     assert found.num_right_and_readable == 2
     assert found.unreadable == {"garbled": 1}
+
+
+def test_what_the_benchmark_knows_of_its_items_splits_and_rates_them() -> None:
+    run = stored(*[(PROGRAM, [(True, None), (number < 1, None)]) for number in range(3)])
+    rows = {str(number): {"rating": rating, "contest_id": 7} for number, rating in enumerate((800, 1200, None))}
+    rated = score(run, None, BENCHMARKS["codeforces"], rows).rating
+    assert rated is not None
+    assert (rated.num_problems, rated.num_contests, rated.interval) == (2, 1, None)  # one has no rating
+    assert rated.value > 1200
+    levels = {str(number): {"level": level, "subject": "x"} for number, level in enumerate((1, 2, 2))}
+    groups = score(run, None, BENCHMARKS["math500"], levels).groups
+    assert {name: mean.value for name, mean in groups["level"].items()} == {"1": 1.0, "2": 0.5}
+    assert list(groups) == ["level"]  # all are of one subject
 
 
 def test_letters_vote_and_programs_do_not() -> None:
