@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.markup import escape
+
+from factory.visible import visible
 from jobs import show
 from jobs.evaluate.benchmarks import NO_WINDOW, Window
-from jobs.evaluate.elo import Rating
+from jobs.evaluate.elo import LOWEST, Rating
 from jobs.evaluate.estimates import Estimate, Interval
 
 if TYPE_CHECKING:
@@ -17,19 +20,13 @@ if TYPE_CHECKING:
 
 
 def as_body(scores: Scores) -> dict[str, Any]:
-    """Return the scores as JSON values; estimates and intervals as objects."""
-    body: dict[str, Any] = _plain(asdict_shallow(scores))
+    """Return the scores as JSON values."""
+    body: dict[str, Any] = _plain(asdict(scores))
     return body
 
 
-def asdict_shallow(scores: Scores) -> dict[str, Any]:
-    """Return the fields; named tuples stay what they are, which ``dataclasses.asdict`` would keep as lists in JSON."""
-    body = {name: getattr(scores, name) for name in type(scores).__dataclass_fields__}
-    body["about"] = None if scores.about is None else asdict(scores.about) | {"window": scores.about.window}
-    return body | {"counted": asdict(scores.counted), "problems": [asdict(one) for one in scores.problems]}
-
-
 def _plain(value: Any) -> Any:
+    """Return a value for JSON: named tuples, which would become lists, as objects."""
     if isinstance(value, Estimate | Interval | Rating | Window):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, Mapping):
@@ -50,18 +47,23 @@ def scores(found: Scores) -> None:
     if rows:
         show.rows(_title(found), rows)
     for column, values in found.groups.items():
-        show.rows(f"pass@1 by {column}", [_row(name, value) for name, value in values.items()])
+        show.rows(f"pass@1 by {column}", [_row(safe(name), value) for name, value in values.items()])
     lengths = [_rounded(name, values) for name, values in found.lengths.items() if values]
     if lengths:
         is_bytes = is_recorded(found) and found.teacher.get("tokenizer") == "bytes"
         show.rows(f"lengths of the completions, in {'bytes' if is_bytes else 'tokens'}", lengths)
-    show.plain(notes(found))
+    show.plain([visible(line) for line in notes(found)])
+
+
+def safe(text: str) -> str:
+    """Return text of a file for a table: nothing in it acts, on the terminal or as markup."""
+    return escape(visible(text))
 
 
 def _title(found: Scores) -> str:
     what = "this run" if found.about is None else found.about.benchmark
     teacher = found.teacher.get("model") or found.teacher.get("kind", "?")
-    return f"{teacher} on {what}: {found.num_problems:,} problems, {found.num_samples} attempts each"
+    return f"{safe(str(teacher))} on {what}: {found.num_problems:,} problems, {found.num_samples} attempts each"
 
 
 def _row(name: str, value: Estimate) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def _rounded(name: str, values: Mapping[str, float]) -> dict[str, Any]:
 
 def _rating_row(rating: Rating) -> dict[str, Any]:
     interval = "" if rating.interval is None else f"{rating.interval.low:.0f} to {rating.interval.high:.0f}"
-    sign = "" if not rating.is_bound else ("at least " if rating.value > 1_000 else "at most ")
+    sign = "" if not rating.is_bound else ("at least " if rating.value > LOWEST + 1 else "at most ")
     return {"": "Elo", "score": f"{sign}{rating.value:.0f}", "95 %": interval, "problems": rating.num_problems}
 
 
@@ -133,7 +135,8 @@ def compared(found: Compared) -> None:
     }
     lines = [f"agreement with {found.metric}: {rate}" + "".join(f" · {what} {n:,}" for what, n in counts.items())]
     lines += [f"in no rate: {count:,} {what}" for what, count in found.left_out.items()]
-    show.plain([*lines, *(line for one in found.differences for line in _difference(one))])
+    lines += [line for one in found.differences for line in _difference(one)]
+    show.plain([visible(line) for line in lines])
 
 
 def _difference(one: Difference) -> list[str]:

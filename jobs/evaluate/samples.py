@@ -54,7 +54,6 @@ class Stored:
     items: Mapping[str, Item]  # by problem id, in the order of the benchmark
     samples: Mapping[str, tuple[Sample, ...]]  # by problem id, in the order of the attempts
     num_samples: int  # asked for at each problem
-    num_pending: int
     failed: Mapping[str, int]  # attempts without a trace, by reason
     quarantined: Mapping[str, int]  # rows of the benchmark that became no problem, by reason
     teacher: Mapping[str, Any]  # of the job
@@ -82,7 +81,6 @@ def read_stored(path: AnyPath) -> Stored:
         items=items,
         samples={one: tuple(sorted(found, key=lambda sample: sample.sample_index)) for one, found in samples.items()},
         num_samples=manifest.num_samples,
-        num_pending=manifest.counts.pending,
         failed=_counted(row.reason for row in untraced),
         quarantined=_counted(
             row

@@ -172,13 +172,14 @@ def _pass_at(judged: Sequence[ProblemScore], num_samples: int) -> dict[int, Esti
 def _counted(stored: Stored, samples: Sequence[Sample]) -> Counted:
     judged = sum(sample.is_correct is not None for sample in samples)
     not_judged = sum(sample.outcome is None for sample in samples)
+    requested = len(stored.items) * stored.num_samples
     return Counted(
-        requested=len(stored.items) * stored.num_samples,
+        requested=requested,
         judged=judged,
         no_word=len(samples) - judged - not_judged,
         not_judged=not_judged,
         failed=stored.failed,
-        pending=stored.num_pending,
+        pending=requested - len(samples) - sum(stored.failed.values()),
         truncated=sum(sample.finish_reason is FinishReason.LENGTH for sample in samples),
         aborted=sum(sample.finish_reason in (FinishReason.ABORT, FinishReason.REPETITION) for sample in samples),
         no_answer=sum(sample.is_correct is False and sample.reason in NO_ANSWERS for sample in samples),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from factory.store import RunFolder
 from jobs.bench.drill import Disk, factory_process, wait_for_no_process, wait_until
+from jobs.evaluate.job import Asked, prepare
 from schemas.problem import Answer, Problem
 from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict
 from tests.jobs.test_cli import factory
@@ -32,9 +34,10 @@ def judged(problem: Problem, index: int, answer: str | None) -> JudgedTrace:
     return JudgedTrace(trace_id=trace.trace_id, problem_id=problem.problem_id, verdict=verdict)
 
 
-def stored_run(path: Path, answers: list[list[str | None]]) -> None:
+def stored_run(path: Path, answers: list[list[str | None]], *, first_row: int = 0) -> None:
     """Write a run whose problems, with the references 1, 2, ..., were answered so."""
-    problems = [make_problem(number) for number in range(len(answers))]
+    made = [make_problem(number) for number in range(len(answers))]
+    problems = [replace(one, source_row_id=str(row)) for row, one in enumerate(made, first_row)]
     committer = start_run(path, problems, num_samples=len(answers[0]), config=CONFIG)
     pairs = [(problem, index) for problem in problems for index in range(len(answers[0]))]
     segment = write_segment(path / "journal", [make_trace(one.problem_id, i) for one, i in pairs], sequence=1)
@@ -86,6 +89,19 @@ def test_another_harness_is_compared_by_the_texts_of_a_run(tmp_path: Path) -> No
     assert "reference '1' · theirs '1' · ours '7'" in ended.out
     body = json.loads(factory("evaluate", tmp_path / "run", "--against", log, "--json").out)
     assert (body["rate"], len(body["differences"])) == (0.5, 1)
+
+
+def test_nothing_that_a_file_or_model_says_acts_on_the_terminal(tmp_path: Path) -> None:
+    row = {"problem": "What is 0 + 1?", "answer": "1", "subject": "\x1b[31mred [bold]x"}
+    other = {**row, "problem": "What is 1 + 1?", "answer": "2", "subject": "y"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(other) + "\n")
+    prepare(Asked(benchmark=str(path), model="m", samples=1, run=tmp_path / "run"))
+    stored_run(tmp_path / "run", [["1"], ["\x1b[31m2"]], first_row=1)
+    ended = factory("evaluate", tmp_path / "run")
+    assert "pass@1 by subject" in ended.out
+    assert "[bold]x" in ended.out
+    assert "\x1b" not in ended.out
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,6 @@ def stored_cases() -> tuple[Stored, dict[str, str]]:
             items=items,
             samples=samples,
             num_samples=1,
-            num_pending=0,
             failed={},
             quarantined={},
             teacher={},

@@ -8,6 +8,7 @@ import os
 import pickle
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from jobs.evaluate.benchmarks import (
     window_of,
 )
 from jobs.evaluate.job import PRESETS, Asked, load_preset, prepare
-from schemas.config import ReplayTeacher
+from schemas.config import OpenaiTeacher, ReplayTeacher
 from schemas.errors import ConfigError
 from schemas.problem import Answer, Choice, Problem, Tests
 from tests.runs import start_run
@@ -316,6 +317,14 @@ def test_a_job_file_lends_its_teacher_and_a_recording_its_columns(tmp_path: Path
     teacher = prepare(Asked(benchmark=str(path), replay=recorded, run=tmp_path / "run")).job.teacher
     assert isinstance(teacher, ReplayTeacher)
     assert (teacher.columns.completion, teacher.columns.label) == ("completion", "is_correct")
+
+
+def test_an_endpoint_is_asked_for_its_model_with_the_name_of_a_key(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS["answers"])
+    who = Asked(benchmark=str(path), model="org/m", endpoint="http://x/v1", api_key_env="KEY", samples=1)
+    found = prepare(replace(who, run=tmp_path / "run")).job.teacher
+    assert isinstance(found, OpenaiTeacher)
+    assert (found.model, found.base_url, found.api_key_env) == ("org/m", "http://x/v1", "KEY")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import combinations
 from math import log10
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.evaluate.benchmarks import BENCHMARKS
 from jobs.evaluate.elo import HIGHEST, LOWEST, Rated, rating_of
 from jobs.evaluate.estimates import bootstrap_interval, consensus, estimate, pass_at_k, quantiles_of
 from jobs.evaluate.groups import Votes, group_wrong, partition
@@ -145,9 +147,7 @@ def test_solving_more_never_lowers_a_rating_and_the_ends_are_bounds() -> None:
 PROGRAM = Tests(cases=(AssertTest(entry="f", source="assert f() == 1"),))
 
 
-def stored(
-    *problems: tuple[Reference, list[tuple[bool | None, str | None]]], pending: int = 0, num_samples: int = 4
-) -> Stored:
+def stored(*problems: tuple[Reference, list[tuple[bool | None, str | None]]]) -> Stored:
     """Return an evaluation in which each problem's attempts have these words and answers."""
     items, samples = {}, {}
     for number, (reference, attempts) in enumerate(problems):
@@ -173,8 +173,7 @@ def stored(
     return Stored(
         items=items,
         samples=samples,
-        num_samples=num_samples,
-        num_pending=pending,
+        num_samples=max(len(attempts) for _, attempts in problems),
         failed={},
         quarantined={},
         teacher={"kind": "scripted"},
@@ -208,12 +207,33 @@ def test_unjudged_attempts_are_in_no_rate(words: list[bool | None]) -> None:
     assert with_them.counted.has_gaps is (None in words)
 
 
+def test_attempts_that_are_not_made_yet_are_pending_and_those_without_a_trace_are_not() -> None:
+    run = stored((Answer(text="1"), [(True, "1"), (True, "1"), (False, "2")]), (Answer(text="2"), [(True, "2")]))
+    found = score(replace(run, failed={"engine_died": 1}))
+    assert (found.counted.requested, found.counted.judged, found.counted.pending) == (6, 4, 1)
+    assert found.counted.has_gaps
+    assert not score(replace(run, failed={"not_recorded": 2})).counted.has_gaps  # known from the input
+
+
 def test_a_vote_joins_equal_wrong_answers_and_an_unreadable_right_one_counts() -> None:
     attempts = [(True, "3"), (True, "3.0"), (False, "0.5"), (False, "\\frac12"), (False, "1/2")]
     found = scores_of((Answer(text="3"), attempts), (Answer(text="4"), [(True, "garbled")]))
     assert [one.consensus for one in found.problems] == [0.0, 1.0]
     assert found.num_right_and_readable == 2
     assert found.unreadable == {"garbled": 1}
+
+
+def test_what_the_benchmark_knows_of_its_items_splits_and_rates_them() -> None:
+    run = stored(*[(PROGRAM, [(True, None), (number < 1, None)]) for number in range(3)])
+    rows = {str(number): {"rating": rating, "contest_id": 7} for number, rating in enumerate((800, 1200, None))}
+    rated = score(run, None, BENCHMARKS["codeforces"], rows).rating
+    assert rated is not None
+    assert (rated.num_problems, rated.num_contests, rated.interval) == (2, 1, None)  # one has no rating
+    assert rated.value > 1200
+    levels = {str(number): {"level": level, "subject": "x"} for number, level in enumerate((1, 2, 2))}
+    groups = score(run, None, BENCHMARKS["math500"], levels).groups
+    assert {name: mean.value for name, mean in groups["level"].items()} == {"1": 1.0, "2": 0.5}
+    assert list(groups) == ["level"]  # all are of one subject
 
 
 def test_letters_vote_and_programs_do_not() -> None:
