@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,6 +30,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+AnyPart = TypeVar("AnyPart", bound=Part)
 TableName = Literal["sft", "sft_prompt_completion", "preference", "rl_prompts", "grpo_groups", "candidates", "runs"]
 Difficulty = Literal["easy", "medium", "hard"]  # pass rate above 2/3, from 1/3 on, below
 
@@ -606,11 +607,20 @@ def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:
     Raises:
         ConfigError: As ``load_config``.
     """
+    return parse_part(JobConfig, body, origin=origin)
+
+
+def parse_part(model: type[AnyPart], body: Mapping[str, Any], *, origin: str) -> AnyPart:
+    """Return a mapping as a model of such parts, with errors as a job file has them.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
     try:
-        return JobConfig.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
-        lines = [_explain(dict(item)) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
-        raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None
+        items = [dict(item) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
+        raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(_explain(item, model) for item in items)) from None
 
 
 def _apply_override(body: dict[str, Any], override: str) -> None:
@@ -645,7 +655,7 @@ def _is_index(name: str, items: list[Any]) -> bool:
     return name.isdecimal() and int(name) < len(items)
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(item: dict[str, Any], root: type[BaseModel]) -> str:
     """Return one pydantic error as `key=value problem (what is allowed)`."""
     loc = [part for part in item["loc"] if not _is_union_tag(part)]
     key = ".".join(str(part) for part in loc)
@@ -653,7 +663,7 @@ def _explain(item: dict[str, Any]) -> str:
     if kind in _PLAIN_WORDS:
         return f"{key}={item.get('input')!r} {_PLAIN_WORDS[kind]}"
     if kind == "extra_forbidden":
-        allowed = _allowed_keys(item["loc"])
+        allowed = _allowed_keys(item["loc"], root)
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key}: unknown key; {hint}allowed: {', '.join(allowed)}"
@@ -686,9 +696,9 @@ def _is_union_tag(part: object) -> bool:
     return isinstance(part, str) and part in _UNION_TAGS
 
 
-def _allowed_keys(loc: Sequence[object]) -> list[str]:
+def _allowed_keys(loc: Sequence[object], root: type[BaseModel]) -> list[str]:
     """Return the keys that the mapping around ``loc`` may have, by walking the models along it."""
-    model: Any = JobConfig
+    model: Any = root
     for part in loc[:-1]:
         if isinstance(part, int):
             continue
