@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import show
+from jobs.students.commands import add_commands as add_student_commands
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
+add_student_commands(app)
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,216 @@
+"""Fine-tuning: a recipe and a table become a student, in a folder that the same command goes on with.
+
+OUT holds `plan.json` (recipe, data, versions: another one is refused), `base/`, `rows/` (what is learnt, as tokens),
+`checkpoints/`, `progress.jsonl`, `model/`. All guards run before a training process starts. Nothing here needs a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import yaml
+
+from factory.benchmarks import load_benchmarks
+from factory.decontaminate import Protection
+from factory.store import RunLock
+from jobs.students.guards import Encoded, Findings, TableGuards, look
+from jobs.students.launching import launch, launch_config
+from jobs.students.packing import check_packing
+from jobs.students.prepare_base import prepare_base
+from jobs.students.recipe import Recipe
+from jobs.students.rows import ROWS_SCHEMA, Student, Table, load_student, open_data, open_table
+from schemas.errors import ConfigError, FingerprintError
+
+TABLE: Final = "sft_prompt_completion"
+# Rows are encoded up to so much text (bytes) by --check-data, evenly spread over the table: 30 s for any. Training encodes all.
+CHECK_BYTES: Final = 24_000_000
+LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
+
+Say = Callable[[str], None]
+
+
+def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
+    """Run all guards on a table, with the base's tokenizer in a folder of one's own; return what they saw.
+
+    Raises:
+        GuardError: If a guard refuses.
+    """
+    selection = open_data(data)
+    table = _table(selection)
+    student = load_student(prepare_base(recipe, folder / "base", with_weights=False), recipe)
+    every = max(1, -(-_text_bytes(table) // CHECK_BYTES))
+    findings, few = Findings(), []
+    for encoded in look(table.rows(), student, _table_guards(recipe, selection), findings, every=every):
+        if len(few) < 8:
+            few.append({"input_ids": encoded.token_ids, "labels": encoded.labels})
+    findings.refuse()
+    if recipe.train.packing != "none":
+        check_packing(recipe, folder / "base", few)
+    say(describe(findings, recipe))
+    return findings
+
+
+def fine_tune(recipe: Recipe, data: str, out: Path, say: Say) -> Path:
+    """Return the folder of a fine-tuned student: OUT/model. Run again after any interruption, it goes on.
+
+    Raises:
+        GuardError: If a guard refuses the data or the base; nothing is started then.
+        FingerprintError: If OUT belongs to another recipe, other data or other libraries.
+        FactoryError: If training broke off.
+    """
+    out = out.resolve()
+    with RunLock(out):
+        selection = open_data(data)
+        table = _table(selection)
+        plan = {"method": "sft", "recipe": recipe.model_dump(mode="json"), "data": table.digest, "versions": _versions()}
+        if claim(out, plan, say):
+            return out / "model"
+        base = prepare_base(recipe, out / "base")
+        if not (out / "rows").exists():
+            findings = write_rows(table, load_student(base, recipe), _table_guards(recipe, selection), out / "rows")
+            say(describe(findings, recipe))
+        if recipe.train.packing != "none":
+            check_packing(recipe, base, _first_rows(out / "rows"))
+        return start(recipe, out)
+
+
+def claim(out: Path, plan: dict[str, Any], say: Say) -> bool:
+    """Make OUT that of a plan; return whether it holds the plan's model already.
+
+    Raises:
+        FingerprintError: If it holds rows of another plan; says what differs. Before there are rows, nothing was trained.
+    """
+    path = out / "plan.json"
+    found = json.loads(path.read_text()) if path.exists() else None
+    if found != plan and found is not None and (out / "rows").exists():
+        seen = [f"{key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(found, plan)]
+        raise FingerprintError(
+            f"{out} was begun otherwise: {'; '.join(seen[:5])}. Give another --out, or the same as before"
+        )
+    if found != plan:
+        for name in ("base", "rows"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        write_whole(path, json.dumps(plan, indent=1))
+    if (out / "model").exists():
+        say(f"{out / 'model'} is done; nothing to do")
+        return True
+    return False
+
+
+def start(recipe: Recipe, out: Path) -> Path:
+    """Train what OUT holds; return OUT/model."""
+    if (config := launch_config(recipe)) is not None:
+        write_whole(out / "launch.yaml", yaml.safe_dump(config))
+    launch(recipe, out)
+    return out / "model"
+
+
+def write_rows(table: Table, student: Student, table_guards: TableGuards, folder: Path) -> Findings:
+    """Write a table as tokens, whole or not at all, if no guard refuses it; return what the guards saw."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    findings = Findings()
+    with pa.OSFile(str(part / "train.arrow"), "wb") as file, pa.ipc.new_stream(file, ROWS_SCHEMA) as writer:
+        for batch in _batches(look(table.rows(), student, table_guards, findings)):
+            writer.write_batch(
+                pa.RecordBatch.from_pydict(
+                    {
+                        "input_ids": [encoded.token_ids for encoded in batch],
+                        "labels": [encoded.labels for encoded in batch],
+                    },
+                    schema=ROWS_SCHEMA,
+                )
+            )
+    findings.refuse()
+    tokens = {"input_ids": findings.num_tokens, "labels": findings.num_learnt}
+    (part / "tokens.json").write_text(json.dumps(tokens))
+    part.rename(folder)
+    return findings
+
+
+def describe(findings: Findings, recipe: Recipe) -> str:
+    """Return what the guards saw, in words."""
+    part = "" if findings.num_encoded == findings.num_rows else f", {findings.num_encoded} of them encoded"
+    return (
+        f"guards: {findings.num_rows} rows{part}, no fault; {findings.num_too_long} longer than {recipe.train.max_length} "
+        f"tokens are dropped; {findings.num_tokens} tokens, {findings.num_learnt} of them learnt; the longest row has "
+        f"{findings.longest}"
+    )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _table(selection: Path) -> Table:
+    table = open_table(selection, TABLE)
+    if table is None or table.num_rows == 0:
+        raise ConfigError(f"--data {selection}: table {TABLE} has no rows")
+    return table
+
+
+def _table_guards(recipe: Recipe, selection: Path, name: str = TABLE) -> TableGuards:
+    fingerprints = load_benchmarks(recipe.guards.against, "guards.against")
+    validation = open_table(selection, name, "validation")
+    elsewhere: list[str] = []
+    if validation is not None:
+        elsewhere = [row["problem_id"] for batch in validation.read(["problem_id"], 4096) for row in batch]
+    return TableGuards(Protection(fingerprints), elsewhere)
+
+
+def _text_bytes(table: Table) -> int:
+    """Return how large a table's texts are, by the files' own words."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    for path in table.files:
+        metadata = pq.read_metadata(path)
+        for group in range(metadata.num_row_groups):
+            columns = [metadata.row_group(group).column(place) for place in range(metadata.num_columns)]
+            total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.startswith(("prompt", "completion")))
+    return total
+
+
+def _batches(rows: Iterator[Encoded], size: int = 256) -> Iterator[list[Encoded]]:
+    batch: list[Encoded] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _first_rows(folder: Path) -> list[dict[str, list[int]]]:
+    with pa.memory_map(str(folder / "train.arrow")) as file, pa.ipc.open_stream(file) as reader:
+        rows: list[dict[str, list[int]]] = reader.read_next_batch().slice(0, 8).to_pylist()
+        return rows
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    elif old != new:
+        yield key, old, new
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
