@@ -33,6 +33,9 @@ def add_commands(app: typer.Typer) -> None:
     app.command(epilog="Example: factory sft --recipe tiny-qwen --data runs/demo/tables/default --out runs/students/tiny")(
         sft
     )
+    app.command(epilog="Example: factory dpo --recipe tiny-qwen --model runs/students/tiny/model --data runs/demo/tables/default")(
+        dpo
+    )
 
 
 def sft(
@@ -61,6 +64,30 @@ def sft(
             fine_tuning.check_data(loaded, given, Path(folder), typer.echo)
         return
     typer.echo(fine_tuning.fine_tune(loaded, given, _out(out, loaded.name), show.message))
+
+
+def dpo(
+    recipe: RecipeName,
+    model: Annotated[Path, typer.Option(metavar="DIR", help="A student that `factory sft` saved: OUT/model.")],
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the training.  [default: runs/students/RECIPE-dpo]")
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006
+    check_data: CheckData = False,
+) -> None:
+    """Train a saved student on the table `preference`. Run it again after any interruption: it goes on."""
+    from jobs.students.recipe import load_recipe
+
+    loaded, given = load_recipe(recipe, overrides), _given(data)
+    _quiet()
+    from jobs.students import dpo as preferring
+
+    if check_data:
+        with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
+            preferring.check_pairs(loaded, model, given, Path(folder), typer.echo)
+        return
+    typer.echo(preferring.prefer(loaded, model, given, _out(out, f"{loaded.name}-dpo"), show.message))
 
 
 def _given(data: str | None) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ import yaml
 from factory.benchmarks import load_benchmarks
 from factory.decontaminate import Protection
 from factory.store import RunLock
-from jobs.students.guards import Encoded, Findings, TableGuards, look
+from jobs.students.guards import Findings, TableGuards, look
 from jobs.students.launching import launch, launch_config
 from jobs.students.packing import check_packing
 from jobs.students.prepare_base import prepare_base
@@ -28,12 +29,14 @@ from jobs.students.recipe import Recipe
 from jobs.students.rows import ROWS_SCHEMA, Student, Table, load_student, open_data, open_table
 from schemas.errors import ConfigError, FingerprintError
 
-TABLE: Final = "sft_prompt_completion"
+TABLES: Final = {"sft": "sft_prompt_completion", "dpo": "preference"}
 # Rows are encoded up to so much text (bytes) by --check-data, evenly spread over the table: 30 s for any. Training encodes all.
 CHECK_BYTES: Final = 24_000_000
 LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
 Say = Callable[[str], None]
+Writer = Callable[[Table, Student, TableGuards, Path], Findings]
+Launcher = Callable[[Recipe, Path], None]
 
 
 def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
@@ -43,11 +46,11 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
         GuardError: If a guard refuses.
     """
     selection = open_data(data)
-    table = _table(selection)
+    table = full_table(selection, TABLES["sft"])
     student = load_student(prepare_base(recipe, folder / "base", with_weights=False), recipe)
     every = max(1, -(-_text_bytes(table) // CHECK_BYTES))
     findings, few = Findings(), []
-    for encoded in look(table.rows(), student, _table_guards(recipe, selection), findings, every=every):
+    for encoded in look(table.rows(), student, guards_of(recipe, selection, table.name), findings, every=every):
         if len(few) < 8:
             few.append({"input_ids": encoded.token_ids, "labels": encoded.labels})
     findings.refuse()
@@ -57,7 +60,7 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
     return findings
 
 
-def fine_tune(recipe: Recipe, data: str, out: Path, say: Say) -> Path:
+def fine_tune(recipe: Recipe, data: str, out: Path, say: Say, launch: Launcher = launch) -> Path:
     """Return the folder of a fine-tuned student: OUT/model. Run again after any interruption, it goes on.
 
     Raises:
@@ -65,20 +68,35 @@ def fine_tune(recipe: Recipe, data: str, out: Path, say: Say) -> Path:
         FingerprintError: If OUT belongs to another recipe, other data or other libraries.
         FactoryError: If training broke off.
     """
+    return carry_out("sft", recipe, data, out, write_rows, say, launch)
+
+
+def carry_out(
+    method: str, recipe: Recipe, data: str, out: Path, write: Writer, say: Say, launch: Launcher = launch
+) -> Path:
+    """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train."""
     out = out.resolve()
     with RunLock(out):
         selection = open_data(data)
-        table = _table(selection)
-        plan = {"method": "sft", "recipe": recipe.model_dump(mode="json"), "data": table.digest, "versions": _versions()}
+        table = full_table(selection, TABLES[method])
+        plan = {
+            "method": method,
+            "recipe": recipe.model_dump(mode="json"),
+            "data": table.digest,
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
         if claim(out, plan, say):
             return out / "model"
         base = prepare_base(recipe, out / "base")
         if not (out / "rows").exists():
-            findings = write_rows(table, load_student(base, recipe), _table_guards(recipe, selection), out / "rows")
-            say(describe(findings, recipe))
-        if recipe.train.packing != "none":
+            guards = guards_of(recipe, selection, table.name)
+            say(describe(write(table, load_student(base, recipe), guards, out / "rows"), recipe))
+        if method == "sft" and recipe.train.packing != "none":
             check_packing(recipe, base, _first_rows(out / "rows"))
-        return start(recipe, out)
+        if (config := launch_config(recipe)) is not None:
+            write_whole(out / "launch.yaml", yaml.safe_dump(config))
+        launch(recipe, out)
+    return out / "model"
 
 
 def claim(out: Path, plan: dict[str, Any], say: Say) -> bool:
@@ -104,36 +122,32 @@ def claim(out: Path, plan: dict[str, Any], say: Say) -> bool:
     return False
 
 
-def start(recipe: Recipe, out: Path) -> Path:
-    """Train what OUT holds; return OUT/model."""
-    if (config := launch_config(recipe)) is not None:
-        write_whole(out / "launch.yaml", yaml.safe_dump(config))
-    launch(recipe, out)
-    return out / "model"
-
-
-def write_rows(table: Table, student: Student, table_guards: TableGuards, folder: Path) -> Findings:
+def write_rows(table: Table, student: Student, guards: TableGuards, folder: Path) -> Findings:
     """Write a table as tokens, whole or not at all, if no guard refuses it; return what the guards saw."""
+    findings = Findings()
+    rows = ((encoded.token_ids, encoded.labels) for encoded in look(table.rows(), student, guards, findings))
+
+    def done() -> dict[str, int]:
+        findings.refuse()
+        return {"input_ids": findings.num_tokens, "labels": findings.num_learnt}
+
+    write_tokens(rows, ROWS_SCHEMA, folder, done)
+    return findings
+
+
+def write_tokens(
+    rows: Iterable[Sequence[list[int]]], schema: pa.Schema, folder: Path, done: Callable[[], dict[str, int]]
+) -> None:
+    """Write columns of tokens for training, and what ``done`` counts of them in the end; the folder appears whole."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    findings = Findings()
-    with pa.OSFile(str(part / "train.arrow"), "wb") as file, pa.ipc.new_stream(file, ROWS_SCHEMA) as writer:
-        for batch in _batches(look(table.rows(), student, table_guards, findings)):
-            writer.write_batch(
-                pa.RecordBatch.from_pydict(
-                    {
-                        "input_ids": [encoded.token_ids for encoded in batch],
-                        "labels": [encoded.labels for encoded in batch],
-                    },
-                    schema=ROWS_SCHEMA,
-                )
-            )
-    findings.refuse()
-    tokens = {"input_ids": findings.num_tokens, "labels": findings.num_learnt}
-    (part / "tokens.json").write_text(json.dumps(tokens))
+    with pa.OSFile(str(part / "train.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        waiting = iter(rows)
+        while batch := list(islice(waiting, 256)):
+            writer.write_batch(pa.record_batch([list(column) for column in zip(*batch, strict=True)], schema=schema))
+    (part / "tokens.json").write_text(json.dumps(done()))
     part.rename(folder)
-    return findings
 
 
 def describe(findings: Findings, recipe: Recipe) -> str:
@@ -153,14 +167,20 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _table(selection: Path) -> Table:
-    table = open_table(selection, TABLE)
+def full_table(selection: Path, name: str) -> Table:
+    """Return a table of a selection that has rows.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    table = open_table(selection, name)
     if table is None or table.num_rows == 0:
-        raise ConfigError(f"--data {selection}: table {TABLE} has no rows")
+        raise ConfigError(f"--data {selection}: table {name} has no rows: nothing to learn from")
     return table
 
 
-def _table_guards(recipe: Recipe, selection: Path, name: str = TABLE) -> TableGuards:
+def guards_of(recipe: Recipe, selection: Path, name: str) -> TableGuards:
+    """Return the guards of a table: against the recipe's benchmarks and the selection's validation split."""
     fingerprints = load_benchmarks(recipe.guards.against, "guards.against")
     validation = open_table(selection, name, "validation")
     elsewhere: list[str] = []
@@ -182,25 +202,10 @@ def _text_bytes(table: Table) -> int:
     return total
 
 
-def _batches(rows: Iterator[Encoded], size: int = 256) -> Iterator[list[Encoded]]:
-    batch: list[Encoded] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _first_rows(folder: Path) -> list[dict[str, list[int]]]:
     with pa.memory_map(str(folder / "train.arrow")) as file, pa.ipc.open_stream(file) as reader:
         rows: list[dict[str, list[int]]] = reader.read_next_batch().slice(0, 8).to_pylist()
         return rows
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

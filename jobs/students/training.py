@@ -44,6 +44,7 @@ def train(out: Path) -> None:
         _say(f"spread: {spread_of(trainer)}; device {trainer.args.device}")
     check_spread(trainer, recipe)
     check_rows(trainer, json.loads((out / "rows" / "tokens.json").read_text()))
+    trainer.remove_callback(transformers.PrinterCallback)
     start = newest_checkpoint(out / "checkpoints") if say else None
     trainer.accelerator.wait_for_everyone()
     start = start if say else newest_checkpoint(out / "checkpoints")
