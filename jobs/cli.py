@@ -197,12 +197,14 @@ def submit(
     from schemas.config import load_config
 
     job = load_config(job_file, overrides)
+    path = (run_path or Path("runs") / job.name).absolute()
+    changes = [word for override in overrides for word in ("--set", override)]
     asked = submission.Submission(
-        job=job,
-        job_file=job_file,
-        run_path=(run_path or Path("runs") / job.name).absolute(),
+        name=job.name,
+        words=["run", str(job_file), "--run", str(path), "--address", "auto", *changes],
+        files=[job_file],
+        run_path=path,
         address=address,
-        overrides=overrides,
         env_names=env_names,
         runtime_env=submission.read_runtime_env(runtime_env),
     )

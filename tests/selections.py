@@ -13,14 +13,14 @@ from schemas.tables import SCHEMAS
 
 
 def make_rows(count: int, *, per_problem: int = 2, words: int = 0) -> list[dict[str, Any]]:
-    """Return rows of `sft_prompt_completion`: sums, thought about in whole lines, signs of several bytes, blank lines."""
+    """Return rows of `sft_prompt_completion`: sums, thought about in lines, with signs of several bytes and blanks."""
     rows = []
     for n in range(count):
         a, b = 17 + n // per_problem, 25 + 3 * (n // per_problem)
         more = " ".join(f"{a}+{k}={a + k}," for k in range(words))
         text = (
-            f"<think>\nI am asked for {a} + {b}, so I add: first {a}, then {b} more. {more}\n\n    {a}\n  + {b}\n  = {a + b}"
-            f"\n\nCheck:  {a + b} − {b} = {a}, and {a + b} ≥ {a}{'.' * (1 + n % per_problem)}\n</think>\n\n"
+            f"<think>\nI am asked for {a} + {b}, so I add: first {a}, then {b} more. {more}\n\n    {a}\n  + {b}\n"
+            f"  = {a + b}\n\nCheck:  {a + b} − {b} = {a}, and {a + b} ≥ {a}{'.' * (1 + n % per_problem)}\n</think>\n\n"
             f"The sum of ${a}$ and ${b}$ is\n\n$$\\boxed{{{a + b}}}$$"
         )
         rows.append(

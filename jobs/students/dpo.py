@@ -1,7 +1,7 @@
 """Preference training of a saved student, from the table `preference`: guards of pairs, and where it starts.
 
-It starts from a folder, never from a model in memory: TRL makes the reference from where a model was loaded, so one that
-was just trained in memory would be compared with what it was before. The rest is `sft.carry_out`.
+It starts from a folder, never from a model in memory: TRL makes the reference from where a model was loaded, so one
+that was just trained in memory would be compared with what it was before. The rest is `sft.carry_out`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from jobs.students.rows import Encoded, Row, Student, Table, load_student, open_
 from jobs.students.sft import TABLES, Launcher, Say, carry_out, describe, full_table, guards_of, write_tokens
 from schemas.errors import ConfigError, GuardError
 
-PAIRS_SCHEMA: Final = pa.schema(
-    [(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
-)
+PAIRS_SCHEMA: Final = pa.schema([(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")])
 _COLUMNS: Final = ("pair_id", "problem_id", "prompt", "chosen", "rejected")
 
 
@@ -72,10 +70,12 @@ def starting_from(recipe: Recipe, model: Path) -> Recipe:
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model}: holds no model; give the folder that `factory sft` wrote: OUT/model")
     template = model / "chat_template.jinja"
-    if not template.is_file() or template.read_text(encoding="utf-8") != recipe.base.of.template.read_text(encoding="utf-8"):
+    if not template.is_file() or template.read_text(encoding="utf-8") != recipe.base.of.template.read_text(
+        encoding="utf-8"
+    ):
         raise GuardError(
-            f"guard question: the chat template of {model} is not the recipe's ({recipe.base.of.template.name}): it was "
-            "taught to be asked otherwise; take the recipe that it was fine-tuned with"
+            f"guard question: the chat template of {model} is not the recipe's ({recipe.base.of.template.name}): it "
+            "was taught to be asked otherwise; take the recipe that it was fine-tuned with"
         )
     changed = {"model": str(model), "revision": None, "tokenizer": None, "rope_theta": None}
     return recipe.model_copy(update={"base": recipe.base.model_copy(update=changed)})

@@ -55,7 +55,9 @@ def prompt_is_as_asked(encoded: Encoded, student: Student) -> str | None:
         return None
     place = next((n for n, (a, b) in enumerate(zip(asked, encoded.token_ids, strict=False)) if a != b), len(asked))
     text = student.tokenizer.decode(asked[place:])
-    return f"is asked with {_shown(text, 0)} at the end of its prompt, which the template leaves out once it is answered"
+    return (
+        f"is asked with {_shown(text, 0)} at the end of its prompt, which the template leaves out once it is answered"
+    )
 
 
 def end_is_learnt(encoded: Encoded, student: Student) -> str | None:
@@ -129,7 +131,8 @@ class Findings:
             )
         if self.faults:
             lines = [
-                f"guard {name}: {count} of {self.num_rows} rows; {self.first[name]}" for name, count in self.faults.items()
+                f"guard {name}: {count} of {self.num_rows} rows; {self.first[name]}"
+                for name, count in self.faults.items()
             ]
             raise GuardError("\n".join([*lines, "nothing was started"]))
 
@@ -160,7 +163,7 @@ class TableGuards:
 def look(
     rows: Iterable[Sequence[Row]], student: Student, table_guards: TableGuards, findings: Findings, *, every: int = 1
 ) -> Iterator[Encoded]:
-    """Yield the rows that fit, encoded, and note in ``findings`` what is wrong with any; of ``every`` rows encode one."""
+    """Yield the rows that fit, encoded, and note what is wrong with any; of ``every`` rows, encode one."""
     for batch in rows:
         for row in batch:
             for guard, fault in table_guards.find(row):

@@ -64,8 +64,8 @@ def check_hardware(recipe: Recipe) -> None:
     wanted = min(launch.processes, launch.per_node)
     if launch.kind != "cpu" and torch.cuda.device_count() < wanted:
         raise ConfigError(
-            f"launch.kind={launch.kind}: needs {wanted} GPUs on a node, {torch.cuda.device_count()} are visible; submit it "
-            "to a cluster that has them (--submit http://HEAD:8265), or change launch.processes and launch.per_node"
+            f"launch.kind={launch.kind}: needs {wanted} GPUs on a node, {torch.cuda.device_count()} are visible; "
+            "submit it to a cluster that has them (--submit http://HEAD:8265), or change launch.processes and launch.per_node"
         )
 
 
@@ -104,6 +104,6 @@ def check_ended(code: int, out: Path) -> None:
     """
     if code:
         raise FactoryError(
-            f"training in {out} ended with exit code {code}; what it said is above. Run the same command again: it goes "
-            "on from the newest checkpoint"
+            f"training in {out} ended with exit code {code}; what it said is above. Run the same command again: it "
+            "goes on from the newest checkpoint"
         )

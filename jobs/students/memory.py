@@ -23,7 +23,9 @@ from jobs.students.recipe import Recipe, Shape
 GIB: Final = 1 << 30
 STATE_BYTES: Final = 16  # a parameter: weight 4, gradient 4, Adam's two moments 8, all float32
 LOGIT_TILE: Final = (4096, 32_768)  # tokens and words of which trl's fused head holds logits at a time (trl 1.16)
-RESERVED: Final = 0.9  # of a GPU's memory that may be used: context, NCCL's buffers, fragmentation have the rest (guess)
+RESERVED: Final = (
+    0.9  # of a GPU's memory that may be used: context, NCCL's buffers, fragmentation have the rest (guess)
+)
 # What other hardware would mean: GPUs and the memory of each.
 HARDWARE: Final = ((1, 80), (8, 80), (8, 141), (16, 80), (32, 80), (64, 80))
 
@@ -54,8 +56,8 @@ def layer_bytes(shape: Shape) -> float:
     """Return what a layer keeps of one token for the way back, in bytes, in bfloat16 and with fused attention.
 
     20 h + 4 h kv/heads + 8 i: inputs of both norms and what they normalize in float32 (6 h each), their outputs (2 h
-    each), query and attention (2 h each), keys and values (4 h kv/heads), and gate, its activation, up and their product
-    (2 i each).
+    each), query and attention (2 h each), keys and values (4 h kv/heads), and gate, its activation, up and their
+    product (2 i each).
     """
     return 20 * shape.hidden + 4 * shape.hidden * shape.kv_heads / shape.heads + 8 * shape.intermediate
 
@@ -122,12 +124,14 @@ def memory_table(recipe: Recipe, shape: Shape) -> str:
             continue
         memory = estimate(recipe, shape, processes)
         fits = "yes" if memory.total <= RESERVED * memory_gib * GIB else "no"
-        body.append([str(processes), f"{memory_gib:g}", *(f"{part / GIB:.1f}" for part in (*memory, memory.total)), fits])
+        body.append(
+            [str(processes), f"{memory_gib:g}", *(f"{part / GIB:.1f}" for part in (*memory, memory.total)), fits]
+        )
     widths = [max(len(row[place]) for row in [head, *body]) for place in range(len(head))]
     table = [" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *body]]
     return "\n".join(
         [
-            f"memory, estimated (GiB on one GPU; {count:,} parameters; fits: at most {RESERVED:.0%} of it; never measured):",
+            f"memory, estimated (GiB on one GPU; {count:,} parameters; fits: at most {RESERVED:.0%}; not measured):",
             *table,
         ]
     )

@@ -49,8 +49,8 @@ def check_packing(recipe: Recipe, base: Path, rows: Sequence[dict[str, list[int]
     apart, packed = loss_apart(model, few), loss_packed(model, few, "bfd")
     if round(apart, DECIMALS) != round(packed, DECIMALS) and abs(apart - packed) > 0.5 * 10**-DECIMALS:
         raise GuardError(
-            f"guard packing: the loss of {len(few)} rows is {apart:.6f} one by one and {packed:.6f} packed: packed rows "
-            f"see each other (train.attention={recipe.train.attention}); set train.packing=none"
+            f"guard packing: the loss of {len(few)} rows is {apart:.6f} one by one and {packed:.6f} packed: packed "
+            f"rows see each other (train.attention={recipe.train.attention}); set train.packing=none"
         )
     return apart, packed
 

@@ -1,8 +1,8 @@
-"""Prepare what a student starts from: a model folder with our template and end token, its positions extended, read back.
+"""Prepare what a student starts from: a model folder with our template and end token, extended, and read back.
 
 First step of `factory sft`, on a CPU and before any GPU process starts; alone, for other trainers:
-`python -m jobs.students.prepare_base --recipe qwen-7b --out base`. Weights are linked, never changed. Invariant: what is
-checked is what was written, read by the same classes that training and serving read it with.
+`python -m jobs.students.prepare_base --recipe qwen-7b --out base`. Weights are linked, never changed. Invariant: what
+is checked is what was written, read by the same classes that training and serving read it with.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, base: Base) -> None:
     """
     family = base.of
     known = tokenizer.get_vocab()
-    missing = [token for token in (family.end, family.pad, family.start, *family.others) if token and token not in known]
+    missing = [
+        token for token in (family.end, family.pad, family.start, *family.others) if token and token not in known
+    ]
     if missing:
         raise GuardError(
             f"guard end: the tokenizer lacks {', '.join(missing)}, which the template of family {family.name} is "
@@ -206,7 +208,9 @@ def _check_shape(base: Base, config: PretrainedConfig) -> None:
         return
     wrong = [name for name in _NAMES if getattr(found, name) != getattr(base.shape, name)]
     seen = ", ".join(f"{name} {getattr(found, name)}, not {getattr(base.shape, name)}" for name in wrong)
-    raise ConfigError(f"base.model={base.model}: is not the model of this recipe: {seen}; --set base.shape=null for any")
+    raise ConfigError(
+        f"base.model={base.model}: is not the model of this recipe: {seen}; --set base.shape=null for any"
+    )
 
 
 def _new_config(base: Base, positions: int) -> Any:

@@ -110,7 +110,9 @@ class Train(Part):
     learning_rate: float = Field(gt=0)
     min_rate_share: float = Field(default=0.1, ge=0, le=1)  # where the cosine ends, of the highest rate
     warmup_share: float = Field(default=0.03, ge=0, lt=1)  # of all steps
-    batch: int = Field(default=64, ge=1)  # rows of an optimizer step over all GPUs; packs of rows, where rows are packed
+    batch: int = Field(
+        default=64, ge=1
+    )  # rows of an optimizer step over all GPUs; packs of rows, where rows are packed
     epochs: float = Field(default=2, gt=0)
     max_steps: int | None = Field(default=None, ge=1)  # optimizer steps, in place of epochs
     max_length: int = Field(default=32_768, ge=8)  # tokens of a row; longer ones are dropped and counted, never cut
@@ -135,7 +137,7 @@ class Train(Part):
 
 
 class Preference(Part):
-    """How `factory dpo` differs from `train`. Not published for these students: TRL's own defaults, but for the batch."""
+    """How `factory dpo` differs from `train`. Not published for these students: TRL's defaults, but for the batch."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     beta: float = Field(default=0.1, gt=0)
@@ -160,9 +162,7 @@ class Launch(Part):
         if self.processes > self.per_node and self.processes % self.per_node:
             raise ValueError(f"processes={self.processes} must fill whole nodes of per_node={self.per_node}")
         if self.processes % self.sequence_parallel:
-            raise ValueError(
-                f"sequence_parallel={self.sequence_parallel} must divide processes={self.processes}"
-            )
+            raise ValueError(f"sequence_parallel={self.sequence_parallel} must divide processes={self.processes}")
         if (self.kind == "sequence_parallel") != (self.sequence_parallel > 1):
             raise ValueError("sequence_parallel > 1 and kind sequence_parallel go together")
         return self

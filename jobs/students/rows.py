@@ -101,7 +101,9 @@ def _join(row: Row, asked: list[int], rest: list[int], is_prefix: bool) -> Encod
     num_prompt = len(asked)
     if not is_prefix:
         pairs = zip(asked, rest, strict=False)
-        num_prompt = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(asked), len(rest)))
+        num_prompt = next(
+            (place for place, (one, other) in enumerate(pairs) if one != other), min(len(asked), len(rest))
+        )
     return Encoded(row, asked, token_ids, [IGNORED] * num_prompt + token_ids[num_prompt:])
 
 
@@ -167,7 +169,9 @@ def open_data(data: str) -> Path:
     if folder.is_dir():
         return folder
     if not _REPO.fullmatch(data):
-        raise ConfigError(f"--data {data}: no such folder; give RUN/tables/SELECTION, or org/name[@revision] on the Hub")
+        raise ConfigError(
+            f"--data {data}: no such folder; give RUN/tables/SELECTION, or org/name[@revision] on the Hub"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -191,7 +195,9 @@ def open_table(folder: Path, name: str, split: str = "train") -> Table | None:
     if not (folder / name).is_dir():
         there = sorted(path.parent.name for path in folder.glob("*/*.parquet"))
         inside = sorted(str(path) for path in folder.glob("tables/*") if path.is_dir())
-        hint = f"; did you mean {inside[0]}?" if inside else f"; it has: {', '.join(dict.fromkeys(there)) or 'no tables'}"
+        hint = (
+            f"; did you mean {inside[0]}?" if inside else f"; it has: {', '.join(dict.fromkeys(there)) or 'no tables'}"
+        )
         raise ConfigError(
             f"--data {folder}: has no table {name}{hint} `factory select RUN` writes it, if select.configs names it"
         )
@@ -202,13 +208,15 @@ def open_table(folder: Path, name: str, split: str = "train") -> Table | None:
     count = int(shards[0][0]["count"])
     if [int(match["index"]) for match, _ in shards] != list(range(count)):
         raise CorruptRunError(
-            f"{folder / name}: has {len(shards)} shards of split {split}, their names say {count}; restore what is missing"
+            f"{folder / name}: has {len(shards)} shards of split {split}, their names say {count}; restore the others"
         )
     table = Table(name=name, files=tuple(path for _, path in shards))
     for path in table.files:
         missing = [column for column in _needed(name) if column not in pq.read_schema(path).names]
         if missing:
-            raise ConfigError(f"{path}: has no column {', '.join(missing)}; a table {name} has {', '.join(_needed(name))}")
+            raise ConfigError(
+                f"{path}: has no column {', '.join(missing)}; a table {name} has {', '.join(_needed(name))}"
+            )
     return table
 
 

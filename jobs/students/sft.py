@@ -30,7 +30,7 @@ from jobs.students.rows import ROWS_SCHEMA, Student, Table, load_student, open_d
 from schemas.errors import ConfigError, FingerprintError
 
 TABLES: Final = {"sft": "sft_prompt_completion", "dpo": "preference"}
-# Rows are encoded up to so much text (bytes) by --check-data, evenly spread over the table: 30 s for any. Training encodes all.
+# Bytes of text that --check-data encodes at most, in rows evenly spread over the table. Training encodes all of them.
 CHECK_BYTES: Final = 24_000_000
 LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
@@ -49,7 +49,8 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
     table = full_table(selection, TABLES["sft"])
     student = load_student(prepare_base(recipe, folder / "base", with_weights=False), recipe)
     every = max(1, -(-_text_bytes(table) // CHECK_BYTES))
-    findings, few = Findings(), []
+    findings = Findings()
+    few: list[dict[str, list[int]]] = []
     for encoded in look(table.rows(), student, guards_of(recipe, selection, table.name), findings, every=every):
         if len(few) < 8:
             few.append({"input_ids": encoded.token_ids, "labels": encoded.labels})
@@ -103,7 +104,7 @@ def claim(out: Path, plan: dict[str, Any], say: Say) -> bool:
     """Make OUT that of a plan; return whether it holds the plan's model already.
 
     Raises:
-        FingerprintError: If it holds rows of another plan; says what differs. Before there are rows, nothing was trained.
+        FingerprintError: If it holds rows of another plan; says what differs. Without rows nothing was trained yet.
     """
     path = out / "plan.json"
     found = json.loads(path.read_text()) if path.exists() else None
@@ -154,9 +155,9 @@ def describe(findings: Findings, recipe: Recipe) -> str:
     """Return what the guards saw, in words."""
     part = "" if findings.num_encoded == findings.num_rows else f", {findings.num_encoded} of them encoded"
     return (
-        f"guards: {findings.num_rows} rows{part}, no fault; {findings.num_too_long} longer than {recipe.train.max_length} "
-        f"tokens are dropped; {findings.num_tokens} tokens, {findings.num_learnt} of them learnt; the longest row has "
-        f"{findings.longest}"
+        f"guards: {findings.num_rows} rows{part}, no fault; {findings.num_too_long} longer than "
+        f"{recipe.train.max_length} tokens are dropped; {findings.num_tokens} tokens, {findings.num_learnt} of them "
+        f"learnt; the longest row has {findings.longest}"
     )
 
 
@@ -198,7 +199,9 @@ def _text_bytes(table: Table) -> int:
         metadata = pq.read_metadata(path)
         for group in range(metadata.num_row_groups):
             columns = [metadata.row_group(group).column(place) for place in range(metadata.num_columns)]
-            total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.startswith(("prompt", "completion")))
+            total += sum(
+                c.total_uncompressed_size for c in columns if c.path_in_schema.startswith(("prompt", "completion"))
+            )
     return total
 
 

@@ -11,11 +11,11 @@ import json
 import shutil
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.compute as pc
-import torch
 import transformers
 from datasets import Dataset
 from transformers import TrainerCallback
@@ -123,8 +123,8 @@ def check_rows(trainer: Any, tokens: dict[str, int]) -> None:
                 learnt = [place for place, label in enumerate(row) if label != -100]
                 if not learnt or learnt != list(range(learnt[0], len(row))) or row[-1] != end or learnt[0] == 0:
                     raise GuardError(
-                        f"guard end: a row of the first batch learns tokens {learnt[:1]} to {learnt[-1:]} of {len(row)}, "
-                        "which is not an answer with its end; nothing was trained"
+                        f"guard end: a row of the first batch learns tokens {learnt[:1]} to {learnt[-1:]} of "
+                        f"{len(row)}, which is not an answer with its end; nothing was trained"
                     )
 
 
@@ -133,7 +133,7 @@ def batch_rows(batch: dict[str, Any]) -> list[list[int]]:
     if "position_ids" in batch and "attention_mask" not in batch:
         labels = batch["labels"][0].tolist()
         starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), len(labels)]
-        return [labels[start:stop] for start, stop in zip(starts, starts[1:], strict=False) if stop - start > 1]
+        return [labels[start:stop] for start, stop in pairwise(starts) if stop - start > 1]
     lengths = batch["attention_mask"].sum(1).tolist()
     return [row[:length] for row, length in zip(batch["labels"].tolist(), lengths, strict=True)]
 
@@ -156,8 +156,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         left_s = spent_s / max(1, done) * (state.max_steps - state.global_step)
         more = "".join(f"  {key} {logs[key]:.4g}" for key in ("rewards/margins", "rewards/accuracies") if key in logs)
         _say(
-            f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  rate {logs['learning_rate']:.2e}{more}"
-            f"  {spent_s:.0f} s, {left_s:.0f} s left"
+            f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  rate {logs['learning_rate']:.2e}"
+            f"{more}  {spent_s:.0f} s, {left_s:.0f} s left"
         )
         with (self._out / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
@@ -171,7 +171,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
 
-def _settings(recipe: Recipe, out: Path, *, batch: int, rate: float, epochs: float, steps: int | None) -> dict[str, Any]:
+def _settings(
+    recipe: Recipe, out: Path, *, batch: int, rate: float, epochs: float, steps: int | None
+) -> dict[str, Any]:
     """Return what both trainers are told."""
     train, kind = recipe.train, recipe.launch.kind
     kinds = {"dtype": "float32", "attn_implementation": train.attention, "use_cache": False}
@@ -242,7 +244,9 @@ def _preference_trainer(recipe: Recipe, out: Path) -> Any:
 
 def _count(data: Any, column: str) -> int:
     if column == "labels":
-        return sum(pc.sum(pc.greater_equal(pc.list_flatten(chunk), 0)).as_py() or 0 for chunk in data.data[column].chunks)
+        return sum(
+            pc.sum(pc.greater_equal(pc.list_flatten(chunk), 0)).as_py() or 0 for chunk in data.data[column].chunks
+        )
     return int(pc.sum(pc.list_value_length(data.data[column])).as_py())
 
 
