@@ -65,7 +65,8 @@ def check_hardware(recipe: Recipe) -> None:
     if launch.kind != "cpu" and torch.cuda.device_count() < wanted:
         raise ConfigError(
             f"launch.kind={launch.kind}: needs {wanted} GPUs on a node, {torch.cuda.device_count()} are visible; "
-            "submit it to a cluster that has them (--submit http://HEAD:8265), or change launch.processes and launch.per_node"
+            "submit it to a cluster that has them (--submit http://HEAD:8265), or change launch.processes and "
+            "launch.per_node"
         )
 
 

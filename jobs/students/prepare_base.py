@@ -128,9 +128,9 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool) -> None:
 
     base = recipe.base
     source = None if base.model is None else _fetch(base.model, base.revision, with_weights=with_weights)
-    tokenizer = _tokenizer(base, source)
     config = _new_config(base, recipe.train.max_length) if source is None else AutoConfig.from_pretrained(source)
     _check_shape(base, config)
+    tokenizer = _tokenizer(base, source)
     if base.rope_theta is not None:
         # In transformers 5 the attribute `rope_theta` of a configuration does nothing.
         config.rope_parameters = {**(config.rope_parameters or {}), "rope_theta": base.rope_theta}

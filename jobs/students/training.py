@@ -21,6 +21,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from jobs.students.packing import PACKING
 from jobs.students.prepare_base import check_base
 from jobs.students.recipe import Recipe
 from schemas.errors import ConfigError, FactoryError, GuardError
@@ -212,7 +213,7 @@ def _trainer(recipe: Recipe, out: Path) -> Any:
     )
     return SFTTrainer(
         model=str(out / "base"),
-        args=SFTConfig(packing=train.packing != "none", packing_strategy="bfd", pad_to_multiple_of=None, **settings),
+        args=SFTConfig(packing=train.packing != "none", packing_strategy=PACKING, pad_to_multiple_of=None, **settings),
         train_dataset=Dataset.from_file(str(out / "rows" / "train.arrow")),
         processing_class=transformers.AutoTokenizer.from_pretrained(out / "base"),
         callbacks=[Progress(out)],
