@@ -24,7 +24,7 @@ def completion_is_learnt(encoded: Encoded, student: Student) -> str | None:
     learnt = [label for label in encoded.labels if label != IGNORED]
     if learnt[-1:] == [student.end_id]:
         learnt.pop()
-    text, stored = student.tokenizer.decode(learnt, clean_up_tokenization_spaces=False), encoded.row.completion
+    text, stored = student.decode(learnt), encoded.row.completion
     if text == stored or text == _normalized(stored, student):
         return None
     place = next((n for n, (one, other) in enumerate(zip(text, stored, strict=False)) if one != other), None)
@@ -54,7 +54,7 @@ def prompt_is_as_asked(encoded: Encoded, student: Student) -> str | None:
     if encoded.token_ids[: len(asked)] == asked:
         return None
     place = next((n for n, (a, b) in enumerate(zip(asked, encoded.token_ids, strict=False)) if a != b), len(asked))
-    text = student.tokenizer.decode(asked[place:])
+    text = student.decode(asked[place:])
     return (
         f"is asked with {_shown(text, 0)} at the end of its prompt, which the template leaves out once it is answered"
     )
@@ -64,7 +64,7 @@ def end_is_learnt(encoded: Encoded, student: Student) -> str | None:
     """The last label, and no other, is the token that ends a turn of the family."""
     end, labels = student.end_id, encoded.labels
     if not labels or labels[-1] != end:
-        last = student.tokenizer.decode([label for label in labels[-1:] if label != IGNORED])
+        last = student.decode([label for label in labels[-1:] if label != IGNORED])
         return f"would learn {last!r} last, not {student.family.end}: a student that never ends"
     if labels.count(end) > 1:
         return f"has {student.family.end} inside its answer: a student is stopped there"

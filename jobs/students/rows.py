@@ -87,6 +87,11 @@ class Student:
         )
         return [_join(*parts) for parts in zip(rows, asked_ids, rest_ids, fits, strict=True)]
 
+    def decode(self, token_ids: list[int]) -> str:
+        """Return tokens as text, special ones too."""
+        # transformers' own looks at the type of every single token first
+        return str(self.tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=False))
+
     def _render(self, turns: list[list[Mapping[str, str]]], *, is_asked: bool) -> list[str]:
         texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_asked)
         return list(texts)

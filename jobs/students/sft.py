@@ -31,7 +31,7 @@ from schemas.errors import ConfigError, FingerprintError
 
 TABLES: Final = {"sft": "sft_prompt_completion", "dpo": "preference"}
 # Bytes of text that --check-data encodes at most, in rows evenly spread over the table. Training encodes all of them.
-CHECK_BYTES: Final = 24_000_000
+CHECK_BYTES: Final = 12_000_000
 LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
 Say = Callable[[str], None]
