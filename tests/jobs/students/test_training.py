@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.students.dpo import prefer
 from jobs.students.launching import launch_command, launch_config
@@ -205,14 +206,10 @@ def test_pairs_that_teach_nothing_or_another_template_are_refused(
 
 
 @pytest.mark.drill
-def test_processes_that_accelerate_makes_something_else_of_are_refused(
-    selection: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_processes_that_accelerate_makes_something_else_of_are_refused(selection: Path, tmp_path: Path) -> None:
     recipe = load_recipe("tiny-qwen", [*TINY, "launch={kind: fsdp2, processes: 2}"])
     with pytest.raises(Exception, match="needs 2 GPUs on a node, 0 are visible"):
         fine_tune(recipe, str(selection), tmp_path, _quietly)
-    import yaml
-
     config: dict[str, Any] = launch_config(recipe) or {}
     (tmp_path / "launch.yaml").write_text(yaml.safe_dump({**config, "use_cpu": True, "mixed_precision": "no"}))
     found = subprocess.run(
@@ -220,7 +217,8 @@ def test_processes_that_accelerate_makes_something_else_of_are_refused(
     )
     assert found.returncode != 0
     assert "launch.kind=fsdp2: asked for fsdp2, 2 processes; what accelerate made of it is " in found.stderr
-    assert not (tmp_path / "checkpoints").exists()
+    assert not list(tmp_path.glob("checkpoints/*"))
+    assert not (tmp_path / "progress.jsonl").exists()
 
 
 @pytest.mark.drill
