@@ -59,16 +59,8 @@ class Student:
     tokenizer: PreTrainedTokenizerBase
     family: Family
     max_length: int  # tokens
-
-    @property
-    def end_id(self) -> int:
-        """Id of the token that ends a turn."""
-        return int(self.tokenizer.get_vocab()[self.family.end])
-
-    @property
-    def start_id(self) -> int | None:
-        """Id of the token that starts a text; null in families without one."""
-        return None if self.family.start is None else int(self.tokenizer.get_vocab()[self.family.start])
+    end_id: int  # of the token that ends a turn
+    start_id: int | None  # of the token that starts a text; null in families without one
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Return the rows as tokens.
@@ -116,8 +108,13 @@ def load_student(folder: Path, recipe: Recipe) -> Student:
     """Return the student of a prepared model folder."""
     from transformers import AutoTokenizer
 
+    tokenizer, family = AutoTokenizer.from_pretrained(folder), recipe.base.of
     return Student(
-        tokenizer=AutoTokenizer.from_pretrained(folder), family=recipe.base.of, max_length=recipe.train.max_length
+        tokenizer=tokenizer,
+        family=family,
+        max_length=recipe.train.max_length,
+        end_id=tokenizer.convert_tokens_to_ids(family.end),
+        start_id=None if family.start is None else tokenizer.convert_tokens_to_ids(family.start),
     )
 
 
@@ -158,10 +155,24 @@ class Table:
                     row_id=row["trace_id"],
                     problem_id=row["problem_id"],
                     prompt=row["prompt"],
-                    completion=row["completion"][0]["content"],
+                    completion=only_turn(row["completion"], f"row {row['trace_id']}: completion"),
                 )
                 for row in batch
             ]
+
+
+def only_turn(turns: Sequence[Mapping[str, str]] | None, where: str) -> str:
+    """Return the text of the one turn of an answer.
+
+    Raises:
+        ConfigError: If there are none or several, or it is not the assistant's.
+    """
+    if turns is None or [turn["role"] for turn in turns] != ["assistant"] or turns[0]["content"] is None:
+        roles = "nothing" if not turns else ", ".join(str(turn["role"]) for turn in turns)
+        raise ConfigError(
+            f"{where}: holds {roles}, must be one turn of the assistant; earlier turns belong to the prompt"
+        )
+    return turns[0]["content"]
 
 
 def open_data(data: str) -> Path:

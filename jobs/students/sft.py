@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -76,7 +76,7 @@ def carry_out(
     method: str, recipe: Recipe, data: str, out: Path, write: Writer, say: Say, launch: Launcher = launch
 ) -> Path:
     """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train."""
-    out = out.resolve()
+    out, versions = out.resolve(), _versions()
     with RunLock(out):
         selection = open_data(data)
         table = full_table(selection, TABLES[method])
@@ -84,7 +84,7 @@ def carry_out(
             "method": method,
             "recipe": recipe.model_dump(mode="json"),
             "data": table.digest,
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": versions,
         }
         if claim(out, plan, say):
             return out / "model"
@@ -203,6 +203,15 @@ def _text_bytes(table: Table) -> int:
                 c.total_uncompressed_size for c in columns if c.path_in_schema.startswith(("prompt", "completion"))
             )
     return total
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {name: version(name) for name in LIBRARIES}
+    except PackageNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed; it comes with: pip install 'distillation-factory[students]'"
+        ) from None
 
 
 def _first_rows(folder: Path) -> list[dict[str, list[int]]]:

@@ -228,6 +228,16 @@ def test_a_table_without_columns_rows_or_shards_is_named(tmp_path: Path) -> None
         open_table(tmp_path, "sft_prompt_completion")
 
 
+@pytest.mark.parametrize("roles", [[], ["assistant", "assistant"], ["user"]])
+def test_an_answer_that_is_not_one_turn_of_the_assistant_is_named(roles: list[str], tmp_path: Path) -> None:
+    (row,) = make_rows(1)
+    bad = {**row, "completion": [{"role": role, "content": "x"} for role in roles]}
+    table = open_table(write_table(tmp_path, "sft_prompt_completion", [bad]), "sft_prompt_completion")
+    assert table is not None
+    with pytest.raises(ConfigError, match=r"row trace-00000: completion: holds .*, must be one turn, the assistant's"):
+        list(table.rows())
+
+
 def test_a_template_of_ones_own_has_to_pass_the_same_guards(tmp_path: Path) -> None:
     recipe = load_recipe("tiny-qwen", TINY)
     text = recipe.base.of.template.read_text()
