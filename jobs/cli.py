@@ -26,6 +26,7 @@ from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
 from jobs.evaluate import commands as evaluating
 from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
+from jobs.students import commands as students
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-for commands in (carding, evaluating, exchange, publishing, rederiving):
+for commands in (carding, evaluating, exchange, publishing, rederiving, students):
     commands.add_commands(app)
 for commands in (bench_selection, bench_tables):
     commands.add_commands(bench)
@@ -167,12 +168,14 @@ def submit(
     from schemas.config import load_config
 
     job = load_config(job_file, overrides)
+    path = (run_path or Path("runs") / job.name).absolute()
+    changes = [word for override in overrides for word in ("--set", override)]
     asked = submission.Submission(
-        job=job,
-        job_file=job_file,
-        run_path=(run_path or Path("runs") / job.name).absolute(),
+        name=job.name,
+        words=["run", str(job_file), "--run", str(path), "--address", "auto", *changes],
+        files=[job_file],
+        run_path=path,
         address=address,
-        overrides=overrides,
         env_names=env_names,
         runtime_env=submission.read_runtime_env(runtime_env),
     )

@@ -1,4 +1,4 @@
-"""Submission: a job file becomes a Ray job on a cluster, which runs the same `factory run` there.
+"""Submission: a command such as `factory run` becomes a Ray job on a cluster, which runs the same there.
 
 Thin around Ray's job API. Holds nothing: what there is to know of a run lies in its folder, and what there is to know
 of a job lies on the cluster, found again by an id that is made from the run. One job at a time works on a run:
@@ -29,7 +29,6 @@ from ray.runtime_env import RuntimeEnv
 
 from factory.rows import listed, nearest
 from factory.storage import AnyPath
-from schemas.config import JobConfig
 from schemas.errors import ConfigError, FactoryError, InterruptedRun
 from schemas.problem import digest
 
@@ -59,18 +58,18 @@ _LOST: Final = (aiohttp.ClientError, requests.RequestException, ConnectionError)
 class Submission:
     """What to run, and where."""
 
-    job: JobConfig
-    job_file: Path
-    run_path: AnyPath
+    name: str
+    words: Sequence[str]  # of the command, after `factory`
+    files: Sequence[Path]  # of them, those that have to come along
+    run_path: AnyPath  # the folder that the command works on
     address: str
-    overrides: Sequence[str] = ()
     env_names: Sequence[str] = ()  # variables of this process that the job gets, by name
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
         """Beginning of the ids of all jobs that work on this run."""
-        return f"factory-{self.job.name}-{digest(['submission', str(self.run_path)])[:8]}-"
+        return f"factory-{self.name}-{digest(['submission', str(self.run_path)])[:8]}-"
 
 
 def read_runtime_env(path: Path | None) -> dict[str, Any]:
@@ -103,10 +102,10 @@ def read_runtime_env(path: Path | None) -> dict[str, Any]:
 
 
 def entrypoint(submission: Submission) -> str:
-    """Return the command that the job runs: the installed `factory run`, or the one in the uploaded folder.
+    """Return the command that the job runs: that of the installed `factory`, or the one in the uploaded folder.
 
     Raises:
-        ConfigError: If the job file is not in the folder that is uploaded, or a module there hides one of the factory.
+        ConfigError: If a file is not in the folder that is uploaded, or a module there hides one of the factory.
     """
     for name in SHADOWED:
         for found in (Path(f"{name}.py"), Path(name, "__init__.py")):
@@ -115,16 +114,19 @@ def entrypoint(submission: Submission) -> str:
                     f"{found.absolute()}: a module of this name in the working directory hides the factory's own on "
                     "the cluster; rename it, or submit from another folder"
                 )
-    try:
-        shipped = submission.job_file.resolve().relative_to(Path.cwd())
-    except ValueError:
-        raise ConfigError(
-            f"{submission.job_file}: must lie under the working directory {Path.cwd()}, which is what the cluster gets"
-        ) from None
+    shipped = {str(file): _shipped(file) for file in submission.files}
     # On this machine the job may take this very Python; elsewhere the cluster's own is the one that has the packages.
     python = sys.executable if urlsplit(submission.address).hostname in LOOPBACK else "python"
-    words = [python, "-m", "jobs", "run", str(shipped), "--run", str(submission.run_path), "--address", "auto"]
-    return shlex.join([*words, *(word for override in submission.overrides for word in ("--set", override))])
+    return shlex.join([python, "-m", "jobs", *(shipped.get(word, word) for word in submission.words)])
+
+
+def _shipped(file: Path) -> str:
+    try:
+        return str(file.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        raise ConfigError(
+            f"{file}: must lie under the working directory {Path.cwd()}, which is what the cluster gets"
+        ) from None
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -244,12 +246,12 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: what follows is said
         raise InterruptedRun(
-            f"detached; job {job_id} goes on. The same command comes back to it, with --stop it ends the job; "
-            f"`factory status {submission.run_path}` says where the run stands"
+            f"detached; job {job_id} goes on, in {submission.run_path}. The same command comes back to it; `factory "
+            "submit --stop` ends the job of a run, and `factory status` says where it stands"
         ) from None
     except _LOST as error:
         raise FactoryError(
-            f"{submission.address} does not answer any more: {_line(error)}; all finished attempts are safe in "
+            f"{submission.address} does not answer any more: {_line(error)}; what it finished is safe in "
             f"{submission.run_path}: submit again to come back, or to go on"
         ) from error
     if not details.status.is_terminal():
@@ -264,7 +266,7 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
         code = 130
     elif code is None or not 0 < code < 126:
         raise FactoryError(
-            f"job {job_id} died: {_line(details.message)}; attempts that it had finished are safe in "
+            f"job {job_id} died: {_line(details.message)}; what it finished is safe in "
             f"{submission.run_path}: submit again to go on"
         )
     return code

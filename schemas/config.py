@@ -39,6 +39,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+AnyPart = TypeVar("AnyPart", bound=Part)
 TableName = Literal["sft", "sft_prompt_completion", "preference", "rl_prompts", "grpo_groups", "candidates", "runs"]
 Difficulty = Literal["easy", "medium", "hard"]  # pass rate above 2/3, from 1/3 on, below
 FIXED_NUMBERS: Final[Mapping[str, str]] = {  # what rules take of a problem, whatever `max_per_problem` says
@@ -733,7 +734,7 @@ def parse_config(body: Mapping[str, Any], *, origin: str) -> JobConfig:
     Raises:
         ConfigError: As ``load_config``.
     """
-    return _parsed(JobConfig, body, origin)
+    return parse_part(JobConfig, body, origin=origin)
 
 
 def parse_select(body: Mapping[str, Any], *, origin: str) -> SelectConfig:
@@ -742,18 +743,20 @@ def parse_select(body: Mapping[str, Any], *, origin: str) -> SelectConfig:
     Raises:
         ConfigError: As ``load_config``.
     """
-    return _parsed(SelectConfig, body, origin)
+    return parse_part(SelectConfig, body, origin=origin)
 
 
-P = TypeVar("P", bound=Part)
+def parse_part(model: type[AnyPart], body: Mapping[str, Any], *, origin: str) -> AnyPart:
+    """Return a mapping as a model of such parts, with errors as a job file has them.
 
-
-def _parsed(kind: type[P], body: Mapping[str, Any], origin: str) -> P:
+    Raises:
+        ConfigError: As ``load_config``.
+    """
     try:
-        return kind.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
-        lines = [_explain(dict(item)) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
-        raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None
+        items = [dict(item) for item in error.errors() if item["type"] != "too_short" or item["input"] == []]
+        raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(_explain(item, model) for item in items)) from None
 
 
 def _apply_override(body: dict[str, Any], override: str) -> None:
@@ -788,7 +791,7 @@ def _is_index(name: str, items: list[Any]) -> bool:
     return name.isdecimal() and int(name) < len(items)
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(item: dict[str, Any], root: type[BaseModel]) -> str:
     """Return one pydantic error as `key=value problem (what is allowed)`."""
     loc = [part for part in item["loc"] if not _is_union_tag(part)]
     key = ".".join(str(part) for part in loc)
@@ -796,7 +799,7 @@ def _explain(item: dict[str, Any]) -> str:
     if kind in _PLAIN_WORDS:
         return f"{key}={item.get('input')!r} {_PLAIN_WORDS[kind]}"
     if kind == "extra_forbidden":
-        allowed = _allowed_keys(item["loc"])
+        allowed = _allowed_keys(item["loc"], root)
         near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key}: unknown key; {hint}allowed: {', '.join(allowed)}"
@@ -828,9 +831,9 @@ def _is_union_tag(part: object) -> bool:
     return isinstance(part, str) and part in _UNION_TAGS
 
 
-def _allowed_keys(loc: Sequence[object]) -> list[str]:
+def _allowed_keys(loc: Sequence[object], root: type[BaseModel]) -> list[str]:
     """Return the keys that the mapping around ``loc`` may have, by walking the models along it."""
-    model: Any = JobConfig
+    model: Any = root
     for part in loc[:-1]:
         if isinstance(part, int):
             continue

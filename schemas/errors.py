@@ -2,6 +2,7 @@
 
 FactoryError
 ├── ConfigError            a job file cannot be used (also a ValueError)
+│   └── GuardError         what a student would learn, or how, is refused before the first step
 ├── SourceError            a source of problems cannot be read at all (a bad row is quarantined, never raised)
 ├── TeacherError           the teacher cannot be loaded, or died for good
 │   ├── RequestError       the engine refused one request; others go on
@@ -36,6 +37,10 @@ class FactoryError(Exception):
 
 class ConfigError(FactoryError, ValueError):
     """A job file cannot be used; the text names file, key, value and what is allowed."""
+
+
+class GuardError(ConfigError):
+    """A student's data or settings would teach it something else; the text names guard, row and what was seen."""
 
 
 class SourceError(FactoryError):

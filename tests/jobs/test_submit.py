@@ -31,7 +31,6 @@ from jobs.bench.drill import (
     wait_until,
 )
 from jobs.submit import Submission, entrypoint, read_runtime_env
-from schemas.config import load_config
 from schemas.errors import ConfigError
 from tests.drills.test_other_teachers import add_rightly
 from tests.runs import traces_on_disk, write_job
@@ -234,14 +233,16 @@ def test_a_module_that_would_hide_the_factorys_own_is_named(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write_job(tmp_path)
+    job_file = tmp_path / "job.yaml"
     asked = Submission(
-        job=load_config(tmp_path / "job.yaml"),
-        job_file=tmp_path / "job.yaml",
+        name="drill",
+        words=["run", str(job_file)],
+        files=[job_file],
         run_path=tmp_path / "run",
         address="http://127.0.0.1:8265",
     )
     monkeypatch.chdir(tmp_path)
-    assert " -m jobs run job.yaml " in entrypoint(asked)
+    assert entrypoint(asked).endswith(" -m jobs run job.yaml")
     (tmp_path / module).parent.mkdir(exist_ok=True)
     (tmp_path / module).write_text("print('mine')")
     with pytest.raises(ConfigError, match="hides the factory's own"):

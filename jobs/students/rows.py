@@ -1,0 +1,243 @@
+"""Rows: read from a selection folder or a published dataset, and encoded as a student will learn them.
+
+The one place where text becomes tokens: guards look at what is made here, training takes it as it is. A prompt and its
+completion are encoded apart and joined, so that no token spans both: in training a student sees exactly the tokens that
+it is asked with later. Files are read, never changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.students.recipe import Family, Recipe
+from schemas.errors import ConfigError, CorruptRunError
+from schemas.tables import SCHEMAS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED: Final = -100  # label that PyTorch's cross entropy leaves out
+BATCH_ROWS: Final = 64  # read and encoded together: enough for a tokenizer's threads, little memory
+FOOTER_BYTES: Final = 1 << 16  # of a Parquet file, that stand for it: its end holds sizes and statistics of all columns
+
+ROWS_SCHEMA: Final = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_REPO: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_SHARD: Final = re.compile(r"(?P<split>\w+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One question and what is to be learnt as its answer."""
+
+    row_id: str
+    problem_id: str
+    prompt: Sequence[Mapping[str, str]]  # turns before the answer
+    completion: str  # text of the answer, as the table has it
+
+
+class Encoded(NamedTuple):
+    """A row as tokens."""
+
+    row: Row
+    asked_ids: list[int]  # the prompt, as the student is asked with
+    token_ids: list[int]  # what it is shown: prompt, completion, end
+    labels: list[int]  # the token where it is learnt, else IGNORED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """Who learns: a tokenizer with its template, and what its family's tokens are."""
+
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    max_length: int  # tokens
+    end_id: int  # of the token that ends a turn
+    start_id: int | None  # of the token that starts a text; null in families without one
+
+    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+        """Return the rows as tokens.
+
+        A template that writes the prompt otherwise once it is answered is encoded as TRL would: what both have in
+        common is the prompt. The guards then say what is wrong with it.
+        """
+        asked = self._render([list(row.prompt) for row in rows], is_asked=True)
+        whole = self._render(
+            [[*row.prompt, {"role": "assistant", "content": row.completion}] for row in rows], is_asked=False
+        )
+        fits = [text.startswith(start) for start, text in zip(asked, whole, strict=True)]
+        asked_ids = self._token_ids(asked)
+        rest_ids = self._token_ids(
+            [text[len(start) :] if fit else text for start, text, fit in zip(asked, whole, fits, strict=True)]
+        )
+        return [_join(*parts) for parts in zip(rows, asked_ids, rest_ids, fits, strict=True)]
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return tokens as text, special ones too."""
+        # transformers' own looks at the type of every single token first
+        return str(self.tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def _render(self, turns: list[list[Mapping[str, str]]], *, is_asked: bool) -> list[str]:
+        texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_asked)
+        return list(texts)
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        # verbose: that a row is longer than the model's context is counted by us, not warned of
+        return list(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _join(row: Row, asked: list[int], rest: list[int], is_prefix: bool) -> Encoded:
+    token_ids = asked + rest if is_prefix else rest
+    num_prompt = len(asked)
+    if not is_prefix:
+        pairs = zip(asked, rest, strict=False)
+        num_prompt = next(
+            (place for place, (one, other) in enumerate(pairs) if one != other), min(len(asked), len(rest))
+        )
+    return Encoded(row, asked, token_ids, [IGNORED] * num_prompt + token_ids[num_prompt:])
+
+
+def load_student(folder: Path, recipe: Recipe) -> Student:
+    """Return the student of a prepared model folder."""
+    from transformers import AutoTokenizer
+
+    tokenizer, family = AutoTokenizer.from_pretrained(folder), recipe.base.of
+    return Student(
+        tokenizer=tokenizer,
+        family=family,
+        max_length=recipe.train.max_length,
+        end_id=tokenizer.convert_tokens_to_ids(family.end),
+        start_id=None if family.start is None else tokenizer.convert_tokens_to_ids(family.start),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The shards of one table and split."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are, by the files' own words."""
+        return sum(pq.read_metadata(path).num_rows for path in self.files)
+
+    @property
+    def digest(self) -> str:
+        """Hash of sizes and ends of the files: another table has another one, a copy the same."""
+        found = sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - FOOTER_BYTES))
+                found.update(f"{path.name} {size} ".encode() + file.read())
+        return found.hexdigest()
+
+    def read(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in their order, some at a time."""
+        for path in self.files:
+            for batch in pq.ParquetFile(path).iter_batches(batch_rows, columns=list(columns)):
+                yield batch.to_pylist()
+
+    def rows(self) -> Iterator[list[Row]]:
+        """Yield the rows of `sft_prompt_completion`, some at a time."""
+        for batch in self.read(("trace_id", "problem_id", "prompt", "completion")):
+            yield [
+                Row(
+                    row_id=row["trace_id"],
+                    problem_id=row["problem_id"],
+                    prompt=row["prompt"],
+                    completion=only_turn(row["completion"], f"row {row['trace_id']}: completion"),
+                )
+                for row in batch
+            ]
+
+
+def only_turn(turns: Sequence[Mapping[str, str]] | None, where: str) -> str:
+    """Return the text of the one turn of an answer.
+
+    Raises:
+        ConfigError: If there are none or several, or it is not the assistant's.
+    """
+    if turns is None or [turn["role"] for turn in turns] != ["assistant"] or turns[0]["content"] is None:
+        roles = "nothing" if not turns else ", ".join(str(turn["role"]) for turn in turns)
+        raise ConfigError(
+            f"{where}: holds {roles}, must be one turn of the assistant; earlier turns belong to the prompt"
+        )
+    return turns[0]["content"]
+
+
+def open_data(data: str) -> Path:
+    """Return the folder of a selection: one that is given, or a published dataset's, downloaded (`org/name@revision`).
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _REPO.fullmatch(data):
+        raise ConfigError(
+            f"--data {data}: no such folder; give RUN/tables/SELECTION, or org/name[@revision] on the Hub"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo, _, revision = data.partition("@")
+    wanted = [*(f"{name}/*.parquet" for name in ("sft_prompt_completion", "preference")), "manifest.json"]
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision or None, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigError(
+            f"--data {data}: neither a folder, nor to be had from the Hub: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def open_table(folder: Path, name: str, split: str = "train") -> Table | None:
+    """Return a table of a selection folder; None if it has no such split.
+
+    Raises:
+        ConfigError: If the folder has no such table, or its columns are others.
+        CorruptRunError: If a shard is missing.
+    """
+    if not (folder / name).is_dir():
+        there = sorted(path.parent.name for path in folder.glob("*/*.parquet"))
+        inside = sorted(str(path) for path in folder.glob("tables/*") if path.is_dir())
+        hint = (
+            f"; did you mean {inside[0]}?" if inside else f"; it has: {', '.join(dict.fromkeys(there)) or 'no tables'}"
+        )
+        raise ConfigError(
+            f"--data {folder}: has no table {name}{hint} `factory select RUN` writes it, if select.configs names it"
+        )
+    shards = [(match, path) for path in sorted((folder / name).iterdir()) if (match := _SHARD.fullmatch(path.name))]
+    shards = [(match, path) for match, path in shards if match["split"] == split]
+    if not shards:
+        return None
+    count = int(shards[0][0]["count"])
+    if [int(match["index"]) for match, _ in shards] != list(range(count)):
+        raise CorruptRunError(
+            f"{folder / name}: has {len(shards)} shards of split {split}, their names say {count}; restore the others"
+        )
+    table = Table(name=name, files=tuple(path for _, path in shards))
+    for path in table.files:
+        missing = [column for column in _needed(name) if column not in pq.read_schema(path).names]
+        if missing:
+            raise ConfigError(
+                f"{path}: has no column {', '.join(missing)}; a table {name} has {', '.join(_needed(name))}"
+            )
+    return table
+
+
+def _needed(name: str) -> tuple[str, ...]:
+    own = {"preference": ("pair_id", "problem_id", "prompt", "chosen", "rejected")}
+    columns = own.get(name, ("trace_id", "problem_id", "prompt", "completion"))
+    assert set(columns) <= set(SCHEMAS[name].names)
+    return columns
