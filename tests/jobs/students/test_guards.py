@@ -234,7 +234,7 @@ def test_an_answer_that_is_not_one_turn_of_the_assistant_is_named(roles: list[st
     bad = {**row, "completion": [{"role": role, "content": "x"} for role in roles]}
     table = open_table(write_table(tmp_path, "sft_prompt_completion", [bad]), "sft_prompt_completion")
     assert table is not None
-    with pytest.raises(ConfigError, match=r"row trace-00000: completion: holds .*, must be one turn, the assistant's"):
+    with pytest.raises(ConfigError, match=r"row trace-00000: completion: holds .*, must be one turn of the assistant"):
         list(table.rows())
 
 
