@@ -207,7 +207,7 @@ def test_a_run_on_an_object_store_is_published_like_one_on_a_disk(hub, run, tmp_
     assert tree_of(hub.repo(), hub.repo()["refs"]["refs/tags/v1"])["SHA256SUMS"] == digest
 
 
-# Kills and faults, at every request (all of them: tests/drills/test_publish.py).
+# Kills and faults, at every request (all of them: tests/drills/test_publishing.py).
 
 
 NUM_REQUESTS = 26  # of a publication of the small run whose rows are not read back; the last test below counts them
