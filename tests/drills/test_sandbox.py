@@ -168,6 +168,7 @@ def test_without_walls_nothing_runs_unless_it_is_allowed(user: int, confined: Ca
         assert [check.detail.tier for check in verdict.checks if isinstance(check.detail, CodeDetail)] == ["D"]
 
 
+@pytest.mark.alone
 def test_nothing_is_left_after_many_hostile_runs() -> None:
     """A few hundred here; ten thousand: factory bench code --hostile FILE --endure 10000."""
     cores = len(os.sched_getaffinity(0))
