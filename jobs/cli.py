@@ -7,6 +7,7 @@ or at its budget, 130: interrupted, 143: SIGTERM; the same command goes on. 4 to
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import secrets
@@ -14,9 +15,10 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,8 +52,38 @@ for commands in (bench_selection, bench_tables):
 _USAGE_ERRORS = (ConfigError, FingerprintError, RunLockedError, SourceError)
 
 
+class _Ending:
+    """Ends the process of a command that has read from an object store before the interpreter takes itself apart.
+
+    pyarrow's threads may let go of a Python file as late as that. They ask for the interpreter, which ends such
+    threads, and C++ takes that for a crash ("terminate called without an active exception"): a few of a hundred
+    commands on a busy machine, all their work being done.
+    """
+
+    def __init__(self) -> None:
+        self.code: Any = None  # until the command has ended as it should
+        atexit.register(self.leave)  # first, so that it runs last
+
+    def leave(self) -> None:
+        """Called when all else that is to be done at the end has been."""
+        if "obstore" in sys.modules and isinstance(self.code, int):
+            with suppress(OSError, ValueError):  # nobody reads any more
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(self.code)
+
+
 def main() -> None:
     """Run the command; every error that is meant for the user ends as one message on stderr."""
+    ending = _Ending()
+    try:
+        _run()
+    except SystemExit as ended:
+        ending.code = ended.code or 0
+        raise
+
+
+def _run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every sign

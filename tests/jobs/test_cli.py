@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -429,3 +430,17 @@ def test_a_damaged_run_is_named_and_not_called_empty(copied: Path) -> None:
         assert ended.code == 1, ended.err
         assert shard.name in ended.err
         assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("body", "code"), [("1 / 0", 1), ("sys.exit(3)", 3), ("sys.exit(0)", 0), ("sys.exit('why')", 1)]
+)
+def test_a_command_that_read_an_object_store_ends_with_its_own_code(body: str, code: int) -> None:
+    """It leaves before the interpreter takes itself apart, and what was to be done at the end is done."""
+    program = (
+        "import atexit, sys, obstore, jobs.cli\n"
+        f"def app():\n    atexit.register(print, 'done at the end')\n    {body}\n"
+        "jobs.cli.app = app\njobs.cli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "done at the end\n")
