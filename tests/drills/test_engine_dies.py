@@ -55,7 +55,7 @@ def _check_complete(path: Path, num_problems: int) -> None:
 @pytest.mark.parametrize(
     ("teacher", "schedule"),
     [
-        ({"dies_after": 25}, {}),
+        pytest.param({"dies_after": 25}, {}, marks=pytest.mark.drill),
         ({"dies_after": 25, "num_engines": 2}, {}),
         ({"stalls_after": 25}, {"stall_s": 3}),
     ],

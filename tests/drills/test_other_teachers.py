@@ -29,6 +29,7 @@ def add_rightly(exchange: Exchange) -> None:
     exchange.answer(f"<think> I add. </think> The sum is \\boxed{{{total}}}.")
 
 
+@pytest.mark.drill  # `tests/factory/test_openai.py` has the teacher without the run
 def test_an_endpoint_that_goes_away_costs_nothing_that_was_made(tmp_path: Path) -> None:
     is_well = threading.Event()
     path = tmp_path / "run"

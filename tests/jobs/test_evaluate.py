@@ -127,6 +127,7 @@ def test_what_cannot_be_done_is_explained(tmp_path: Path, arguments: list[str], 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.drill  # an evaluation is a run, and runs are killed elsewhere
 def test_an_evaluation_killed_at_work_goes_on_and_scores_every_attempt_once(tmp_path: Path) -> None:
     rows = [{"question": f"What is {n} + {7 * n}?", "answer": f"It is {8 * n}.\n#### {8 * n}"} for n in range(60)]
     (tmp_path / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -156,6 +156,7 @@ def test_a_job_that_ends_badly_says_why_and_its_exit_code_is_ours(submit: Submit
         assert "problems.jsonl" in child.out.read_text()
 
 
+@pytest.mark.drill  # another job than that of the test before, with a variable
 def test_a_variable_reaches_the_job_by_its_name_only(submit: Submit, tmp_path: Path) -> None:
     with odd_server(add_rightly) as (base_url, exchanges):
         teacher = {"kind": "openai", "model": "odd", "base_url": base_url, "api_key_env": "FAR_TEACHER_KEY"}
