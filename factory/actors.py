@@ -7,7 +7,6 @@ owned by the driver and ends with it. Deciding what to restart is the supervisor
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -181,7 +179,6 @@ class CommitterActor:
 
     def __init__(self, path: AnyPath, verifiers_digest: str) -> None:
         faults.begin(faults.Role.COMMITTER)
-        keep_memory_together()
         self._path = path
         self._verifiers = verifiers_digest
         self._committer: Committer | None = None
@@ -199,24 +196,10 @@ class CommitterActor:
         )
 
 
-M_ARENA_MAX: Final = -8  # of glibc's mallopt(3)
-
-
-def keep_memory_together() -> None:
-    """Have the C library take memory of this process from few arenas; elsewhere than on glibc nothing happens.
-
-    By default it opens eight per core. Ray's threads hand large messages on from one to the other, and what one of them
-    frees the others do not get: `factory bench scale` shows it.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
-
-
 class CoordinatorActor:
     """Carries messages between engines, verifiers, committer and the plain coordinator."""
 
     def __init__(self, spec: RunSpec) -> None:
-        keep_memory_together()
         self._spec = spec
         self._folder = RunFolder(spec.path)
         self._coordinator: Coordinator
