@@ -10,6 +10,7 @@ goes on, and does so from what the Hub holds: the journal saves work and is neve
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -193,10 +194,10 @@ def _our_names(
     Raises:
         ConflictError: If files of others stand where ours go, or ours were edited, unless they are to be taken over.
     """
-    sums = _read_sums(hub, head, files)
     if adopt:
-        return frozenset({*sums, SUMS, *(path for path in files if path in plan.files or is_inside(path, plan))})
-    if SUMS not in files and (foreign := sorted(files.keys() - set(NOT_OURS))):
+        return frozenset(path for path in files if path in plan.files or is_inside(path, plan))
+    sums = _read_sums(hub, head, files, plan)
+    if not sums and (foreign := sorted(files.keys() - set(NOT_OURS))):
         raise ConflictError(
             f"{hub.repo}: holds files that no `factory publish` put there ({_some(foreign)}); give another --repo, or "
             "--adopt to take it over: files of the same names are replaced, those in the folders of the tables "
@@ -228,12 +229,26 @@ def is_inside(path: str, plan: PublishPlan) -> bool:
     return bool(separator) and (first in SCHEMAS or first in plan.configs or first == FIGURES)
 
 
-def _read_sums(hub: Hub, head: str, files: Mapping[str, RemoteFile]) -> dict[str, str]:
-    if SUMS not in files:
+def _read_sums(hub: Hub, head: str, files: Mapping[str, RemoteFile], plan: PublishPlan) -> dict[str, str]:
+    """Return the sha256 by name of the version that is there; nothing where its SHA256SUMS is none of ours.
+
+    Anybody may have run `sha256sum * > SHA256SUMS`: ours name a manifest of tables, and only names that we give count.
+    """
+    if SUMS not in files or MANIFEST not in files:
         return {}
     lines = hub.read_file(SUMS, head).decode("utf-8", "replace").splitlines()
     matches = [match for line in lines if (match := _SUM.fullmatch(line))]
-    return {match[2]: match[1] for match in matches}
+    sums = {match[2]: match[1] for match in matches if match[2] in LAST or is_inside(match[2], plan)}
+    return sums if MANIFEST in sums and _is_ours(hub.read_file(MANIFEST, head)) else {}
+
+
+def _is_ours(manifest: bytes) -> bool:
+    """Return whether a file is a manifest of tables, of any version."""
+    try:
+        body = json.loads(manifest)
+    except ValueError:
+        return False
+    return isinstance(body, dict) and {"selection_digest", "version"} <= body.keys()
 
 
 def _is_edited(hub: Hub, head: str, path: str, sha256: str, files: Mapping[str, RemoteFile], plan: PublishPlan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -340,6 +341,23 @@ def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adop
     tree = repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]
     assert "mine.csv" in tree
     assert "sft/extra.txt" not in tree
+
+
+def test_somebodys_own_checksums_do_not_make_their_files_ours(hub, forker, run):
+    create_repo(hub)
+    files = {"data/model.bin": b"weights", "notes.txt": b"mine", "manifest.json": b'{"name": "app"}'}
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {path}\n" for path, data in files.items()).encode()
+    for path, data in {**files, "SHA256SUMS": sums}.items():
+        add_file(hub, path, data)
+    before = hub.repo()
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "data/model.bin" in done.err
+    assert hub.repo() == before
+    done = forker.run(*arguments(run, "--adopt", "--json"))
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["deleted"] == []
+    assert {"data/model.bin", "notes.txt"} <= tree_of(hub.repo(), hub.repo()["refs"]["refs/tags/v1"]).keys()
 
 
 @pytest.mark.slow
