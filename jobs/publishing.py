@@ -117,14 +117,21 @@ def _publish(
     from factory.publish import publish as publish_plan
     from factory.publish_journal import PublishJournal
     from factory.publish_plan import make_plan
-    from factory.publish_source import current_tables, journal_folder
+    from factory.publish_source import current_tables, journal_folder, require_same, snapshot
     from jobs.options import selection_of
 
     name = selection or selection_of(path)
     journal = PublishJournal(journal_folder(path, repo))
-    with TemporaryDirectory(prefix="factory-publish-") as work:
-        folder = current_tables(path, name, Path(work), show.message)
-        plan = make_plan(folder, build_card(path, name, repo=repo), journal, allowed)
+    with (
+        TemporaryDirectory(prefix="factory-publish-") as work,
+        snapshot(
+            current_tables(path, name, Path(work), show.message),
+            journal_folder(path, repo) if isinstance(path, Path) else Path(work),  # one disk: links, no copies
+        ) as folder,
+    ):
+        card = build_card(path, name, repo=repo)
+        require_same(path / "tables" / name, folder)
+        plan = make_plan(folder, card, journal, allowed)
         _say_findings(plan)
         token = find_token(variable)
         hub = Hub(repo, token, show.message, patience_s=DRY_PATIENCE_S if dry_run else PATIENCE_S)
@@ -133,11 +140,8 @@ def _publish(
             return
         try:
             found = publish_plan(plan, asked, hub, journal, show.message)
-        except FileNotFoundError as error:  # `factory run` or `select` put new tables in their place
-            raise PartialError(
-                f"{error}: the tables were replaced while they were uploaded; run the same command again: it publishes "
-                "the new ones"
-            ) from error
+        except FileNotFoundError as error:  # somebody took the snapshot away
+            raise PartialError(f"{error}: it was deleted while it was uploaded; run the same command again") from error
     if as_json:
         show.json_line(asdict(found))
     elif found.is_new:

@@ -20,8 +20,10 @@ import pytest
 
 from factory.build import build_tables
 from factory.objects import ObjectPath
+from factory.publish_source import require_same, snapshot
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
+from schemas.errors import PartialError
 from tests.hub import HubServer, hub_server
 from tests.hubanswers import EXPIRED, READER, WRITER
 from tests.objectstore import BUCKET, s3_server
@@ -275,6 +277,40 @@ def test_a_lost_reply_on_the_way_of_a_pull_request_costs_nothing(hub, small_comm
     assert done.code == 0, done.err
     require_one_version(hub, run)
     assert len(hub.repo()["prs"]) == 1
+
+
+# New tables meanwhile.
+
+
+@pytest.mark.slow
+def test_tables_that_are_replaced_while_they_are_uploaded_are_published_as_they_were(hub, forker, run):
+    before = shards_of(run)
+    hub.order({"path": "/preupload/", "nth": 1, "kind": "pause"})
+    pid = forker.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the upload to be held")
+    build_tables(run, SelectConfig(configs=("sft",), system="Think."))
+    assert shards_of(run) != before
+    hub.order()
+    done = forker.wait()
+    assert done.code == 0, done.err
+    repo = hub.repo()
+    assert before.items() <= tree_of(repo, repo["refs"]["refs/tags/v1"]).items()
+    assert not [path for path in (run / "publish").rglob("*") if "snapshot" in path.name]
+
+
+def test_a_snapshot_stays_as_it_was_and_says_when_the_tables_are_others(run, tmp_path):
+    folder, before = run / "tables" / "default", shards_of(run)
+    left = tmp_path / "kept" / f"snapshot-{2**22 + 1}-x"  # above every process id
+    left.mkdir(parents=True)
+    with snapshot(folder, tmp_path / "kept") as copy:
+        assert not left.exists(), "of a process that was killed"
+        require_same(folder, copy)
+        build_tables(run, SelectConfig(configs=("sft",), system="Think."))
+        found = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in before}
+        assert found == before
+        with pytest.raises(PartialError, match="replaced meanwhile"):
+            require_same(folder, copy)
+    assert not list((tmp_path / "kept").iterdir())
 
 
 # Others at the same repository.
