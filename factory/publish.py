@@ -167,13 +167,19 @@ def _find_version(hub: Hub, remote: Remote, plan: PublishPlan, asked: Asked) -> 
     if tag is None or tag not in remote.tags:
         return None
     files = hub.files_at(remote.tags[tag])
-    is_it = all(path in files and files[path].is_same(file) for path, file in plan.files.items())
+    is_it = not _odd(plan, files)
     if not is_it and asked.tag is not None:
         raise ConflictError(
             f"{hub.repo}: the tag {tag} is there and names another version (commit {remote.tags[tag][:12]}); a tag is "
             "never moved: publish with another --tag"
         )
     return tag if is_it else None
+
+
+def _odd(plan: PublishPlan, files: Mapping[str, RemoteFile]) -> list[str]:
+    """Return what makes a commit's files another version: what it lacks, has otherwise, or readers would take in."""
+    wrong = [path for path, file in plan.files.items() if path not in files or not files[path].is_same(file)]
+    return sorted(wrong + [path for path in files if is_inside(path, plan) and path not in plan.files])
 
 
 def _newest_tag(tags: Iterable[str]) -> str | None:
@@ -330,8 +336,9 @@ class _Change:
         now = self._hub.files_at(remote.head)
         touched = sorted(path for path in files.keys() | now.keys() if files.get(path) != now.get(path))
         clash = [path for path in touched if path in self._ours or path in self._plan.files]
-        clash += [path for path in touched if is_inside(path, self._plan) and path not in clash]
-        if clash and not compare(self._plan, now, self._ours).is_none:
+        foreign = [path for path in touched if is_inside(path, self._plan) and path not in clash]
+        clash += foreign
+        if foreign or (clash and not compare(self._plan, now, self._ours).is_none):
             raise ConflictError(
                 f"{self._hub.repo}: somebody else committed meanwhile and changed {_some(clash)}; look at the "
                 "repository, then run the same command again"
@@ -346,6 +353,9 @@ class _Change:
             number = self._hub.open_pull_request(self._title)
             self._journal.write("opened", pull_request=number, digest=self._plan.digest)
         self._fill(number)
+        head, files = self._look_again(head, files)
+        if compare(self._plan, files, self._ours).is_none:
+            return  # somebody was faster
         self._journal.write("merging", pull_request=number, digest=self._plan.digest)
         self._hub.merge(number)
         for _ in range(MAX_TRIES):
@@ -400,11 +410,11 @@ def _verify(
     if journal.is_verified(revision, f"{plan.digest}/{asked.reads_rows}"):
         return
     files = hub.files_at(revision)
-    wrong = sorted(path for path, file in plan.files.items() if path not in files or not files[path].is_same(file))
-    if wrong:
+    if odd := _odd(plan, files):
         raise VerificationError(
-            f"{hub.repo}@{revision[:12]}: {_some(wrong)} is missing or has other content than was published; run the "
-            "same command again, and look at the repository's history if that does not help"
+            f"{hub.repo}@{revision[:12]}: {_some(odd)} is missing, has other content than was published, or lies in a "
+            "folder of the tables and was not; run the same command again, and look at the repository's history if "
+            "that does not help"
         )
     if asked.reads_rows:
         _verify_rows(hub, plan, revision, say)

@@ -361,6 +361,34 @@ def test_somebody_elses_commit_to_what_is_ours_is_a_conflict(hub, forker, run, p
     assert not [ref for ref in hub.repo()["refs"] if "tags" in ref]
 
 
+@pytest.mark.slow
+def test_a_file_that_somebody_puts_among_the_tables_before_a_merge_is_a_conflict(hub, small_commits, run):
+    hub.order({"path": "/commit/", "nth": 2, "kind": "pause"})
+    pid = small_commits.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the commit to be held")
+    add_file(hub, "sft/extra.txt", b"somebody's")
+    hub.order()
+    done = small_commits.wait()
+    assert done.code == 5, done.err
+    assert "sft/extra.txt" in done.err
+    assert [pr["status"] for pr in hub.repo()["prs"].values()] == ["draft"], "nothing was merged"
+
+
+def test_a_version_with_a_file_more_among_its_tables_is_not_this_version(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    shutil.rmtree(run / "publish")  # the journal, which knows that it was verified
+    repo = hub.repo()
+    tree = repo["commits"][repo["refs"]["refs/tags/v1"]]["tree"]
+    tree["sft/train-00001-of-00002.parquet"] = tree["sft/train-00000-of-00001.parquet"]
+    hub.change(repo)
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "sft/train-00001-of-00002.parquet" in done.err
+    done = forker.run(*arguments(run, "--tag", "v1"))
+    assert done.code == 5, done.err
+    assert "names another version" in done.err
+
+
 def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adopted(hub, forker, run):
     create_repo(hub)
     add_file(hub, "mine.csv", b"1,2")
