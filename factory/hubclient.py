@@ -263,7 +263,7 @@ class Hub:
     # Pull requests
 
     def find_pull_request(self, title: str) -> int | None:
-        """Return the number of the pull request of that title that is not merged or closed."""
+        """Return the number of our pull request of that title that is not merged or closed; not somebody else's."""
 
         def listed() -> list[Any]:
             return list(
@@ -273,7 +273,9 @@ class Hub:
             )
 
         found = self._ask("listing pull requests", listed)
-        return max((pr.num for pr in found if pr.status in ("draft", "open") and pr.title == title), default=None)
+        user = self.user()
+        ours = (pr for pr in found if pr.title == title and pr.author == user)
+        return max((pr.num for pr in ours if pr.status in ("draft", "open")), default=None)
 
     def open_pull_request(self, title: str) -> int:
         """Return the number of a new pull request, a draft.

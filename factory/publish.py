@@ -349,10 +349,13 @@ class _Change:
         """Put the version on a pull request in parts, look whether it is all there, merge it, and wait for that."""
         self._upload(compare(self._plan, files, self._ours).added)
         number = self._hub.find_pull_request(self._title)
+        if number is not None and self._holds_others(number, files):
+            self._say(f"pull request {number} has the title of this version and changes other files; opening another")
+            number = None
         if number is None:
             number = self._hub.open_pull_request(self._title)
             self._journal.write("opened", pull_request=number, digest=self._plan.digest)
-        self._fill(number)
+        self._fill(number, files)
         head, files = self._look_again(head, files)
         if compare(self._plan, files, self._ours).is_none:
             return  # somebody was faster
@@ -368,16 +371,36 @@ class _Change:
             "command again in a while"
         )
 
-    def _fill(self, number: int) -> None:
-        """Commit the parts that a pull request lacks."""
+    def _holds_others(self, number: int, files: Mapping[str, RemoteFile]) -> bool:
+        """Return whether a pull request changes what is not the version's, as against the branch's ``files``."""
+        remote = self._hub.look()
+        if remote is None or number not in remote.pull_requests:
+            return False
+        return self._others(self._hub.files_at(remote.pull_requests[number])) != self._others(files)
+
+    def _others(self, files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:
+        return {path: file for path, file in files.items() if path not in self._plan.files and path not in self._ours}
+
+    def _fill(self, number: int, files: Mapping[str, RemoteFile]) -> None:
+        """Commit the parts that a pull request lacks; ``files`` are the branch's.
+
+        Raises:
+            ConflictError: If it changes anything else: a merge would make that visible, too.
+        """
         failures = 0
         while True:
             remote = self._hub.look()
             if remote is None or number not in remote.pull_requests:
                 raise ConflictError(f"{self._hub.repo}: pull request {number} is gone; run the same command again")
             head = remote.pull_requests[number]
-            changes = compare(self._plan, self._hub.files_at(head), self._ours)
+            filled = self._hub.files_at(head)
+            changes = compare(self._plan, filled, self._ours)
             if changes.is_none:
+                if self._others(filled) != self._others(files):
+                    raise ConflictError(
+                        f"{self._hub.repo}: pull request {number} holds changes besides this version: somebody else "
+                        "committed to it or to the branch; run the same command again, which opens another one"
+                    )
                 return
             added = sorted(changes.added, key=lambda path: (path in LAST, path))[:MAX_FILES_PER_COMMIT]
             room = MAX_FILES_PER_COMMIT - len(added)

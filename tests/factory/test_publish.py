@@ -326,11 +326,11 @@ def commit_meanwhile(hub: HubServer, forker: Publisher, run: Path, path: str) ->
     return forker.wait()
 
 
-def add_file(hub: HubServer, path: str, data: bytes) -> None:
+def add_file(hub: HubServer, path: str, data: bytes, revision: str = "main") -> None:
     """Commit a file as somebody else would."""
     content = {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}
     lines = [{"key": "header", "value": {"summary": "by hand"}}, {"key": "file", "value": content}]
-    hub.post(f"/api/datasets/{REPO}/commit/main", "\n".join(map(json.dumps, lines)).encode())
+    hub.post(f"/api/datasets/{REPO}/commit/{revision}", "\n".join(map(json.dumps, lines)).encode())
 
 
 def create_repo(hub: HubServer, *, private: bool = True) -> None:
@@ -372,6 +372,34 @@ def test_a_file_that_somebody_puts_among_the_tables_before_a_merge_is_a_conflict
     assert done.code == 5, done.err
     assert "sft/extra.txt" in done.err
     assert [pr["status"] for pr in hub.repo()["prs"].values()] == ["draft"], "nothing was merged"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [READER, WRITER])
+def test_a_pull_request_that_holds_what_is_not_ours_is_not_merged_whatever_its_title(hub, small_commits, run, token):
+    title = f"Publish {json.loads(small_commits.run(*arguments(run, '--dry-run', '--json')).out)['digest'][:12]}"
+    create_repo(hub)
+    hub.post(f"/api/datasets/{REPO}/discussions", json.dumps({"title": title}).encode(), token=token)
+    add_file(hub, "evil.py", b"import this", revision="refs%2Fpr%2F1")
+    done = small_commits.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    assert [pr["status"] for pr in hub.repo()["prs"].values()] == ["draft", "merged"]
+
+
+@pytest.mark.slow
+def test_a_pull_request_that_somebody_adds_to_while_it_is_filled_is_not_merged(hub, small_commits, run):
+    hub.order({"path": "/commit/", "nth": 2, "kind": "pause"})
+    pid = small_commits.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the commit to be held")
+    add_file(hub, "evil.py", b"import this", revision="refs%2Fpr%2F1")
+    hub.order()
+    done = small_commits.wait()
+    assert done.code == 5, done.err
+    assert "pull request 1" in done.err
+    done = small_commits.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
 
 
 def test_a_version_with_a_file_more_among_its_tables_is_not_this_version(hub, forker, run):
