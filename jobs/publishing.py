@@ -134,7 +134,8 @@ def _publish(
         plan = make_plan(folder, card, journal, allowed)
         _say_findings(plan)
         token = find_token(variable)
-        hub = Hub(repo, token, show.message, patience_s=DRY_PATIENCE_S if dry_run else PATIENCE_S)
+        patience_s = DRY_PATIENCE_S if dry_run else PATIENCE_S
+        hub = Hub(repo, token, show.message, variable=variable, patience_s=patience_s)
         if dry_run:
             _show_plan(plan, repo, asked, hub, as_json=as_json)
             return

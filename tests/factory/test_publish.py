@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.build import build_tables
+from factory.hubclient import Hub, find_token
 from factory.objects import ObjectPath
 from factory.publish_source import require_same, snapshot
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
-from schemas.errors import PartialError
+from schemas.errors import NoPermissionError, PartialError
 from tests.hub import HubServer, hub_server
 from tests.hubanswers import EXPIRED, READER, WRITER
 from tests.objectstore import BUCKET, s3_server
@@ -498,6 +499,19 @@ def test_a_token_that_may_not_write_changes_nothing_and_is_in_no_message(hub, fo
     assert hub.repo() == before
     assert "HF_TOKEN" in done.err
     assert not token or token not in done.err
+
+
+@pytest.mark.parametrize("value", [None, "", pytest.param(EXPIRED, id="expired")])
+def test_the_variable_that_the_job_names_is_the_one_in_the_message(hub, monkeypatch, value):
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MY_TOKEN", value)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    token = find_token("MY_TOKEN")
+    assert token == (value or None)
+    with pytest.raises(NoPermissionError, match="MY_TOKEN") as refused:
+        Hub(REPO, token, print, variable="MY_TOKEN", patience_s=1).user()
+    assert "HF_TOKEN" not in str(refused.value)
 
 
 @pytest.mark.slow
