@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from factory.build import build_tables
 from factory.publish_plan import MANIFEST, read_manifest
@@ -22,6 +22,8 @@ from factory.store import RunFolder
 from schemas.config import SelectConfig
 from schemas.errors import ConfigError, PartialError
 from schemas.manifest import Manifest
+
+COUNTS: Final = ("traces", "waiting", "judged", "unjudged")  # what says whether tables are current
 
 
 def journal_folder(path: AnyPath, repo: str) -> Path:
@@ -47,11 +49,25 @@ def current_tables(path: AnyPath, selection: str, work: Path, say: Callable[[str
         build_tables(path)
     local = folder if isinstance(folder, Path) else _copy(folder, work / selection)
     tables = read_manifest(local)
+    _require_origin(tables, folder)
     if not is_current(tables, run):
         say("the run has committed more since its tables were built; building them again")
         build_tables(path, SelectConfig(**tables["selection"]))
         local = folder if isinstance(folder, Path) else _copy(folder, work / selection)
     return local
+
+
+def _require_origin(tables: Mapping[str, Any], folder: AnyPath) -> None:
+    """Check that a manifest says what its tables were made from.
+
+    Raises:
+        ConfigError: If it does not: it was changed.
+    """
+    counts = tables.get("counts")
+    missing = [key for key in ("selection", "fingerprint", "verdict_digest", "counts") if key not in tables]
+    missing += [f"counts.{key}" for key in COUNTS if not isinstance(counts, Mapping) or key not in counts]
+    if missing:
+        raise ConfigError(f"{folder / MANIFEST}: lacks {', '.join(missing)}; run `factory select` again")
 
 
 @contextmanager

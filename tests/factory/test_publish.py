@@ -21,10 +21,10 @@ import pytest
 from factory.build import build_tables
 from factory.hubclient import Hub, find_token
 from factory.objects import ObjectPath
-from factory.publish_source import require_same, snapshot
+from factory.publish_source import current_tables, require_same, snapshot
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
-from schemas.errors import NoPermissionError, PartialError
+from schemas.errors import ConfigError, NoPermissionError, PartialError
 from tests.hub import HubServer, hub_server
 from tests.hubanswers import EXPIRED, READER, WRITER
 from tests.objectstore import BUCKET, s3_server
@@ -603,6 +603,17 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, forker, run):
     assert forker.run(*arguments(run)).code == 0
     body = json.loads(forker.run(*arguments(run, "--dry-run", "--json")).out)
     assert (body["commits"], body["added"], body["num_bytes"]) == (0, [], 0)
+
+
+@pytest.mark.parametrize("key", ["selection", "fingerprint", "verdict_digest", "counts", "counts.waiting"])
+def test_a_manifest_that_does_not_say_what_its_tables_are_from_is_named(run, tmp_path, key):
+    path = run / "tables" / "default" / "manifest.json"
+    body = json.loads(path.read_text())
+    inner = body["counts"] if key.startswith("counts.") else body
+    del inner[key.rpartition(".")[2]]
+    path.write_text(json.dumps(body))
+    with pytest.raises(ConfigError, match=rf"manifest\.json: lacks {key}"):
+        current_tables(run, "default", tmp_path, print)
 
 
 def test_a_dry_run_without_a_token_asks_nobody(hub, forker, run):
