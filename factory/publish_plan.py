@@ -85,7 +85,7 @@ class Allowed:
 def make_plan(
     folder: Path, card: Card, journal: PublishJournal, allowed: Allowed, watch: Callable[[str], None] = lambda _: None
 ) -> PublishPlan:
-    """Return the plan of publishing a selection's folder with its card.
+    """Return the plan of publishing a selection's folder with its card; ``watch`` hears of each file before it is read.
 
     Raises:
         ConfigError: If a file is not what the manifest says, the tables are not as in schemas/tables.py, or something
@@ -96,8 +96,8 @@ def make_plan(
     _require_known(shards, manifest["configs"])
     reports: dict[str, FileReport] = {}
     files: list[PlannedFile] = []
-    for name in sorted(shards):
-        watch(name)
+    for number, name in enumerate(sorted(shards), start=1):
+        watch(f"checking {name} ({number:,} of {len(shards):,} files)")
         files.append(_shard_file(folder / name, shards[name]))
         reports[name] = _report(folder / name, shards[name], journal)
     _require_rows(manifest, shards, reports)

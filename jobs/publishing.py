@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,7 +133,7 @@ def _publish(
     ):
         card = build_card(path, name, repo=repo)
         require_same(path / "tables" / name, folder)
-        plan = make_plan(folder, card, journal, allowed)
+        plan = make_plan(folder, card, journal, allowed, _now_and_then())
         _say_findings(plan)
         token = find_token(variable)
         patience_s = DRY_PATIENCE_S if dry_run else PATIENCE_S
@@ -151,6 +153,19 @@ def _publish(
         show.plain([f'load_dataset("{repo}", revision="{found.tag}")'])
     else:
         show.plain([f"{found.url} (commit {found.commit[:12]}) is this version already; nothing was changed"])
+
+
+def _now_and_then() -> Callable[[str], None]:
+    """Return what prints a message, unless it printed one just before: each file is hashed and scanned."""
+    last = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= show.PLAIN_EVERY_S:
+            last = time.monotonic()
+            show.message(text)
+
+    return say
 
 
 def _say_findings(plan: PublishPlan) -> None:
