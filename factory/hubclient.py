@@ -85,9 +85,17 @@ class Hub:
     """One dataset repository. ``repo`` is ``org/name``."""
 
     def __init__(
-        self, repo: str, token: str | None, say: Callable[[str], None], *, patience_s: float = PATIENCE_S
+        self,
+        repo: str,
+        token: str | None,
+        say: Callable[[str], None],
+        *,
+        variable: str | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
+        """Talk to one repository; ``variable`` is where the token is from, null: HF_TOKEN, or the login."""
         self.repo, self._token, self._say, self._patience_s = repo, token, say, patience_s
+        self._variable = variable
         logging.set_verbosity(logging.ERROR)  # it would name every failed request, signatures included, once more
         disable_progress_bars()
         set_client_factory(_make_client)
@@ -116,9 +124,10 @@ class Hub:
             NoPermissionError: If there is none, or the Hub does not take it.
         """
         if self._token is None:
+            where = "HF_TOKEN, or log in (`hf auth login`)," if self._variable is None else self._variable
+            named = "" if self._variable is None else " (publish.token_env of the job names that variable)"
             raise NoPermissionError(
-                "there is no token: set HF_TOKEN, or log in (`hf auth login`), with one that may write to "
-                f"{self.repo.partition('/')[0]}"
+                f"there is no token: set {where} with one that may write to {self.repo.partition('/')[0]}{named}"
             )
         return str(self._ask("asking whose token it is", lambda: self._api.whoami(token=self._token))["name"])
 
@@ -263,7 +272,7 @@ class Hub:
     # Pull requests
 
     def find_pull_request(self, title: str) -> int | None:
-        """Return the number of the pull request of that title that is not merged or closed."""
+        """Return the number of our pull request of that title that is not merged or closed; not somebody else's."""
 
         def listed() -> list[Any]:
             return list(
@@ -273,7 +282,9 @@ class Hub:
             )
 
         found = self._ask("listing pull requests", listed)
-        return max((pr.num for pr in found if pr.status in ("draft", "open") and pr.title == title), default=None)
+        user = self.user()
+        ours = (pr for pr in found if pr.title == title and pr.author == user)
+        return max((pr.num for pr in ours if pr.status in ("draft", "open")), default=None)
 
     def open_pull_request(self, title: str) -> int:
         """Return the number of a new pull request, a draft.
@@ -357,7 +368,7 @@ class Hub:
         if response.status_code in (401, 403):
             raise NoPermissionError(
                 f"{self.repo}: the Hub refuses the token ({self._words(error)}): it may be expired, or may not write "
-                "there; give another one in HF_TOKEN. Nothing was changed by this request"
+                f"there; give another one in {self._variable or 'HF_TOKEN'}. Nothing was changed by this request"
             ) from error
         if response.status_code not in (*TRANSIENT, *also):
             raise PartialError(f"{self.repo}: the Hub refuses: {self._words(error)}") from error
@@ -381,8 +392,11 @@ class Hub:
 
 
 def find_token(variable: str | None) -> str | None:
-    """Return the token of the environment (``HF_TOKEN``, or the variable of that name), or else that of the login."""
-    return os.environ.get(variable) if variable else get_token()
+    """Return the token of the environment (``HF_TOKEN``, or the variable of that name), or else that of the login.
+
+    A variable that is empty is not set; where one is named, the login's token is not taken in its place.
+    """
+    return (os.environ.get(variable) or None) if variable else get_token()
 
 
 def _addition(file: PlannedFile) -> CommitOperationAdd:

@@ -10,6 +10,7 @@ goes on, and does so from what the Hub holds: the journal saves work and is neve
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -166,13 +167,19 @@ def _find_version(hub: Hub, remote: Remote, plan: PublishPlan, asked: Asked) -> 
     if tag is None or tag not in remote.tags:
         return None
     files = hub.files_at(remote.tags[tag])
-    is_it = all(path in files and files[path].is_same(file) for path, file in plan.files.items())
+    is_it = not _odd(plan, files)
     if not is_it and asked.tag is not None:
         raise ConflictError(
             f"{hub.repo}: the tag {tag} is there and names another version (commit {remote.tags[tag][:12]}); a tag is "
             "never moved: publish with another --tag"
         )
     return tag if is_it else None
+
+
+def _odd(plan: PublishPlan, files: Mapping[str, RemoteFile]) -> list[str]:
+    """Return what makes a commit's files another version: what it lacks, has otherwise, or readers would take in."""
+    wrong = [path for path, file in plan.files.items() if path not in files or not files[path].is_same(file)]
+    return sorted(wrong + [path for path in files if is_inside(path, plan) and path not in plan.files])
 
 
 def _newest_tag(tags: Iterable[str]) -> str | None:
@@ -193,10 +200,10 @@ def _our_names(
     Raises:
         ConflictError: If files of others stand where ours go, or ours were edited, unless they are to be taken over.
     """
-    sums = _read_sums(hub, head, files)
     if adopt:
-        return frozenset({*sums, SUMS, *(path for path in files if path in plan.files or is_inside(path, plan))})
-    if SUMS not in files and (foreign := sorted(files.keys() - set(NOT_OURS))):
+        return frozenset(path for path in files if path in plan.files or is_inside(path, plan))
+    sums = _read_sums(hub, head, files, plan)
+    if not sums and (foreign := sorted(files.keys() - set(NOT_OURS))):
         raise ConflictError(
             f"{hub.repo}: holds files that no `factory publish` put there ({_some(foreign)}); give another --repo, or "
             "--adopt to take it over: files of the same names are replaced, those in the folders of the tables "
@@ -228,12 +235,26 @@ def is_inside(path: str, plan: PublishPlan) -> bool:
     return bool(separator) and (first in SCHEMAS or first in plan.configs or first == FIGURES)
 
 
-def _read_sums(hub: Hub, head: str, files: Mapping[str, RemoteFile]) -> dict[str, str]:
-    if SUMS not in files:
+def _read_sums(hub: Hub, head: str, files: Mapping[str, RemoteFile], plan: PublishPlan) -> dict[str, str]:
+    """Return the sha256 by name of the version that is there; nothing where its SHA256SUMS is none of ours.
+
+    Anybody may have run `sha256sum * > SHA256SUMS`: ours name a manifest of tables, and only names that we give count.
+    """
+    if SUMS not in files or MANIFEST not in files:
         return {}
     lines = hub.read_file(SUMS, head).decode("utf-8", "replace").splitlines()
     matches = [match for line in lines if (match := _SUM.fullmatch(line))]
-    return {match[2]: match[1] for match in matches}
+    sums = {match[2]: match[1] for match in matches if match[2] in LAST or is_inside(match[2], plan)}
+    return sums if MANIFEST in sums and _is_ours(hub.read_file(MANIFEST, head)) else {}
+
+
+def _is_ours(manifest: bytes) -> bool:
+    """Return whether a file is a manifest of tables, of any version."""
+    try:
+        body = json.loads(manifest)
+    except ValueError:
+        return False
+    return isinstance(body, dict) and {"selection_digest", "version"} <= body.keys()
 
 
 def _is_edited(hub: Hub, head: str, path: str, sha256: str, files: Mapping[str, RemoteFile], plan: PublishPlan) -> bool:
@@ -315,8 +336,9 @@ class _Change:
         now = self._hub.files_at(remote.head)
         touched = sorted(path for path in files.keys() | now.keys() if files.get(path) != now.get(path))
         clash = [path for path in touched if path in self._ours or path in self._plan.files]
-        clash += [path for path in touched if is_inside(path, self._plan) and path not in clash]
-        if clash and not compare(self._plan, now, self._ours).is_none:
+        foreign = [path for path in touched if is_inside(path, self._plan) and path not in clash]
+        clash += foreign
+        if foreign or (clash and not compare(self._plan, now, self._ours).is_none):
             raise ConflictError(
                 f"{self._hub.repo}: somebody else committed meanwhile and changed {_some(clash)}; look at the "
                 "repository, then run the same command again"
@@ -327,10 +349,16 @@ class _Change:
         """Put the version on a pull request in parts, look whether it is all there, merge it, and wait for that."""
         self._upload(compare(self._plan, files, self._ours).added)
         number = self._hub.find_pull_request(self._title)
+        if number is not None and self._holds_others(number, files):
+            self._say(f"pull request {number} has the title of this version and changes other files; opening another")
+            number = None
         if number is None:
             number = self._hub.open_pull_request(self._title)
             self._journal.write("opened", pull_request=number, digest=self._plan.digest)
-        self._fill(number)
+        self._fill(number, files)
+        head, files = self._look_again(head, files)
+        if compare(self._plan, files, self._ours).is_none:
+            return  # somebody was faster
         self._journal.write("merging", pull_request=number, digest=self._plan.digest)
         self._hub.merge(number)
         for _ in range(MAX_TRIES):
@@ -343,16 +371,36 @@ class _Change:
             "command again in a while"
         )
 
-    def _fill(self, number: int) -> None:
-        """Commit the parts that a pull request lacks."""
+    def _holds_others(self, number: int, files: Mapping[str, RemoteFile]) -> bool:
+        """Return whether a pull request changes what is not the version's, as against the branch's ``files``."""
+        remote = self._hub.look()
+        if remote is None or number not in remote.pull_requests:
+            return False
+        return self._others(self._hub.files_at(remote.pull_requests[number])) != self._others(files)
+
+    def _others(self, files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:
+        return {path: file for path, file in files.items() if path not in self._plan.files and path not in self._ours}
+
+    def _fill(self, number: int, files: Mapping[str, RemoteFile]) -> None:
+        """Commit the parts that a pull request lacks; ``files`` are the branch's.
+
+        Raises:
+            ConflictError: If it changes anything else: a merge would make that visible, too.
+        """
         failures = 0
         while True:
             remote = self._hub.look()
             if remote is None or number not in remote.pull_requests:
                 raise ConflictError(f"{self._hub.repo}: pull request {number} is gone; run the same command again")
             head = remote.pull_requests[number]
-            changes = compare(self._plan, self._hub.files_at(head), self._ours)
+            filled = self._hub.files_at(head)
+            changes = compare(self._plan, filled, self._ours)
             if changes.is_none:
+                if self._others(filled) != self._others(files):
+                    raise ConflictError(
+                        f"{self._hub.repo}: pull request {number} holds changes besides this version: somebody else "
+                        "committed to it or to the branch; run the same command again, which opens another one"
+                    )
                 return
             added = sorted(changes.added, key=lambda path: (path in LAST, path))[:MAX_FILES_PER_COMMIT]
             room = MAX_FILES_PER_COMMIT - len(added)
@@ -385,11 +433,11 @@ def _verify(
     if journal.is_verified(revision, f"{plan.digest}/{asked.reads_rows}"):
         return
     files = hub.files_at(revision)
-    wrong = sorted(path for path, file in plan.files.items() if path not in files or not files[path].is_same(file))
-    if wrong:
+    if odd := _odd(plan, files):
         raise VerificationError(
-            f"{hub.repo}@{revision[:12]}: {_some(wrong)} is missing or has other content than was published; run the "
-            "same command again, and look at the repository's history if that does not help"
+            f"{hub.repo}@{revision[:12]}: {_some(odd)} is missing, has other content than was published, or lies in a "
+            "folder of the tables and was not; run the same command again, and look at the repository's history if "
+            "that does not help"
         )
     if asked.reads_rows:
         _verify_rows(hub, plan, revision, say)

@@ -85,7 +85,7 @@ class Allowed:
 def make_plan(
     folder: Path, card: Card, journal: PublishJournal, allowed: Allowed, watch: Callable[[str], None] = lambda _: None
 ) -> PublishPlan:
-    """Return the plan of publishing a selection's folder with its card.
+    """Return the plan of publishing a selection's folder with its card; ``watch`` hears of each file before it is read.
 
     Raises:
         ConfigError: If a file is not what the manifest says, the tables are not as in schemas/tables.py, or something
@@ -96,8 +96,8 @@ def make_plan(
     _require_known(shards, manifest["configs"])
     reports: dict[str, FileReport] = {}
     files: list[PlannedFile] = []
-    for name in sorted(shards):
-        watch(name)
+    for number, name in enumerate(sorted(shards), start=1):
+        watch(f"checking {name} ({number:,} of {len(shards):,} files)")
         files.append(_shard_file(folder / name, shards[name]))
         reports[name] = _report(folder / name, shards[name], journal)
     _require_rows(manifest, shards, reports)
@@ -160,14 +160,15 @@ def _shard_file(path: Path, shard: Mapping[str, Any]) -> PlannedFile:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         num_bytes = path.stat().st_size
     except FileNotFoundError:
-        raise ConfigError(f"{path}: is missing, the manifest names it; run `factory select` again") from None
+        raise ConfigError(f"{shard['name']}: is missing, the manifest names it; run `factory select` again") from None
     if (num_bytes, sha256) != (shard["num_bytes"], shard["sha256"]):
         raise ConfigError(
-            f"{path}: has {num_bytes:,} bytes and sha256 {sha256[:12]}…, the manifest says {shard['num_bytes']:,} and "
-            f"{shard['sha256'][:12]}…: it was changed after it was written; run `factory select` again"
+            f"{shard['name']}: has {num_bytes:,} bytes and sha256 {sha256[:12]}…, the manifest says "
+            f"{shard['num_bytes']:,} and {shard['sha256'][:12]}…: it was changed after it was written; run "
+            "`factory select` again"
         )
     if num_bytes > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: has {num_bytes:,} bytes; the Hub takes files up to {MAX_FILE_BYTES:,}")
+        raise ConfigError(f"{shard['name']}: has {num_bytes:,} bytes; the Hub takes files up to {MAX_FILE_BYTES:,}")
     return PlannedFile(path=shard["name"], source=path, num_bytes=num_bytes, sha256=sha256)
 
 
@@ -180,7 +181,7 @@ def _report(path: Path, shard: Mapping[str, Any], journal: PublishJournal) -> Fi
     key = f"{config}/{shard['sha256']}/{MAX_ROW_BYTES}"
     report = journal.report_of(key)
     if report is None:
-        report = read_report(path, str(path), config, MAX_ROW_BYTES)
+        report = read_report(path, shard["name"], config, MAX_ROW_BYTES)
         journal.add_report(key, report)
     return report
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,27 +119,32 @@ def _publish(
     from factory.publish import publish as publish_plan
     from factory.publish_journal import PublishJournal
     from factory.publish_plan import make_plan
-    from factory.publish_source import current_tables, journal_folder
+    from factory.publish_source import current_tables, journal_folder, require_same, snapshot
     from jobs.options import selection_of
 
     name = selection or selection_of(path)
     journal = PublishJournal(journal_folder(path, repo))
-    with TemporaryDirectory(prefix="factory-publish-") as work:
-        folder = current_tables(path, name, Path(work), show.message)
-        plan = make_plan(folder, build_card(path, name, repo=repo), journal, allowed)
+    with (
+        TemporaryDirectory(prefix="factory-publish-") as work,
+        snapshot(
+            current_tables(path, name, Path(work), show.message),
+            journal_folder(path, repo) if isinstance(path, Path) else Path(work),  # one disk: links, no copies
+        ) as folder,
+    ):
+        card = build_card(path, name, repo=repo)
+        require_same(path / "tables" / name, folder)
+        plan = make_plan(folder, card, journal, allowed, _now_and_then())
         _say_findings(plan)
         token = find_token(variable)
-        hub = Hub(repo, token, show.message, patience_s=DRY_PATIENCE_S if dry_run else PATIENCE_S)
+        patience_s = DRY_PATIENCE_S if dry_run else PATIENCE_S
+        hub = Hub(repo, token, show.message, variable=variable, patience_s=patience_s)
         if dry_run:
             _show_plan(plan, repo, asked, hub, as_json=as_json)
             return
         try:
             found = publish_plan(plan, asked, hub, journal, show.message)
-        except FileNotFoundError as error:  # `factory run` or `select` put new tables in their place
-            raise PartialError(
-                f"{error}: the tables were replaced while they were uploaded; run the same command again: it publishes "
-                "the new ones"
-            ) from error
+        except FileNotFoundError as error:  # somebody took the snapshot away
+            raise PartialError(f"{error}: it was deleted while it was uploaded; run the same command again") from error
     if as_json:
         show.json_line(asdict(found))
     elif found.is_new:
@@ -146,6 +153,19 @@ def _publish(
         show.plain([f'load_dataset("{repo}", revision="{found.tag}")'])
     else:
         show.plain([f"{found.url} (commit {found.commit[:12]}) is this version already; nothing was changed"])
+
+
+def _now_and_then() -> Callable[[str], None]:
+    """Return what prints a message, unless it printed one just before: each file is hashed and scanned."""
+    last = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= show.PLAIN_EVERY_S:
+            last = time.monotonic()
+            show.message(text)
+
+    return say
 
 
 def _say_findings(plan: PublishPlan) -> None:

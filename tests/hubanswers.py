@@ -345,7 +345,7 @@ class Hub:
     def _shown_pr(self, repo: Mapping[str, Any], num: int) -> dict[str, Any]:
         pr = repo["prs"][str(num)]
         changes = {"base": "refs/heads/main", "mergeCommitId": pr["merged"]}
-        about = {"num": num, "title": pr["title"], "status": pr["status"], "author": {"name": "org"}}
+        about = {"num": num, "title": pr["title"], "status": pr["status"], "author": {"name": pr["author"]}}
         where = {"repo": {"name": repo["id"], "type": "dataset"}, "createdAt": CLOCK, "isPullRequest": True}
         return {**about, **where, "changes": changes, "filesWithConflicts": [], "events": [], "diff": ""}
 
@@ -357,10 +357,12 @@ class Hub:
         return Reply({"discussions": shown, "count": len(shown), "start": 0})
 
     def open_discussion(self, repo: str, headers: Any, body: Any, **_: Any) -> Reply:
-        found = self.write(repo, headers)
+        found, user = self.read(repo, headers), self.user(headers)  # whoever may read may open one
+        if user is None:
+            raise Refused(401, "Invalid username or password.")
         num, head = len(found["prs"]) + 1, resolve(found, "main")
         title = json.loads(body)["title"]
-        found["prs"][str(num)] = {"title": title, "status": "draft", "base": head, "merged": None}
+        found["prs"][str(num)] = {"title": title, "author": user, "status": "draft", "base": head, "merged": None}
         found["refs"][f"refs/pr/{num}"] = head
         self.state.save(found)
         return Reply({"num": num})

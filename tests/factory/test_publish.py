@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -18,9 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.build import build_tables
+from factory.hubclient import Hub, find_token
 from factory.objects import ObjectPath
+from factory.publish_source import current_tables, require_same, snapshot
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
+from schemas.errors import ConfigError, NoPermissionError, PartialError
 from tests.hub import HubServer, hub_server
 from tests.hubanswers import EXPIRED, READER, WRITER
 from tests.objectstore import BUCKET, s3_server
@@ -276,6 +280,40 @@ def test_a_lost_reply_on_the_way_of_a_pull_request_costs_nothing(hub, small_comm
     assert len(hub.repo()["prs"]) == 1
 
 
+# New tables meanwhile.
+
+
+@pytest.mark.slow
+def test_tables_that_are_replaced_while_they_are_uploaded_are_published_as_they_were(hub, forker, run):
+    before = shards_of(run)
+    hub.order({"path": "/preupload/", "nth": 1, "kind": "pause"})
+    pid = forker.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the upload to be held")
+    build_tables(run, SelectConfig(configs=("sft",), system="Think."))
+    assert shards_of(run) != before
+    hub.order()
+    done = forker.wait()
+    assert done.code == 0, done.err
+    repo = hub.repo()
+    assert before.items() <= tree_of(repo, repo["refs"]["refs/tags/v1"]).items()
+    assert not [path for path in (run / "publish").rglob("*") if "snapshot" in path.name]
+
+
+def test_a_snapshot_stays_as_it_was_and_says_when_the_tables_are_others(run, tmp_path):
+    folder, before = run / "tables" / "default", shards_of(run)
+    left = tmp_path / "kept" / f"snapshot-{2**22 + 1}-x"  # above every process id
+    left.mkdir(parents=True)
+    with snapshot(folder, tmp_path / "kept") as copy:
+        assert not left.exists(), "of a process that was killed"
+        require_same(folder, copy)
+        build_tables(run, SelectConfig(configs=("sft",), system="Think."))
+        found = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in before}
+        assert found == before
+        with pytest.raises(PartialError, match="replaced meanwhile"):
+            require_same(folder, copy)
+    assert not list((tmp_path / "kept").iterdir())
+
+
 # Others at the same repository.
 
 
@@ -289,11 +327,11 @@ def commit_meanwhile(hub: HubServer, forker: Publisher, run: Path, path: str) ->
     return forker.wait()
 
 
-def add_file(hub: HubServer, path: str, data: bytes) -> None:
+def add_file(hub: HubServer, path: str, data: bytes, revision: str = "main") -> None:
     """Commit a file as somebody else would."""
     content = {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}
     lines = [{"key": "header", "value": {"summary": "by hand"}}, {"key": "file", "value": content}]
-    hub.post(f"/api/datasets/{REPO}/commit/main", "\n".join(map(json.dumps, lines)).encode())
+    hub.post(f"/api/datasets/{REPO}/commit/{revision}", "\n".join(map(json.dumps, lines)).encode())
 
 
 def create_repo(hub: HubServer, *, private: bool = True) -> None:
@@ -324,6 +362,62 @@ def test_somebody_elses_commit_to_what_is_ours_is_a_conflict(hub, forker, run, p
     assert not [ref for ref in hub.repo()["refs"] if "tags" in ref]
 
 
+@pytest.mark.slow
+def test_a_file_that_somebody_puts_among_the_tables_before_a_merge_is_a_conflict(hub, small_commits, run):
+    hub.order({"path": "/commit/", "nth": 2, "kind": "pause"})
+    pid = small_commits.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the commit to be held")
+    add_file(hub, "sft/extra.txt", b"somebody's")
+    hub.order()
+    done = small_commits.wait()
+    assert done.code == 5, done.err
+    assert "sft/extra.txt" in done.err
+    assert [pr["status"] for pr in hub.repo()["prs"].values()] == ["draft"], "nothing was merged"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [READER, WRITER])
+def test_a_pull_request_that_holds_what_is_not_ours_is_not_merged_whatever_its_title(hub, small_commits, run, token):
+    title = f"Publish {json.loads(small_commits.run(*arguments(run, '--dry-run', '--json')).out)['digest'][:12]}"
+    create_repo(hub)
+    hub.post(f"/api/datasets/{REPO}/discussions", json.dumps({"title": title}).encode(), token=token)
+    add_file(hub, "evil.py", b"import this", revision="refs%2Fpr%2F1")
+    done = small_commits.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+    assert [pr["status"] for pr in hub.repo()["prs"].values()] == ["draft", "merged"]
+
+
+@pytest.mark.slow
+def test_a_pull_request_that_somebody_adds_to_while_it_is_filled_is_not_merged(hub, small_commits, run):
+    hub.order({"path": "/commit/", "nth": 2, "kind": "pause"})
+    pid = small_commits.start(*arguments(run))
+    wait_until(lambda: hub.is_held() or not lives(pid), 60, "the commit to be held")
+    add_file(hub, "evil.py", b"import this", revision="refs%2Fpr%2F1")
+    hub.order()
+    done = small_commits.wait()
+    assert done.code == 5, done.err
+    assert "pull request 1" in done.err
+    done = small_commits.run(*arguments(run))
+    assert done.code == 0, done.err
+    require_one_version(hub, run)
+
+
+def test_a_version_with_a_file_more_among_its_tables_is_not_this_version(hub, forker, run):
+    assert forker.run(*arguments(run)).code == 0
+    shutil.rmtree(run / "publish")  # the journal, which knows that it was verified
+    repo = hub.repo()
+    tree = repo["commits"][repo["refs"]["refs/tags/v1"]]["tree"]
+    tree["sft/train-00001-of-00002.parquet"] = tree["sft/train-00000-of-00001.parquet"]
+    hub.change(repo)
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "sft/train-00001-of-00002.parquet" in done.err
+    done = forker.run(*arguments(run, "--tag", "v1"))
+    assert done.code == 5, done.err
+    assert "names another version" in done.err
+
+
 def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adopted(hub, forker, run):
     create_repo(hub)
     add_file(hub, "mine.csv", b"1,2")
@@ -340,6 +434,23 @@ def test_a_repository_with_files_of_others_is_left_alone_unless_it_is_to_be_adop
     tree = repo["commits"][repo["refs"]["refs/heads/main"]]["tree"]
     assert "mine.csv" in tree
     assert "sft/extra.txt" not in tree
+
+
+def test_somebodys_own_checksums_do_not_make_their_files_ours(hub, forker, run):
+    create_repo(hub)
+    files = {"data/model.bin": b"weights", "notes.txt": b"mine", "manifest.json": b'{"name": "app"}'}
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {path}\n" for path, data in files.items()).encode()
+    for path, data in {**files, "SHA256SUMS": sums}.items():
+        add_file(hub, path, data)
+    before = hub.repo()
+    done = forker.run(*arguments(run))
+    assert done.code == 5, done.err
+    assert "data/model.bin" in done.err
+    assert hub.repo() == before
+    done = forker.run(*arguments(run, "--adopt", "--json"))
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["deleted"] == []
+    assert {"data/model.bin", "notes.txt"} <= tree_of(hub.repo(), hub.repo()["refs"]["refs/tags/v1"]).keys()
 
 
 @pytest.mark.slow
@@ -388,6 +499,19 @@ def test_a_token_that_may_not_write_changes_nothing_and_is_in_no_message(hub, fo
     assert hub.repo() == before
     assert "HF_TOKEN" in done.err
     assert not token or token not in done.err
+
+
+@pytest.mark.parametrize("value", [None, "", pytest.param(EXPIRED, id="expired")])
+def test_the_variable_that_the_job_names_is_the_one_in_the_message(hub, monkeypatch, value):
+    monkeypatch.delenv("MY_TOKEN", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MY_TOKEN", value)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    token = find_token("MY_TOKEN")
+    assert token == (value or None)
+    with pytest.raises(NoPermissionError, match="MY_TOKEN") as refused:
+        Hub(REPO, token, print, variable="MY_TOKEN", patience_s=1).user()
+    assert "HF_TOKEN" not in str(refused.value)
 
 
 @pytest.mark.slow
@@ -479,6 +603,17 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, forker, run):
     assert forker.run(*arguments(run)).code == 0
     body = json.loads(forker.run(*arguments(run, "--dry-run", "--json")).out)
     assert (body["commits"], body["added"], body["num_bytes"]) == (0, [], 0)
+
+
+@pytest.mark.parametrize("key", ["selection", "fingerprint", "verdict_digest", "counts", "counts.waiting"])
+def test_a_manifest_that_does_not_say_what_its_tables_are_from_is_named(run, tmp_path, key):
+    path = run / "tables" / "default" / "manifest.json"
+    body = json.loads(path.read_text())
+    inner = body["counts"] if key.startswith("counts.") else body
+    del inner[key.rpartition(".")[2]]
+    path.write_text(json.dumps(body))
+    with pytest.raises(ConfigError, match=rf"manifest\.json: lacks {key}"):
+        current_tables(run, "default", tmp_path, print)
 
 
 def test_a_dry_run_without_a_token_asks_nobody(hub, forker, run):

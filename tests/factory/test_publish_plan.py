@@ -53,6 +53,14 @@ def test_a_plan_is_the_manifests_files_the_card_and_checksums_of_all(tmp_path):
     assert plan.digest != plan_of(folder, card=Card(readme=CARD.readme + "more")).digest
 
 
+def test_whoever_watches_hears_of_every_file(tmp_path):
+    write_selection(tmp_path / "default", {"sft": make_rows("sft", 5)}, shards=2)
+    heard: list[str] = []
+    make_plan(tmp_path / "default", CARD, PublishJournal(tmp_path / "publish"), Allowed(), heard.append)
+    names = [f"sft/train-{number:05d}-of-00002.parquet" for number in range(2)]
+    assert heard == [f"checking {name} ({number} of 2 files)" for number, name in enumerate(names, start=1)]
+
+
 @pytest.mark.parametrize("config", SCHEMAS)
 def test_every_table_can_be_planned_with_and_without_rows(tmp_path, config):
     plan_of(write(tmp_path / "some", make_rows(config, 3), config))
