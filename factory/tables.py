@@ -8,14 +8,16 @@ folder appears whole, in place of the one before; memory does not grow with the 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -92,13 +94,12 @@ def write_tables(
 ) -> WrittenTables:
     """Return what was written to ``<root>/<config.name>``; a selection of that name is replaced.
 
+    Waits, in a local folder, for who else builds that selection there.
+
     Raises:
         CorruptRunError: If a trace belongs to no problem, or is there twice; the folder is left as it was.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
-    work = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=beside))
-    try:
+    with _work_folder(root, config.name) as work:
         built = work / config.name
         with Joined(work, content.problems, content.traces, content.verdicts, spill_bytes=spill_bytes) as joined:
             digest = selection_digest(config, {"verdicts": content.verdict_digest})
@@ -115,9 +116,28 @@ def write_tables(
         written = counts.written(root / config.name, rules, tables)
         _write_manifest(built / MANIFEST, _manifest(written, tables, content, config))
         _put_in_place(built, written.folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return written
+
+
+@contextmanager
+def _work_folder(root: AnyPath, name: str) -> Iterator[Path]:
+    """Give a folder to build a selection in, and remove it; in a local root those of killed builds, too.
+
+    The lock makes that safe: who holds it builds alone, so that any other work folder of the name is a dead one's.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if isinstance(root, Path):
+            fcntl.flock(stack.enter_context((root / f".{name}.lock").open("a")), fcntl.LOCK_EX)  # ends with the process
+            for path in root.iterdir():
+                if re.fullmatch(rf"\.{re.escape(name)}\.\w{{8}}\.tmp", path.name):  # not one of `name.more`
+                    shutil.rmtree(path, ignore_errors=True)
+        beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=beside))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 class TableSet:
