@@ -18,6 +18,7 @@ from factory.light import LIGHT_COLUMNS, Likeness, compare_texts, groups_of
 from factory.selection import Candidate, choose
 from schemas.config import SelectConfig
 from schemas.errors import ConfigError, CorruptRunError, StoreError
+from schemas.tables import TABLES_VERSION
 from tests.candidates import configs, correct, grouped, many, wrong
 
 
@@ -69,7 +70,12 @@ def write_selection(folder: Path, groups: Sequence[list[Candidate]], config: Sel
     for number, start in enumerate(range(0, len(rows), 2)):
         table = pa.Table.from_pylist(rows[start : start + 2], schema=TABLE)
         pq.write_table(table, folder / "candidates" / f"train-{number:05d}-of-00009.parquet")
-    body = {"version": 2, "selection": config.model_dump(mode="json"), "verdict_digest": "v", "fingerprint": "f"}
+    body = {
+        "version": TABLES_VERSION,
+        "selection": config.model_dump(mode="json"),
+        **{"selection_digest": "s", "verdict_digest": "v", "fingerprint": "f", "num_first": 1, "pyarrow": "1"},
+        **{"configs": {}, "files": []},
+    }
     (folder / "manifest.json").write_text(json.dumps(body))
     return folder
 
@@ -102,6 +108,12 @@ def test_what_is_no_selection_is_not_sorted_or_cannot_be_read_is_named(tmp_path)
         compare_settings(good, tmp_path / "none")
     with pytest.raises(ConfigError, match=r"none: holds no candidates/train"):
         compare(good, tmp_path / "none")
+    other = tmp_path / "other" / "manifest.json"
+    other.parent.mkdir()
+    for body in ('{"version": 1, "kind": "export"}', f'{{"version": {TABLES_VERSION}}}', "[]", "{"):
+        other.write_text(body)
+        with pytest.raises(ConfigError, match=r"other/manifest\.json: (is no manifest of tables|cannot be read)"):
+            compare_settings(good, other.parent)
     files = sorted((good / "candidates").iterdir())
     files[0].rename(files[1].with_name("train-00007-of-00009.parquet"))
     with pytest.raises(StoreError, match="is not in the order of problem_id and trace_id"):
