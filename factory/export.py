@@ -90,6 +90,7 @@ def export_selection(folder: AnyPath, format_name: str, out: Path, watch: Watch)
     if format_name not in LAYOUTS:
         hint = nearest(format_name, LAYOUTS)
         raise ConfigError(f"--format {format_name!r}: is none of {', '.join(LAYOUTS)}; {hint}".rstrip("; "))
+    out = out.resolve()
     _check_target(out)
     source = _Selection(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -102,17 +103,30 @@ def export_selection(folder: AnyPath, format_name: str, out: Path, watch: Watch)
         built.mkdir()
         exported = _write(source, LAYOUTS[format_name], built, Exported(out, format_name, source.digest), watch)
         sync_folder(built)
-        if out.exists():
-            out.rename(work / "replaced")
-        built.rename(out)
-        sync_folder(out.parent)
+        _put_in_place(built, out, work / "replaced")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return exported
 
 
+def _put_in_place(built: Path, out: Path, aside: Path) -> None:
+    """Move an export to its name; a former one goes ``aside``, or stays where the new one cannot take its place."""
+    is_there = out.exists()
+    if is_there:
+        out.rename(aside)
+    try:
+        built.rename(out)
+    except OSError:
+        if is_there:
+            aside.rename(out)
+        raise
+    sync_folder(out.parent)
+
+
 def _check_target(out: Path) -> None:
-    """Refuse a target that holds anything but a former export."""
+    """Refuse a target that cannot be replaced, or holds anything but a former export."""
+    if out == Path.cwd():
+        raise ConfigError(f"--out {out}: is the folder that you are in, which is not replaced; give one inside of it")
     if not out.exists():
         return
     if not out.is_dir():

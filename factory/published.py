@@ -1,7 +1,8 @@
 """The folder of a selection as it lies, or a downloaded copy of it: its manifest, and whether its files are those.
 
-Read side of `tables`, for `rederive`, `export` and `differences`. Changes nothing. What is not as the manifest says is a `Difference`, which names
-table, split and, where it is about one, row and column; what cannot be read as a selection at all is an error.
+Read side of `tables`, for `rederive`, `export` and `differences`. Changes nothing. What is not as the manifest says is
+a `Difference`, which names table, split and, where it is about one, row and column; what cannot be read as a selection
+at all is an error.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from factory.export import Exported, export_selection, selection_folder
+from factory.export import Exported, _put_in_place, export_selection, selection_folder
 from factory.layouts import LAYOUTS, json_line
 from schemas.errors import ConfigError, StoreError
 from tests.smalltables import preference_row, rl_row, sft_row, turn, write_selection
@@ -259,6 +259,27 @@ def test_a_folder_with_other_files_is_refused_and_a_former_export_replaced(tmp_p
     killed.mkdir()
     export(selection, "nemo", tmp_path / "empty")
     assert not killed.exists()
+
+
+def test_the_current_folder_is_refused_before_any_work_and_one_in_it_is_written(
+    tmp_path: Path, selection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is the folder that you are in"):
+        export(selection, "nemo", Path())
+    for _ in range(2):
+        assert export(selection, "nemo", Path("out")).folder == tmp_path / "here" / "out"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "selection"]
+
+
+def test_a_former_export_stays_where_the_new_one_cannot_take_its_place(tmp_path: Path, selection: Path) -> None:
+    out = tmp_path / "out"
+    export(selection, "nemo", out)
+    with pytest.raises(FileNotFoundError):
+        _put_in_place(tmp_path / "lost", out, tmp_path / "aside")
+    assert (out / "sft_train.jsonl").is_file()
+    assert not (tmp_path / "aside").exists()
 
 
 def test_a_selection_that_is_not_as_its_manifest_says_leaves_nothing_behind(tmp_path: Path, selection: Path) -> None:
