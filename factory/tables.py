@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -155,7 +156,7 @@ class TableSet:
         }
         self._threads = ThreadPoolExecutor(max_workers=WRITING_THREADS)
         self.num_oversized = 0
-        self.oversized: list[Oversized] = []
+        self._oversized: dict[tuple[TableName, str], list[Oversized]] = {key: [] for key in self._writers}  # the first
 
     def write(self, decided: Decided) -> None:
         """Take the candidates of whole problems, and write what follows from them; tables side by side."""
@@ -177,9 +178,15 @@ class TableSet:
     def _note_oversized(self, name: TableName, split: str, table: pa.Table, sizes: npt.NDArray[np.int64]) -> None:
         large: npt.NDArray[np.int64] = np.flatnonzero(sizes > MAX_ROW_BYTES)
         self.num_oversized += len(large)
-        for row in large[: OVERSIZED_NAMED - len(self.oversized)].tolist():
+        known = self._oversized[name, split]
+        for row in large[: OVERSIZED_NAMED - len(known)].tolist():
             own_id = table[OWN_ID[name]][row].as_py()
-            self.oversized.append(Oversized(config=name, split=split, id=own_id, num_bytes=int(sizes[row])))
+            known.append(Oversized(config=name, split=split, id=own_id, num_bytes=int(sizes[row])))
+
+    @property
+    def oversized(self) -> tuple[Oversized, ...]:
+        """The first of the rows that are too large, by table, split and row: whatever pieces they came in."""
+        return tuple(islice(chain.from_iterable(self._oversized.values()), OVERSIZED_NAMED))
 
     def written(self) -> Iterator[tuple[TableName, str, ShardWriter]]:
         """Yield name, split and closed writer of what there is; a split other than ``train`` may have no file."""
@@ -230,7 +237,7 @@ class _Counts:
             outcomes=dict(sorted(self.outcomes.items())),
             files=tuple(shard for _, _, writer in tables.written() for shard in writer.shards),
             num_oversized=tables.num_oversized,
-            oversized=tuple(tables.oversized),
+            oversized=tables.oversized,
         )
 
 

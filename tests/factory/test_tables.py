@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.derived import assistant_content
-from factory.joining import reference_text
+from factory.joining import SLICE_BYTES, reference_text
 from factory.prompts import ByteTokenizer, make_renderer
 from factory.rowdigest import RowDigest, digest_of_files, schema_sha256
 from factory.tables import RunContent, write_tables
@@ -447,6 +447,20 @@ def test_rows_that_the_viewer_of_the_hub_does_not_show_are_counted_and_named(tmp
     assert row.num_bytes > MAX_ROW_BYTES
     listed = json.loads((written.folder / "manifest.json").read_text())["oversized"]
     assert (listed["rows"], [row["id"] for row in listed["first"]]) == (1, [traced[1].trace_id])
+
+
+def test_which_rows_are_named_as_too_large_does_not_depend_on_the_pieces_they_come_in(tmp_path):
+    found = sorted((make_problem(number) for number in range(12)), key=lambda problem: problem.problem_id)
+    text = "<think>\n" + "x" * (SLICE_BYTES // 10) + "\n</think>\n\n\\boxed{1}"
+    traced = [make_trace(problem, 0, text=text) for problem in found]
+    content = make_content(found, traced, [judged(trace, CORRECT) for trace in traced])
+    written = write_tables(tmp_path, content, SelectConfig(configs=("sft",)))
+    ids = [trace.trace_id for trace in traced]
+    assert [(row.config, row.id) for row in written.oversized] == [
+        *(("sft", trace_id) for trace_id in ids),
+        *(("candidates", trace_id) for trace_id in ids[:8]),
+    ]
+    assert written.num_oversized == 24
 
 
 def test_the_same_run_gives_the_same_bytes_in_any_environment(tmp_path):
