@@ -27,6 +27,7 @@ from factory.storage import AnyPath
 from factory.store import RunFolder
 from schemas.arrow import quarantine_from_table
 from schemas.config import CleanConfig
+from schemas.manifest import Manifest
 from schemas.problem import Answer, Domain, Evidence, Problem, Quarantined, QuarantineReason, Reference, digest
 from verifiers.math import compare_exactly
 
@@ -201,7 +202,11 @@ def read_cleaning(path: AnyPath) -> CleaningRecord:
         ConfigError: If the folder holds no run.
     """
     folder = RunFolder(path)
-    manifest = folder.manifest()
+    return cleaning_of(folder, folder.manifest())
+
+
+def cleaning_of(folder: RunFolder, manifest: Manifest) -> CleaningRecord:
+    """Return what the card of a run says of its cleaning, as one manifest has it."""
     record: Mapping[str, Any] = folder.run_yaml().get("clean") or {}
     rows = [
         row for table in folder.tables_of("quarantine", manifest.quarantine) for row in quarantine_from_table(table)

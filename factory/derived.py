@@ -21,7 +21,7 @@ from factory.buckets import group_starts, one_array
 from factory.groups import GroupRow, advantages
 from factory.light import LIGHT_COLUMNS, candidates_of, compare_texts, reads_texts
 from factory.pairs import Pair, pairs
-from factory.selection import Candidate, Decision, Over, choose, cut, over_quotas, split_of
+from factory.selection import Candidate, Decision, Over, over_quotas, select, split_of
 from schemas.config import SelectConfig, TableName
 from schemas.tables import CANDIDATES, SCHEMAS
 from schemas.trace import THINK_OPEN, FinishReason, TraceFormat
@@ -91,9 +91,7 @@ def judged_groups(found: pa.Table, config: SelectConfig) -> list[list[Candidate]
 def decide(found: pa.Table, rules: Rules) -> Decided:
     """Return candidates with what the selection makes of them."""
     groups = judged_groups(found, rules.config)
-    decisions = [choose(group, rules.config) for group in groups]
-    if rules.over is not None:
-        decisions = [cut(made, rules.over) for made in decisions]
+    decisions = list(select(groups, rules.config, rules.over))
     starts = group_starts(found["problem_id"])
     made = _decision_columns(found, decisions) | _rate_columns(found, starts, rules.num_first)
     made["selection_digest"] = pa.repeat(pa.scalar(rules.digest), found.num_rows)

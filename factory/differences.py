@@ -6,12 +6,12 @@ memory holds a batch of four columns of each, whatever their size. Decides nothi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 
+from factory.published import read_tables_manifest
 from factory.storage import AnyPath, find_files, parquet_batches
 from schemas.errors import ConfigError, StoreError
 
@@ -20,7 +20,7 @@ ACCEPTED: Final = "accepted"
 ROWS_AT_ONCE: Final = 65_536
 
 _COLUMNS: Final = ("problem_id", "trace_id", "is_accepted", "reject_reason")
-_FACTS: Final = ("version", "fingerprint", "verdict_digest")  # of a manifest, beside the selection's settings
+_FACTS: Final = ("fingerprint", "verdict_digest")  # of a manifest, beside the selection's settings
 
 
 class Standing(NamedTuple):
@@ -53,8 +53,7 @@ def compare_settings(a: AnyPath, b: AnyPath) -> dict[str, tuple[Any, Any]]:
     """Return what of two selections' settings, verdicts and runs differs, by dotted key: the values of both.
 
     Raises:
-        ConfigError: If a folder holds no selection.
-        StoreError: If a manifest cannot be read.
+        ConfigError: If a folder holds no selection of this version.
     """
     before, after = (_settings(folder) for folder in (a, b))
     return {
@@ -124,15 +123,7 @@ def _standings(folder: AnyPath, files: Iterable[AnyPath]) -> Iterator[Standing]:
 
 
 def _settings(folder: AnyPath) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        body: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{folder}: holds no manifest.json; give the folder of a selection, such as runs/demo/tables/default"
-        ) from None
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot be read: {error}; run `factory select` again") from error
+    body = read_tables_manifest(folder)
     selection = {key: value for key, value in body["selection"].items() if key != "name"}
     return dict(_flat({"select": selection} | {name: body.get(name, ABSENT) for name in _FACTS}))
 

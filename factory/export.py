@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -22,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.layouts import LAYOUTS, VALIDATION, Layout, LeftOut, Part, Row, json_line
+from factory.published import TableFolder
 from factory.rows import nearest
 from factory.shards import COMPRESSION_LEVEL
-from factory.storage import AnyPath, find_files, parquet_source, sync_folder
+from factory.storage import AnyPath, parquet_source, sync_folder
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import Shard
 from schemas.tables import SCHEMAS
@@ -36,6 +38,7 @@ WORK_SUFFIX: Final = ".export.tmp"  # of the folder, beside the target, in which
 SPLITS: Final = ("train", VALIDATION)
 BATCH_ROWS: Final = 64  # read at a time: at 2 MB a row, which the Hub's viewer takes at most, 128 MB
 ROW_GROUP_BYTES: Final = 64 << 20  # of text, in a Parquet file
+MAX_ODD: Final = 5  # files or columns that an error names
 _TOKENS: Final = ("num_tokens", "chosen_tokens", "rejected_tokens")
 
 Watch = Callable[[int], None]  # called with the number of rows done
@@ -84,14 +87,17 @@ def export_selection(folder: AnyPath, format_name: str, out: Path, watch: Watch)
     """Write a selection's tables as ``format_name``; return what was written. A former export is replaced.
 
     Raises:
-        ConfigError: If there is no such format, the target holds anything else, or no row is left.
-        StoreError: If the selection's files are not as its manifest says.
+        ConfigError: If there is no such format, the folder is no selection of this version, the target holds anything
+            else, or no row is left.
+        StoreError: If files of the tables that it takes are not as the manifest says, or lack a column.
     """
     if format_name not in LAYOUTS:
         hint = nearest(format_name, LAYOUTS)
         raise ConfigError(f"--format {format_name!r}: is none of {', '.join(LAYOUTS)}; {hint}".rstrip("; "))
+    out = out.resolve()
     _check_target(out)
-    source = _Selection(folder)
+    source, layout = TableFolder(folder), LAYOUTS[format_name]
+    _check(source, layout)
     out.parent.mkdir(parents=True, exist_ok=True)
     for path in out.parent.iterdir():  # of exports that were killed
         if path.name.startswith(f".{out.name}.") and path.name.endswith(WORK_SUFFIX):
@@ -100,19 +106,32 @@ def export_selection(folder: AnyPath, format_name: str, out: Path, watch: Watch)
     try:
         built = work / "built"
         built.mkdir()
-        exported = _write(source, LAYOUTS[format_name], built, Exported(out, format_name, source.digest), watch)
+        exported = _write(source, layout, built, Exported(out, format_name, source.manifest["selection_digest"]), watch)
         sync_folder(built)
-        if out.exists():
-            out.rename(work / "replaced")
-        built.rename(out)
-        sync_folder(out.parent)
+        put_in_place(built, out, work / "replaced")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return exported
 
 
+def put_in_place(built: Path, out: Path, aside: Path) -> None:
+    """Move an export to its name; a former one goes ``aside``, or stays where the new one cannot take its place."""
+    is_there = out.exists()
+    if is_there:
+        out.rename(aside)
+    try:
+        built.rename(out)
+    except OSError:
+        if is_there:
+            aside.rename(out)
+        raise
+    sync_folder(out.parent)
+
+
 def _check_target(out: Path) -> None:
-    """Refuse a target that holds anything but a former export."""
+    """Refuse a target that cannot be replaced, or holds anything but a former export."""
+    if out == Path.cwd():
+        raise ConfigError(f"--out {out}: is the folder that you are in, which is not replaced; give one inside of it")
     if not out.exists():
         return
     if not out.is_dir():
@@ -136,63 +155,34 @@ def _names_of_export(out: Path) -> set[str]:
 # Reading.
 
 
-class _Selection:
-    """A selection's folder, read as its manifest says."""
+def _check(source: TableFolder, layout: Layout) -> None:
+    """Check the files of the tables that a layout is made of: that they are the manifest's, and have its columns.
 
-    def __init__(self, folder: AnyPath) -> None:
-        self._folder = folder
-        path = folder / MANIFEST
-        try:
-            body = json.loads(path.read_bytes())
-            self._files: dict[str, int] = {str(file["name"]): int(file["rows"]) for file in body["files"]}
-            self.digest = str(body["selection_digest"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: is no manifest of tables: {error!r}; run `factory select` again") from error
+    Raises:
+        StoreError: If not; names the first of them.
+    """
+    tables = {part.table for part in layout.parts if part.table in source.names}
+    odd = list(islice(chain(source.check_files(tables), source.check_columns(tables)), MAX_ODD))
+    if odd:
+        said = "".join(f"\n  {one.message}" for one in odd)
+        raise StoreError(
+            f"{source.path}: its files are not those of its manifest; run `factory select` again, or fetch the folder "
+            f"again:{said}"
+        )
 
-    def has(self, table: str) -> bool:
-        """Return whether the table was written."""
-        return any(name.startswith(f"{table}/") for name in self._files)
 
-    def files(self, table: str, split: str) -> list[AnyPath]:
-        """Return the files of a split, in order; none where there is no such split.
+def _rows(path: AnyPath, columns: tuple[str, ...]) -> Iterator[list[Row]]:
+    """Yield the rows of a file, a batch at a time.
 
-        Raises:
-            StoreError: If files are missing, or there are others.
-        """
-        wanted = sorted(name for name in self._files if name.startswith(f"{table}/{split}-"))
-        found = find_files(self._folder / table, f"{split}-*.parquet")
-        names = [f"{table}/{path.name}" for path in found]
-        if names != wanted:
-            odd = ", ".join(sorted(set(names) ^ set(wanted))[:5])
-            raise StoreError(
-                f"{self._folder}: its files are not those of its manifest ({odd}); run `factory select` again, or "
-                "fetch the folder again"
-            )
-        return found
-
-    def rows(self, table: str, path: AnyPath, columns: tuple[str, ...]) -> Iterator[list[Row]]:
-        """Yield the rows of a file, a batch at a time.
-
-        Raises:
-            StoreError: If it is not readable, lacks a column, or has another number of rows.
-        """
-        name, num_rows = f"{table}/{path.name}", 0
-        try:
-            with pq.ParquetFile(parquet_source(path)) as file:
-                if missing := [column for column in columns if column not in file.schema_arrow.names]:
-                    raise StoreError(
-                        f"{path}: lacks {', '.join(missing)}: tables of an older version; run `factory select` again"
-                    )
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-                    num_rows += batch.num_rows
-                    yield batch.to_pylist()
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise StoreError(f"{path}: cannot be read: {error}; run `factory select` again") from error
-        if num_rows != self._files[name]:
-            raise StoreError(
-                f"{path}: has {num_rows} rows, the manifest says {self._files[name]}; run `factory select` again, or "
-                "fetch the folder again"
-            )
+    Raises:
+        StoreError: If it is not readable.
+    """
+    try:
+        with pq.ParquetFile(parquet_source(path)) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+                yield batch.to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}; run `factory select` again") from error
 
 
 # Writing.
@@ -251,12 +241,12 @@ class _Parquet:
             os.fsync(file.fileno())
 
 
-def _write(source: _Selection, layout: Layout, built: Path, exported: Exported, watch: Watch) -> Exported:
+def _write(source: TableFolder, layout: Layout, built: Path, exported: Exported, watch: Watch) -> Exported:
     names: dict[str, dict[str, str]] = {}
     absent = []
     for part in layout.parts:
         assert set(part.columns) <= set(SCHEMAS[part.table].names), "a column that no table has"
-        if not source.has(part.table):
+        if part.table not in source.names:
             absent.append(part.table)
             continue
         for split in SPLITS:
@@ -273,7 +263,7 @@ def _write(source: _Selection, layout: Layout, built: Path, exported: Exported, 
 
 
 def _write_split(
-    source: _Selection,
+    source: TableFolder,
     part: Part,
     split: str,
     built: Path,
@@ -289,7 +279,7 @@ def _write_split(
     left_out: Counter[str] = Counter()
     try:
         for file in source.files(part.table, split):
-            for batch in source.rows(part.table, file, part.columns):
+            for batch in _rows(file, part.columns):
                 for row in batch:
                     try:
                         shown = part.to_row(row)

@@ -1,7 +1,7 @@
 """What a dataset's card is made of: what a run and one of its selections say, read once, with its sums checked.
 
-Between the run's folder and `card`. Invariant: nothing here is older or newer than the folders; a sum that does not
-hold is an error and never a row of a card.
+Between the run's folder and `card`. Invariants: all that is said of the run is what one manifest has, so that the same
+commits and tables say the same while a run goes on; a sum that does not hold is an error and never a row of a card.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.clean import CleaningRecord, read_cleaning
+from factory.clean import CleaningRecord, cleaning_of
 from factory.measured import Measurement, read_measurements
 from factory.page import unit_of
-from factory.report import Status, read_status
+from factory.report import Status, committed_status
 from factory.samples import NONE, Samples
 from factory.storage import AnyPath, find_files, parquet_source
 from factory.store import RunFolder
@@ -43,7 +43,7 @@ class Facts:
     run: Mapping[str, Any]  # the row of the table ``runs``
     parts: Mapping[str, Any]  # of the run's fingerprint
     manifest: Manifest
-    status: Status
+    status: Status  # as that manifest has it: without the journal
     cleaning: CleaningRecord
     tally: Tally
     measurements: tuple[Measurement, ...]
@@ -103,29 +103,22 @@ def read_facts(path: AnyPath, selection: str) -> Facts:
         CorruptRunError: If a sum does not hold.
     """
     folder = RunFolder(path)
-    while True:
-        facts = _read(folder, selection)
-        if folder.manifest().number == facts.manifest.number:  # else a commit came between: parts are of two states
-            break
-    check_sums(facts)
-    return facts
-
-
-def _read(folder: RunFolder, selection: str) -> Facts:
-    path, manifest = folder.path, folder.manifest()
     samples = Samples(path, selection)  # says what to do where there are no tables
     body, sha256 = _read_manifest(folder.tables / selection)
-    return Facts(
+    manifest = folder.manifest()  # after the tables, of which it has all; every part of the run is read as it has it
+    facts = Facts(
         selection=body,
         selection_sha256=sha256,
         run=_read_run(folder.tables / selection, body["fingerprint"]),
         parts=folder.run_yaml()["fingerprint_parts"],
         manifest=manifest,
-        status=read_status(path, selection),
-        cleaning=read_cleaning(path),
+        status=committed_status(folder, manifest, selection),
+        cleaning=cleaning_of(folder, manifest),
         tally=tally(samples.batches(COLUMNS), folder.tables / selection),
         measurements=tuple(read_measurements()),
     )
+    check_sums(facts)
+    return facts
 
 
 def _read_manifest(folder: AnyPath) -> tuple[dict[str, Any], str]:

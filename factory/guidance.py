@@ -83,6 +83,7 @@ def cost(facts: Facts) -> list[str]:
     costs = facts.status.costs
     unit = facts.unit.partition(" ")[0]
     accepted = facts.counts["accepted"]
+    is_going_on = facts.manifest.counts.pending > 0  # what ledgers say moves then, with nothing committed between
     parts = [(one.name, one.num_tokens, facts.tally.accepted_of(one.name), one.device_s) for one in costs.by_domain]
     whole = ("all", costs.whole.num_tokens, accepted, costs.whole.device_s)
     rows: list[list[Any]] = [
@@ -96,11 +97,17 @@ def cost(facts: Facts) -> list[str]:
     blocks = [
         "## What it cost",
         table(head, rows),
-        f"Output {unit} are those of all attempts, whatever became of them; {costs.num_tokens_unkept:,} more were lost "
-        "with an engine or a start and are in no row.",
+        f"Output {unit} are those of all attempts that are committed, whatever became of them"
+        + (
+            "."
+            if is_going_on
+            else f"; {costs.num_tokens_unkept:,} more were lost with an engine or a start and are in no row."
+        ),
     ]
     if facts.config["teacher"]["kind"] in RECORDED_KINDS:
         blocks.append("This run generated nothing: the completions were recorded, and what they cost is not known.")
+    elif is_going_on:
+        blocks.append("The run is not finished: engine time, and what was lost with an engine, are not stated.")
     elif not costs.whole.device_s:
         blocks.append("The run has no record of engine time.")
     elif costs.device == "GPU":

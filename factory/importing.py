@@ -210,6 +210,7 @@ class Reading:
 
     firsts: dict[str, _First] = field(default_factory=dict)
     conflicts: set[str] = field(default_factory=set)
+    beyond: set[str] = field(default_factory=set)  # met when there were enough: other rows of theirs may disagree
     quarantined: list[Quarantined] = field(default_factory=list)
     reasons: Counter[QuarantineReason] = field(default_factory=Counter)
     num_rows: int = 0
@@ -276,7 +277,9 @@ def _note(
         says = f"reference {shown_reference(problem)}, and other rows with this problem had a conflict already"
         reading.set_aside(str(source.name), row, RowError(reason, says), problem_id)
     elif first is None:
-        if most is None or len(reading.firsts) < most:
+        if problem_id in reading.beyond or (most is not None and len(reading.firsts) >= most):
+            reading.beyond.add(problem_id)
+        else:
             reading.firsts[problem_id] = _First(problem, row.number, row.where, num_attempts=num_attempts)
     elif first.problem.reference_hash != problem.reference_hash:
         said, says = shown_reference(first.problem), shown_reference(problem)

@@ -1,14 +1,13 @@
 """Light columns: from Arrow rows of candidates to what a selection decides on.
 
 Between the tables and `selection`. Texts are read only where a config asks for what follows from them, and what is kept
-of one then has half a kilobyte. ``groups_of`` holds one batch and one group, whatever the size.
+of one then has half a kilobyte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, groupby, repeat
-from operator import attrgetter
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -18,7 +17,6 @@ from factory.duplicates import LikeTraces
 from factory.rules import Candidate
 from factory.shingles import minhash
 from schemas.config import SelectConfig
-from schemas.errors import CorruptRunError
 from schemas.verdict import Outcome
 
 # Of the table ``candidates``; the other two follow from texts.
@@ -62,25 +60,6 @@ def candidates_of(found: pa.Table | pa.RecordBatch, likeness: Likeness | None = 
     columns = [_values(found[name]) for name in LIGHT_COLUMNS]
     likes, signatures = (map(seen.get, columns[0]) if seen else repeat(None) for seen in likeness or Likeness())
     return map(Candidate._make, zip(*columns, likes, signatures, strict=False))
-
-
-def groups_of(batches: Iterable[pa.RecordBatch]) -> Iterator[list[Candidate]]:
-    """Yield the candidates of each problem that have a verdict; the batches are sorted by problem_id.
-
-    Raises:
-        CorruptRunError: If they are not: a problem would be decided on in two parts.
-    """
-    last = ""
-    candidates = chain.from_iterable(map(candidates_of, batches))
-    for problem_id, group in groupby(candidates, key=attrgetter("problem_id")):
-        if problem_id <= last:
-            raise CorruptRunError(
-                f"candidates of problem {problem_id} come after those of {last}; build the table again"
-            )
-        last = problem_id
-        judged = [candidate for candidate in group if candidate.outcome is not None]
-        if judged:
-            yield judged
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

@@ -1,14 +1,15 @@
 """The folder of a selection as it lies, or a downloaded copy of it: its manifest, and whether its files are those.
 
-Read side of `tables`, for `rederive`. Changes nothing. What is not as the manifest says is a `Difference`, which names
-table, split and, where it is about one, row and column; what cannot be read as a selection at all is an error.
+Read side of `tables`, for `rederive`, `export` and `differences`. Changes nothing. What is not as the manifest says is
+a `Difference`, which names table, split and, where it is about one, row and column; what cannot be read as a selection
+at all is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,10 +71,10 @@ class TableFolder:
                 if split == TRAIN or self.files(name, split) or self.said(name, split):
                     yield name, split
 
-    def check_files(self) -> Iterator[Difference]:
-        """Yield what is not as the manifest lists it; reads every byte."""
-        listed = {file["name"]: file for file in self.manifest["files"]}
-        there = {f"{name}/{path.name}": path for name in SCHEMAS for path in find_files(self.path / name, "*.parquet")}
+    def check_files(self, tables: Collection[str] = tuple(SCHEMAS)) -> Iterator[Difference]:
+        """Yield what of some tables' files is not as the manifest lists it; reads every byte of them."""
+        listed = {file["name"]: file for file in self.manifest["files"] if file["name"].partition("/")[0] in tables}
+        there = {f"{name}/{path.name}": path for name in tables for path in find_files(self.path / name, "*.parquet")}
         for name in sorted(listed.keys() | there.keys()):
             config, _, file = name.partition("/")
             text = None
@@ -101,9 +102,11 @@ class TableFolder:
                 text = f"schema_sha256 of {name} is {said}, that of this version is {schema_sha256(SCHEMAS[name])}"
                 yield Difference(config=name, message=text)
 
-    def check_columns(self) -> Iterator[Difference]:
-        """Yield columns that a file has and should not, or should and has not, and files that are none."""
+    def check_columns(self, tables: Collection[str] = tuple(SCHEMAS)) -> Iterator[Difference]:
+        """Yield columns of some tables' files that are none of theirs, missing or odd, and files that are no tables."""
         for name, split in self.splits():
+            if name not in tables:
+                continue
             for path in self.files(name, split):
                 try:
                     seen = pq.read_schema(parquet_source(path))

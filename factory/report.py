@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from factory.cost import Costs, costs_of, read_journaled, read_problems
+from factory.cost import Costs, Journaled, costs_of, read_journaled, read_problems
 from factory.delays import Quantiles
 from factory.ledgers import read_ledgers, spent_of
 from factory.lengths import Lengths
@@ -80,10 +81,31 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
     folder = RunFolder(path)
     manifest = folder.manifest()
     state = RunState.load(folder, manifest)
+    return _status(folder, manifest, state, selection, read_journaled(folder, state), read_ledgers(folder.logs))
+
+
+def committed_status(folder: RunFolder, manifest: Manifest, selection: str) -> Status:
+    """Return the status of a run as one manifest has it: the same at any time, whatever goes on.
+
+    The journal is not read, and ledgers, which move while engines live, are where no attempt is pending.
+    """
+    state = RunState.load(folder, manifest)
+    nothing = Journaled(0, np.zeros(len(state.problems), np.int64))
+    ledgers = [] if manifest.counts.pending else read_ledgers(folder.logs)
+    return _status(folder, manifest, state, selection, nothing, ledgers)
+
+
+def _status(
+    folder: RunFolder,
+    manifest: Manifest,
+    state: RunState,
+    selection: str | None,
+    journaled: Journaled,
+    ledgers: list[dict[str, Any]],
+) -> Status:
     counts = state.counts()
-    untraced, ledgers = _untraced(folder, manifest), read_ledgers(folder.logs)
+    untraced = _untraced(folder, manifest)
     ledger = ledgers[-1] if ledgers else {}
-    journaled = read_journaled(folder, state)
     counts = Counts(**{**asdict(counts), "generated": counts.generated + journaled.num_traces})
     words = _words(folder, manifest, state.problems)
     num_tokens, busy_s = _tokens(folder, manifest)
@@ -97,7 +119,7 @@ def read_status(path: AnyPath, selection: str | None = None) -> Status:
     accepted = None if tables is None else tables["counts"]["accepted"]
     return Status(
         name=manifest.config["name"],
-        path=str(path),
+        path=str(folder.path),
         num_problems=len(state.problems),
         counts=counts,
         outcomes=dict(state.outcomes.most_common()),

@@ -8,8 +8,7 @@ bounds the whole in `quotas`; pairs and groups of one problem in `pairs` and `gr
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -32,25 +31,23 @@ __all__ = [
     "select",
     "selection_digest",
     "split_of",
-    "sum_decisions",
 ]
 
 SELECTION_VERSION: Final = "2"  # raised when the same candidates and config would give other rows
 
-Groups = Callable[[], Iterable[Sequence[Candidate]]]
 
+def select(
+    groups: Iterable[Sequence[Candidate]], config: SelectConfig, over: Over | None = None
+) -> Iterator[list[Decision]]:
+    """Yield the decisions on each group (all candidates of one problem), in the order of the groups.
 
-def select(groups: Groups, config: SelectConfig) -> Iterator[list[Decision]]:
-    """Yield the decisions on each group (all candidates of one problem), in the order in which ``groups`` gives them.
-
-    ``groups`` is called for a fresh iterator, once, or twice where all of them must be seen before one is decided
-    (`has_pass`). Holds one group at a time, and what a ``QuotaPass`` keeps.
+    ``over``, of all groups, is needed where all of them must be seen before one is decided (`has_pass`). Holds one
+    group at a time.
 
     Raises:
         ValueError: As `choose`.
     """
-    over = over_quotas(groups(), config) if has_pass(config) else None
-    for group in groups():
+    for group in groups:
         decisions = choose(group, config)
         yield decisions if over is None else cut(decisions, over)
 
@@ -83,14 +80,6 @@ class Sums:
     def __post_init__(self) -> None:
         total = self.accepted + sum(self.rejected.values())
         assert self.judged == total, f"judged {self.judged} is not accepted {self.accepted} + rejected {self.rejected}"
-
-
-def sum_decisions(decisions: Iterable[Decision]) -> Sums:
-    """Return the counts of a selection, reasons in alphabetical order."""
-    counts = Counter(decision.reason for decision in decisions)
-    accepted = counts.pop(None, 0)
-    rejected = {reason: counts[reason] for reason in sorted(filter(None, counts))}
-    return Sums(judged=accepted + sum(rejected.values()), accepted=accepted, rejected=rejected)
 
 
 def selection_digest(config: SelectConfig, versions: Mapping[str, str]) -> str:

@@ -8,15 +8,18 @@ folder appears whole, in place of the one before; memory does not grow with the 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -92,13 +95,12 @@ def write_tables(
 ) -> WrittenTables:
     """Return what was written to ``<root>/<config.name>``; a selection of that name is replaced.
 
+    Waits, in a local folder, for who else builds that selection there.
+
     Raises:
         CorruptRunError: If a trace belongs to no problem, or is there twice; the folder is left as it was.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
-    work = Path(tempfile.mkdtemp(prefix=f".{config.name}.", suffix=".tmp", dir=beside))
-    try:
+    with _work_folder(root, config.name) as work:
         built = work / config.name
         with Joined(work, content.problems, content.traces, content.verdicts, spill_bytes=spill_bytes) as joined:
             digest = selection_digest(config, {"verdicts": content.verdict_digest})
@@ -115,9 +117,28 @@ def write_tables(
         written = counts.written(root / config.name, rules, tables)
         _write_manifest(built / MANIFEST, _manifest(written, tables, content, config))
         _put_in_place(built, written.folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return written
+
+
+@contextmanager
+def _work_folder(root: AnyPath, name: str) -> Iterator[Path]:
+    """Give a folder to build a selection in, and remove it; in a local root those of killed builds, too.
+
+    The lock makes that safe: who holds it builds alone, so that any other work folder of the name is a dead one's.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if isinstance(root, Path):
+            fcntl.flock(stack.enter_context((root / f".{name}.lock").open("a")), fcntl.LOCK_EX)  # ends with the process
+            for path in root.iterdir():
+                if re.fullmatch(rf"\.{re.escape(name)}\.\w{{8}}\.tmp", path.name):  # not one of `name.more`
+                    shutil.rmtree(path, ignore_errors=True)
+        beside = root if isinstance(root, Path) else None  # else where temporary files lie: the upload comes last
+        work = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=beside))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 class TableSet:
@@ -135,7 +156,7 @@ class TableSet:
         }
         self._threads = ThreadPoolExecutor(max_workers=WRITING_THREADS)
         self.num_oversized = 0
-        self.oversized: list[Oversized] = []
+        self._oversized: dict[tuple[TableName, str], list[Oversized]] = {key: [] for key in self._writers}  # the first
 
     def write(self, decided: Decided) -> None:
         """Take the candidates of whole problems, and write what follows from them; tables side by side."""
@@ -157,9 +178,15 @@ class TableSet:
     def _note_oversized(self, name: TableName, split: str, table: pa.Table, sizes: npt.NDArray[np.int64]) -> None:
         large: npt.NDArray[np.int64] = np.flatnonzero(sizes > MAX_ROW_BYTES)
         self.num_oversized += len(large)
-        for row in large[: OVERSIZED_NAMED - len(self.oversized)].tolist():
+        known = self._oversized[name, split]
+        for row in large[: OVERSIZED_NAMED - len(known)].tolist():
             own_id = table[OWN_ID[name]][row].as_py()
-            self.oversized.append(Oversized(config=name, split=split, id=own_id, num_bytes=int(sizes[row])))
+            known.append(Oversized(config=name, split=split, id=own_id, num_bytes=int(sizes[row])))
+
+    @property
+    def oversized(self) -> tuple[Oversized, ...]:
+        """The first of the rows that are too large, by table, split and row: whatever pieces they came in."""
+        return tuple(islice(chain.from_iterable(self._oversized.values()), OVERSIZED_NAMED))
 
     def written(self) -> Iterator[tuple[TableName, str, ShardWriter]]:
         """Yield name, split and closed writer of what there is; a split other than ``train`` may have no file."""
@@ -210,7 +237,7 @@ class _Counts:
             outcomes=dict(sorted(self.outcomes.items())),
             files=tuple(shard for _, _, writer in tables.written() for shard in writer.shards),
             num_oversized=tables.num_oversized,
-            oversized=tuple(tables.oversized),
+            oversized=tables.oversized,
         )
 
 

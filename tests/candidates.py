@@ -7,7 +7,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from factory.selection import Candidate
+from factory.selection import Candidate, Decision, has_pass, over_quotas, select
 from schemas.config import FIXED_NUMBERS, Quotas, SelectConfig
 from schemas.verdict import Outcome
 from tests.strategies import summaries
@@ -83,3 +83,9 @@ def grouped(found: list[Candidate]) -> list[list[Candidate]]:
     for candidate in found:
         groups[candidate.problem_id].append(candidate)
     return list(groups.values())
+
+
+def decided(groups: list[list[Candidate]], config: SelectConfig) -> list[list[Decision]]:
+    """Return the decisions on each group, with the pass before where the config needs one."""
+    over = over_quotas(groups, config) if has_pass(config) else None
+    return list(select(groups, config, over))

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.config import SelectConfig
 from schemas.tables import SCHEMAS, TABLES_VERSION
 
 Rows = Sequence[Mapping[str, Any]]
@@ -65,6 +66,12 @@ def write_selection(folder: Path, tables: Mapping[str, Mapping[str, Rows]], rows
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
                 entry = {"name": f"{name}/{path.name}", "rows": len(part), "num_bytes": path.stat().st_size}
                 files.append({**entry, "sha256": sha256})
-    body = {"version": TABLES_VERSION, "selection_digest": "d" * 32, "files": files}
+    body = {
+        "version": TABLES_VERSION,
+        "selection": SelectConfig(configs=tuple(tables), validation_share=0.1).model_dump(mode="json"),
+        **{"selection_digest": "d" * 32, "verdict_digest": "v", "num_first": 1, "configs": {}},
+        "files": files,
+        "pyarrow": pa.__version__,
+    }
     (folder / "manifest.json").write_text(json.dumps(body))
     return folder

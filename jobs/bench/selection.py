@@ -1,9 +1,10 @@
 """`factory bench selection`: how long a selection over many candidates takes, and how much memory.
 
-The candidates are made here, once: a Parquet file with the light columns of the table ``candidates``, sorted by
-problem, as a run's own is. What is measured, in a fresh process for each rule, is `selection.select` over that file:
-reading it, choosing, the pass for quotas where there is one (then the file is read twice), and counting the decisions.
-Texts are not read: near-duplicates are not looked for. One core is used.
+The candidates are made here, once: a Parquet file with the columns of the table ``candidates`` that decide, sorted by
+problem, as a run's own is. What is measured, in a fresh process for each rule, is what `tables` does with them:
+reading, grouping, choosing, and the pass for quotas where there is one (then the file is read twice). Decisions are
+counted. Texts, of a dozen words each, are read by `k_diverse` alone; near-duplicates are not looked for. One core is
+used.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from factory.light import LIGHT_COLUMNS, groups_of
-from factory.rules import Candidate, RejectReason
-from factory.selection import select, sum_decisions
+from factory.derived import deciding_columns, find_over, judged_groups
+from factory.light import LIGHT_COLUMNS
+from factory.rules import RejectReason
+from factory.selection import has_pass, select
 from factory.storage import parquet_batches
 from jobs import show
 from schemas.config import SelectConfig
@@ -34,7 +38,9 @@ from schemas.problem import ID_HEX_DIGITS
 
 ATTEMPTS: Final = 16  # at each problem
 PROBLEMS_AT_ONCE: Final = 1 << 14
-BATCH_ROWS: Final = 1 << 16  # read at a time
+BATCH_ROWS: Final = 1 << 16  # read at a time: whole problems
+WORDS: Final = pa.array([f"word{number}" for number in range(1_000)])
+TEXT_WORDS: Final = 12  # of a text
 RULES: Final[tuple[str, ...]] = get_args(SelectConfig.model_fields["rule"].annotation)
 WITH_QUOTAS: Final = "all_correct, quotas"
 # How attempts end: right, wrong, without an answer, unreadable, too slow, unjudged. Shares of those that are not right.
@@ -47,7 +53,7 @@ ENDS: Final = (
 )
 DOMAINS: Final = ("math", "code", "logic")
 TYPES: Final = {"sample_index": pa.int32(), "num_completion_tokens": pa.int32(), "is_correct": pa.bool_()}
-SCHEMA: Final = pa.schema([(name, TYPES.get(name, pa.string())) for name in LIGHT_COLUMNS])
+SCHEMA: Final = pa.schema([(name, TYPES.get(name, pa.string())) for name in (*LIGHT_COLUMNS, "text")])
 
 
 def make_candidates(path: Path, num_candidates: int, seed: int = 0) -> None:
@@ -79,6 +85,7 @@ def _made(generator: np.random.Generator, problems: range) -> pa.Table:
         "outcome": pa.array([*outcomes, "correct"]).take(pa.array(ends)),
         "reason": pa.array([*reasons, None], pa.string()).take(pa.array(ends)),
         "is_correct": pa.array([*words, True]).take(pa.array(ends)),
+        "text": _texts(generator.spawn(1)[0], num_rows),
     }
     return pa.table(columns, schema=SCHEMA)
 
@@ -86,6 +93,11 @@ def _made(generator: np.random.Generator, problems: range) -> pa.Table:
 def _hex(generator: np.random.Generator, num: int, digits: int) -> npt.NDArray[np.str_]:
     text = generator.bytes(num * digits // 2).hex()
     return np.array([text[start : start + digits] for start in range(0, len(text), digits)])
+
+
+def _texts(generator: np.random.Generator, num: int) -> pa.Array:
+    words = [WORDS.take(pa.array(generator.integers(len(WORDS), size=num))) for _ in range(TEXT_WORDS)]
+    return pc.binary_join_element_wise(*words, " ")
 
 
 def config_of(name: str, num_candidates: int) -> SelectConfig:
@@ -110,19 +122,22 @@ def measure(path: Path, name: str, num_candidates: int) -> dict[str, Any]:
 
 
 def _run(path: Path, config: SelectConfig) -> dict[str, Any]:
-    def groups() -> Iterator[Sequence[Candidate]]:
-        return groups_of(parquet_batches(path, LIGHT_COLUMNS, BATCH_ROWS))
+    def tables() -> Iterator[pa.Table]:
+        batches = parquet_batches(path, deciding_columns(config), BATCH_ROWS)
+        return (pa.Table.from_batches([batch]) for batch in batches)
 
     began, busy = time.perf_counter(), time.process_time()
-    sums = sum_decisions(decision for decisions in select(groups, config) for decision in decisions)
+    over = find_over(tables(), config) if has_pass(config) else None
+    decided = (select(judged_groups(table, config), config, over) for table in tables())
+    counts = Counter(decision.reason for made in decided for decisions in made for decision in decisions)
     seconds, cpu = time.perf_counter() - began, time.process_time() - busy
     return {
         "s": seconds,
         "CPU s": cpu,
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "judged": sums.judged,
-        "accepted": sums.accepted,
-        "over quota": sums.rejected.get(RejectReason.OVER_QUOTA, 0),
+        "judged": counts.total(),
+        "accepted": counts[None],
+        "over quota": counts[RejectReason.OVER_QUOTA],
     }
 
 

@@ -27,14 +27,15 @@ from typer.testing import CliRunner
 
 from factory.build import build_tables
 from factory.card import Card, build_card
-from factory.clean import make_cleaner
+from factory.clean import cleaning_of, make_cleaner
 from factory.committer import FrozenJob
 from factory.facts import check_funnel, funnel, read_facts
 from factory.figures import length_histogram, rate_histogram
 from factory.frontmatter import LICENSES, block, default_config, license_of, loadable, size_of, source_datasets
 from factory.ledgers import ledger_path
-from factory.report import read_status
+from factory.report import committed_status, read_status
 from factory.samples import Samples
+from factory.store import RunFolder
 from factory.tally import COLUMNS, Length, Origin, Rate, Tally, tally
 from jobs.cli import app
 from schemas.config import CleanConfig, parse_config
@@ -259,7 +260,7 @@ def test_sources_tokens_and_licences_are_those_of_the_candidates(run_path: Path,
 
 def test_what_the_run_does_not_say_is_said_to_be_unknown(card: Card) -> None:
     assert "The run has no record of cleaning" in card.readme
-    assert "The run has no record of engine time" in card.readme
+    assert "The run is not finished: engine time, and what was lost with an engine, are not stated" in card.readme
     assert "made up by a script" in card.readme
     assert "2 attempts are pending" in card.readme
     assert "they were made by other versions or settings" in card.readme  # this run's verdicts have a made-up digest
@@ -336,6 +337,8 @@ def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_pa
     assert costs["all"][3:] == ["2", f"{7_200 / accepted:,.0f}"]  # GPU-hours, and GPU-seconds for each
     assert "GPU time is all time of all starts" in readme
     assert "5 more were lost" in readme
+    ledger_path(path / "logs", 1).unlink()
+    assert "The run has no record of engine time" in build_card(path, "default").readme
     assert "counts only the first 2 attempts" in readme
     assert "until 1 useful ones, 2 at least" in readme
 
@@ -395,6 +398,30 @@ def test_traces_that_came_after_the_tables_are_said(run_path: Path, tmp_path: Pa
     assert facts.num_newer == 1
     check_funnel(funnel(facts))
     assert "| … committed after the tables were built |  | 1 |" in build_card(path, "default").readme
+
+
+def test_what_a_run_has_not_committed_changes_no_byte(run_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run_path, path)
+    before = build_card(path, "default")
+    trace = make_trace(make_problem(1).problem_id, NUM_SAMPLES - 1)
+    write_segment(path / "journal", [trace], sequence=2)
+    (path / "logs").mkdir(exist_ok=True)
+    ledger_path(path / "logs", 1).write_text(json.dumps({"seconds": {"full": 9.0}, "num_tokens": 10**9, "num_gpus": 1}))
+    assert read_status(path).costs.whole.device_s == 9.0
+    assert build_card(path, "default") == before
+
+
+def test_what_is_said_of_a_manifest_stays_whatever_is_committed_later(run_path: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(run_path, folder.path)
+    manifest = folder.manifest()
+    before = committed_status(folder, manifest, "default"), cleaning_of(folder, manifest)
+    config = parse_config(JOB, origin="test").model_dump(mode="json")
+    committer = start_run(folder.path, [], num_samples=NUM_SAMPLES, config=config)
+    trace = make_trace(make_problem(1).problem_id, NUM_SAMPLES - 1)
+    committer.commit(segments=[write_segment(folder.journal, [trace], sequence=2)], judged=[])
+    assert (committed_status(folder, manifest, "default"), cleaning_of(folder, manifest)) == before
 
 
 def test_tables_that_are_missing_or_of_another_version_are_named(run_path: Path, tmp_path: Path) -> None:

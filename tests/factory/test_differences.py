@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
+from factory.derived import judged_groups
 from factory.differences import Change, Standing, compare, compare_settings, merge
-from factory.light import LIGHT_COLUMNS, Likeness, compare_texts, groups_of
+from factory.light import LIGHT_COLUMNS, Likeness, compare_texts
 from factory.selection import Candidate, choose
 from schemas.config import SelectConfig
-from schemas.errors import ConfigError, CorruptRunError, StoreError
+from schemas.errors import ConfigError, StoreError
+from schemas.tables import TABLES_VERSION
 from tests.candidates import configs, correct, grouped, many, wrong
 
 
@@ -69,7 +71,12 @@ def write_selection(folder: Path, groups: Sequence[list[Candidate]], config: Sel
     for number, start in enumerate(range(0, len(rows), 2)):
         table = pa.Table.from_pylist(rows[start : start + 2], schema=TABLE)
         pq.write_table(table, folder / "candidates" / f"train-{number:05d}-of-00009.parquet")
-    body = {"version": 2, "selection": config.model_dump(mode="json"), "verdict_digest": "v", "fingerprint": "f"}
+    body = {
+        "version": TABLES_VERSION,
+        "selection": config.model_dump(mode="json"),
+        **{"selection_digest": "s", "verdict_digest": "v", "fingerprint": "f", "num_first": 1, "pyarrow": "1"},
+        **{"configs": {}, "files": []},
+    }
     (folder / "manifest.json").write_text(json.dumps(body))
     return folder
 
@@ -102,6 +109,12 @@ def test_what_is_no_selection_is_not_sorted_or_cannot_be_read_is_named(tmp_path)
         compare_settings(good, tmp_path / "none")
     with pytest.raises(ConfigError, match=r"none: holds no candidates/train"):
         compare(good, tmp_path / "none")
+    other = tmp_path / "other" / "manifest.json"
+    other.parent.mkdir()
+    for body in ('{"version": 1, "kind": "export"}', f'{{"version": {TABLES_VERSION}}}', "[]", "{"):
+        other.write_text(body)
+        with pytest.raises(ConfigError, match=r"other/manifest\.json: (is no manifest of tables|cannot be read)"):
+            compare_settings(good, other.parent)
     files = sorted((good / "candidates").iterdir())
     files[0].rename(files[1].with_name("train-00007-of-00009.parquet"))
     with pytest.raises(StoreError, match="is not in the order of problem_id and trace_id"):
@@ -115,19 +128,12 @@ def test_what_is_no_selection_is_not_sorted_or_cannot_be_read_is_named(tmp_path)
 
 
 @given(many)
-def test_groups_come_back_from_batches_of_any_size_without_those_that_wait_for_a_verdict(found):
-    found = sorted(c._replace(like=None) for c in found)
-    found.sort(key=lambda c: c.problem_id)
+def test_groups_come_back_from_a_table_without_those_that_wait_for_a_verdict(found):
+    found = sorted((c._replace(like=None) for c in found), key=lambda c: c.problem_id)
     waiting = {**correct("waiting", problem_id="s")._asdict(), "outcome": None, "is_correct": None}
     rows = [*map(_light, found), {name: waiting[name] for name in LIGHT_COLUMNS}]
-    batches = [pa.RecordBatch.from_pylist(rows[i : i + 3], schema=LIGHT) for i in range(0, len(rows), 3)]
-    assert list(groups_of(batches)) == grouped(found)
-
-
-def test_light_columns_that_are_not_sorted_are_refused():
-    rows = [_light(c) for c in (*GROUPS[1], *GROUPS[0])]
-    with pytest.raises(CorruptRunError, match="candidates of problem p come after those of q"):
-        list(groups_of([pa.RecordBatch.from_pylist(rows)]))
+    table = pa.Table.from_pylist(rows, schema=LIGHT)
+    assert judged_groups(table, SelectConfig()) == [*grouped(found), []]
 
 
 TEXTS = pa.table(

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from factory.export import Exported, export_selection, selection_folder
+from factory.export import Exported, export_selection, put_in_place, selection_folder
 from factory.layouts import LAYOUTS, json_line
 from schemas.errors import ConfigError, StoreError
 from tests.smalltables import preference_row, rl_row, sft_row, turn, write_selection
@@ -261,24 +262,59 @@ def test_a_folder_with_other_files_is_refused_and_a_former_export_replaced(tmp_p
     assert not killed.exists()
 
 
+def test_the_current_folder_is_refused_before_any_work_and_one_in_it_is_written(
+    tmp_path: Path, selection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="is the folder that you are in"):
+        export(selection, "nemo", Path())
+    for _ in range(2):
+        assert export(selection, "nemo", Path("out")).folder == tmp_path / "here" / "out"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "selection"]
+
+
+def test_a_former_export_stays_where_the_new_one_cannot_take_its_place(tmp_path: Path, selection: Path) -> None:
+    out = tmp_path / "out"
+    export(selection, "nemo", out)
+    with pytest.raises(FileNotFoundError):
+        put_in_place(tmp_path / "lost", out, tmp_path / "aside")
+    assert (out / "sft_train.jsonl").is_file()
+    assert not (tmp_path / "aside").exists()
+
+
 def test_a_selection_that_is_not_as_its_manifest_says_leaves_nothing_behind(tmp_path: Path, selection: Path) -> None:
     out = tmp_path / "out"
     first, second = sorted((selection / "sft").glob("train-*"))
     kept = tmp_path / "kept.parquet"
     shutil.move(second, kept)
-    with pytest.raises(StoreError, match=r"not those of its manifest \(sft/train-00001-of-00002\.parquet\)"):
+    with pytest.raises(StoreError, match=r"sft/train-00001-of-00002\.parquet: is in the manifest and not there"):
         export(selection, "nemo", out)
     shutil.copy(first, second)
-    with pytest.raises(StoreError, match="has 3 rows, the manifest says 2"):
+    with pytest.raises(StoreError, match=r"sft/train-00001-of-00002\.parquet: has .* the manifest says"):
         export(selection, "nemo", out)
-    second.write_bytes(kept.read_bytes()[:-9])
-    with pytest.raises(StoreError, match="cannot be read"):
+    shutil.copy(kept, second)
+    body = json.loads((selection / "manifest.json").read_text())
+    table = pq.read_table(second)
+    pq.write_table(table.set_column(0, table.schema.names[0], pa.array([1, 2])), second)
+    entry = next(file for file in body["files"] if file["name"] == f"sft/{second.name}")
+    entry |= {"num_bytes": second.stat().st_size, "sha256": hashlib.sha256(second.read_bytes()).hexdigest()}
+    (selection / "manifest.json").write_text(json.dumps(body))
+    with pytest.raises(StoreError, match=r"parquet: column 'trace_id' is int64, not string"):
         export(selection, "nemo", out)
-    (selection / "manifest.json").write_text("{}")
-    with pytest.raises(StoreError, match="no manifest of tables"):
+    (selection / "manifest.json").write_text(json.dumps({**body, "version": 1}))
+    with pytest.raises(ConfigError, match="no manifest of tables of version"):
         export(selection, "nemo", out)
     assert not out.exists()
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_copy_without_the_tables_that_a_layout_does_not_take_is_enough(tmp_path: Path, selection: Path) -> None:
+    whole = export(selection, "openai", tmp_path / "whole")
+    shutil.rmtree(selection / "rl_prompts")
+    assert export(selection, "openai", tmp_path / "part").files == whole.files
+    with pytest.raises(StoreError, match=r"rl_prompts/train-00000-.*: is in the manifest and not there"):
+        export(selection, "verl", tmp_path / "verl")
 
 
 def test_errors_name_what_there_is(tmp_path: Path, selection: Path) -> None:

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.derived import assistant_content
-from factory.joining import reference_text
+from factory.joining import SLICE_BYTES, reference_text
 from factory.prompts import ByteTokenizer, make_renderer
 from factory.rowdigest import RowDigest, digest_of_files, schema_sha256
 from factory.tables import RunContent, write_tables
@@ -352,7 +354,7 @@ def test_a_selection_replaces_the_one_of_its_name_and_leaves_others_and_nothing_
     trace = make_trace(problem, 0)
     for name, check in (("a", WRONG), ("b", WRONG), ("a", CORRECT)):
         write_tables(tmp_path, make_content([problem], [trace], [judged(trace, check)]), SelectConfig(name=name))
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert sorted(os.listdir(tmp_path)) == [".a.lock", ".b.lock", "a", "b"]
     assert [len(read(tmp_path / name, "sft")) for name in ("a", "b")] == [1, 0]
 
 
@@ -364,6 +366,37 @@ def test_a_failure_leaves_the_old_selection_and_no_rest(tmp_path):
     with pytest.raises(CorruptRunError, match="which the run does not have"):
         write_tables(tmp_path, make_content([], [trace], []), SelectConfig())
     assert bytes_of(tmp_path) == before
+
+
+def test_what_killed_builds_left_goes_and_what_others_build_stays(tmp_path):
+    for name in (".a.k1_led00.tmp", ".a.b.alive000.tmp", ".ab.alive000.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "problems.rows").write_text("x")
+    write_tables(tmp_path, make_content([], [], []), SelectConfig(name="a"))
+    assert sorted(os.listdir(tmp_path)) == [".a.b.alive000.tmp", ".a.lock", ".ab.alive000.tmp", "a"]
+
+
+def test_builds_of_one_selection_at_once_wait_for_one_another(tmp_path):
+    problem = make_problem(6)
+    trace = make_trace(problem, 0)
+    at_once, most = [0], [0]
+
+    def slow(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.05)
+        yield from tables
+        at_once[0] -= 1
+
+    def build(_: int) -> None:
+        content = make_content([problem], [trace], [judged(trace, CORRECT)])
+        write_tables(tmp_path, replace(content, verdicts=slow(iter(content.verdicts))), SelectConfig())
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(build, range(4)))
+    assert most == [1]
+    assert len(read(tmp_path / "default", "sft")) == 1
+    assert sorted(os.listdir(tmp_path)) == [".default.lock", "default"]
 
 
 def test_no_public_column_is_large_or_without_a_type():
@@ -391,7 +424,7 @@ def test_a_trace_that_comes_twice_is_named_and_nothing_is_changed(tmp_path):
     trace = make_trace(problem, 0)
     with pytest.raises(CorruptRunError, match=f"trace {trace.trace_id} comes twice"):
         write_tables(tmp_path, make_content([problem], [trace, trace], []), SelectConfig())
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [".default.lock"]
 
 
 def test_of_a_verdict_that_comes_twice_the_later_counts(tmp_path):
@@ -416,6 +449,20 @@ def test_rows_that_the_viewer_of_the_hub_does_not_show_are_counted_and_named(tmp
     assert (listed["rows"], [row["id"] for row in listed["first"]]) == (1, [traced[1].trace_id])
 
 
+def test_which_rows_are_named_as_too_large_does_not_depend_on_the_pieces_they_come_in(tmp_path):
+    found = sorted((make_problem(number) for number in range(12)), key=lambda problem: problem.problem_id)
+    text = "<think>\n" + "x" * (SLICE_BYTES // 10) + "\n</think>\n\n\\boxed{1}"
+    traced = [make_trace(problem, 0, text=text) for problem in found]
+    content = make_content(found, traced, [judged(trace, CORRECT) for trace in traced])
+    written = write_tables(tmp_path, content, SelectConfig(configs=("sft",)))
+    ids = [trace.trace_id for trace in traced]
+    assert [(row.config, row.id) for row in written.oversized] == [
+        *(("sft", trace_id) for trace_id in ids),
+        *(("candidates", trace_id) for trace_id in ids[:8]),
+    ]
+    assert written.num_oversized == 24
+
+
 def test_the_same_run_gives_the_same_bytes_in_any_environment(tmp_path):
     code = "import sys; from tests.factory.test_tables import write_demo; write_demo(sys.argv[1])"
     made = []
@@ -430,7 +477,7 @@ def test_the_same_run_gives_the_same_bytes_in_any_environment(tmp_path):
             "ARROW_NUM_THREADS": str(1 + number),
         }
         subprocess.run([sys.executable, "-c", code, "tables"], cwd=cwd, env=env, check=True, timeout=120)
-        made.append(bytes_of(cwd / "tables"))
+        made.append(bytes_of(cwd / "tables" / "default"))
     assert made[0] == made[1]
     assert len(made[0]) == len(SCHEMAS) + 1 + 5, "validation files of five tables, and the manifest"
 

@@ -235,6 +235,20 @@ def test_limits_of_the_job_hold(tmp_path: Path, openr1: list[Path]) -> None:
         imported(run, openr1, *NO_CLEANING, "sampling.num_samples=2")
 
 
+def test_a_problem_beyond_the_limit_stays_out_also_where_a_place_becomes_free(tmp_path: Path) -> None:
+    rows = [
+        tracesets.synthetic_row(0, 1),
+        tracesets.synthetic_row(1, 5),  # beyond the limit: its reference is compared with none
+        tracesets.synthetic_row(0, 1, verification_info=json.dumps({"ground_truth": "2"})),  # frees the place
+        tracesets.synthetic_row(1, 5, verification_info=json.dumps({"ground_truth": "6"})),
+        tracesets.synthetic_row(2, 3),
+    ]
+    run = tmp_path / "run"
+    files = [tracesets.write(tmp_path / "s.parquet", rows, "synthetic1")]
+    imported(run, files, *NO_CLEANING, "schedule.max_problems=1")
+    assert sorted(attempts(run)) == [("vfm_2", 0)]
+
+
 def test_other_files_or_another_teacher_are_another_run(tmp_path: Path, openr1: list[Path]) -> None:
     run = tmp_path / "run"
     imported(run, openr1[:1], *NO_CLEANING)
