@@ -135,7 +135,7 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool) -> None:
         # In transformers 5 the attribute `rope_theta` of a configuration does nothing.
         config.rope_parameters = {**(config.rope_parameters or {}), "rope_theta": base.rope_theta}
         config.max_position_embeddings = max(config.max_position_embeddings, recipe.train.max_length)
-    # How long and how freely the base generates is not the student's: Qwen2.5 says max_new_tokens 2048, do_sample false.
+    # How long and how freely a base generates is not the student's: Qwen2.5 says max_new_tokens 2048, do_sample false
     generation, ends = GenerationConfig(bos_token_id=tokenizer.bos_token_id), None
     if source is not None and (source / "generation_config.json").is_file():
         ends = GenerationConfig.from_pretrained(source).eos_token_id
