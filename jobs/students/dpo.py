@@ -63,9 +63,14 @@ def starting_from(recipe: Recipe, model: Path) -> Recipe:
     """Return the recipe with a saved model as its base.
 
     Raises:
-        ConfigError: If there is no such folder.
+        ConfigError: If there is no such folder, or the recipe shares the tokens of a row out.
         GuardError: If the model was taught with another template.
     """
+    if recipe.launch.kind == "sequence_parallel":
+        raise ConfigError(
+            "launch.kind=sequence_parallel: factory dpo cannot share the tokens of a pair out over GPUs; --set "
+            "launch.kind=zero3 --set launch.sequence_parallel=1, or fsdp2"
+        )
     model = model.expanduser().resolve()
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model}: holds no model; give the folder that `factory sft` wrote: OUT/model")
