@@ -76,7 +76,9 @@ def submit_training(words: Sequence[str], files: Sequence[Path], address: str, n
 
 
 def _address() -> str:
-    return socket.gethostbyname(socket.gethostname())
+    import ray
+
+    return str(ray.util.get_node_ip_address())  # that other nodes reach; a host may name itself 127.0.1.1
 
 
 def _run(command: Sequence[str]) -> int:
