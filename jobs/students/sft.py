@@ -36,7 +36,7 @@ LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
 Say = Callable[[str], None]
 Writer = Callable[[Table, Student, TableGuards, Path], Findings]
-Launcher = Callable[[Recipe, Path], None]
+Launcher = Callable[[Recipe, Path, int], None]  # recipe, OUT, and the open file that holds OUT's lock
 
 
 def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
@@ -77,7 +77,7 @@ def carry_out(
 ) -> Path:
     """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train."""
     out, versions = out.resolve(), _versions()
-    with RunLock(out):
+    with RunLock(out) as lock:
         selection = open_data(data)
         table = full_table(selection, TABLES[method])
         plan = {
@@ -96,7 +96,7 @@ def carry_out(
             check_packing(recipe, base, _first_rows(out / "rows"), say)
         if (config := launch_config(recipe)) is not None:
             write_whole(out / "launch.yaml", yaml.safe_dump(config))
-        launch(recipe, out)
+        launch(recipe, out, lock.fileno())
     return out / "model"
 
 

@@ -8,6 +8,7 @@ the newest good one. Alone, under `accelerate launch`: `python -m jobs.students.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from factory.storage import sync_folder
+from jobs.students.launching import end_with
 from jobs.students.packing import PACKING
 from jobs.students.prepare_base import check_base
 from jobs.students.recipe import Recipe
@@ -296,6 +298,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    if "LOCAL_RANK" in os.environ:  # one of several: their launcher cannot end them when it is killed
+        end_with(os.getppid())
     try:
         train(Path(sys.argv[1]))
     except ConfigError as error:
