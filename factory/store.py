@@ -238,6 +238,10 @@ class RunLock:
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
 
+    def fileno(self) -> int:
+        """Return the open file that holds the lock: a child that is given it holds the lock, too, until it ends."""
+        return self._file.fileno()
+
     def release(self) -> None:
         """Free the lock."""
         self._file.close()

@@ -142,11 +142,13 @@ def run(
     """Generate, verify and select into a run folder. Run it again after any interruption: it goes on."""
     from factory.plan import make_plan
     from jobs.demo_teacher import SHIPPED_MODELS
+    from jobs.evaluate.benchmarks import refuse_evaluation
     from schemas.config import load_config
 
     job = load_config(job_file, overrides)
-    plan = make_plan(job, SHIPPED_MODELS, is_dry=dry_run)
     path = run_path or Path("runs") / job.name
+    refuse_evaluation(path)
+    plan = make_plan(job, SHIPPED_MODELS, is_dry=dry_run)
     if dry_run:
         show.plan(plan, path, as_json=as_json)
         return

@@ -256,7 +256,7 @@ def freeze_benchmark(benchmark: Benchmark, path: Path, window: Window, run: Path
     """Copy the benchmark's rows into ``run/benchmark`` and return what they are; a copy that is there must be the same.
 
     Raises:
-        ConfigError: If a column is missing, no row is left, or the run holds another benchmark.
+        ConfigError: If a column is missing, no row is left, or the run is no evaluation or holds another benchmark.
     """
     if benchmark.date is None and window != NO_WINDOW:
         raise ConfigError(f"--since, --before: rows of {benchmark.name} have no dates")
@@ -296,7 +296,10 @@ def _date(row: Row, benchmark: Benchmark, number: int) -> str:
 def _write(about: About, rows: str, folder: Path) -> None:
     """Write both files; rows that are the same keep their time of change, so that sources need not be read again."""
     there = read_about(folder.parent)
-    if there is not None and there != about and RunFolder(folder.parent).find_manifest() is not None:
+    has_run = RunFolder(folder.parent).find_manifest() is not None
+    if there is None and has_run:  # its selection may make training data of what it holds
+        raise ConfigError(f"--run {folder.parent}: holds a run that is no evaluation; give another --run")
+    if there is not None and there != about and has_run:
         raise ConfigError(
             f"{folder.parent}: evaluates {_shown(there)}, and this is {_shown(about)}; give another folder by --run"
         )
@@ -327,6 +330,20 @@ def read_about(run: AnyPath) -> About | None:
         return None
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise CorruptRunError(f"{path}: is not what an evaluation wrote: {error}; put it back from a copy") from error
+
+
+def refuse_evaluation(run: AnyPath) -> None:
+    """See that a folder is free for training data.
+
+    Raises:
+        ConfigError: If it holds the rows of a benchmark.
+    """
+    about = read_about(run) if isinstance(run, Path) else None  # an evaluation is never begun on an object store
+    if about is not None:
+        raise ConfigError(
+            f"--run {run}: evaluates {_shown(about)}: its rows are never training data; give another --run, or go on "
+            "by factory evaluate"
+        )
 
 
 def read_frozen(run: AnyPath, benchmark: Benchmark) -> dict[str, Row]:

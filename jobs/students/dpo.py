@@ -16,7 +16,7 @@ from jobs.students.guards import ROW_GUARDS, Findings, TableGuards
 from jobs.students.launching import launch
 from jobs.students.prepare_base import prepare_base
 from jobs.students.recipe import Recipe
-from jobs.students.rows import Encoded, Row, Student, Table, load_student, only_turn, open_data
+from jobs.students.rows import Encoded, Row, Student, Table, load_student, only_turn, open_data, row_of
 from jobs.students.sft import TABLES, Launcher, Say, carry_out, describe, full_table, guards_of, write_tokens
 from schemas.errors import ConfigError, GuardError
 
@@ -63,9 +63,14 @@ def starting_from(recipe: Recipe, model: Path) -> Recipe:
     """Return the recipe with a saved model as its base.
 
     Raises:
-        ConfigError: If there is no such folder.
+        ConfigError: If there is no such folder, or the recipe shares the tokens of a row out.
         GuardError: If the model was taught with another template.
     """
+    if recipe.launch.kind == "sequence_parallel":
+        raise ConfigError(
+            "launch.kind=sequence_parallel: factory dpo cannot share the tokens of a pair out over GPUs; --set "
+            "launch.kind=zero3 --set launch.sequence_parallel=1, or fsdp2"
+        )
     model = model.expanduser().resolve()
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model}: holds no model; give the folder that `factory sft` wrote: OUT/model")
@@ -132,5 +137,4 @@ def _pair(better: Encoded, worse: Encoded, student: Student, findings: Findings)
 
 
 def _row(raw: dict[str, Any], side: str) -> Row:
-    completion = only_turn(raw[side], f"pair {raw['pair_id']}: {side}")
-    return Row(row_id=raw["pair_id"], problem_id=raw["problem_id"], prompt=raw["prompt"], completion=completion)
+    return row_of(raw, "pair_id", only_turn(raw[side], f"pair {raw['pair_id']}: {side}"))

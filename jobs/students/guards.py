@@ -7,9 +7,11 @@ Those of a prepared base (context, end, padding) are in `prepare_base`, that of 
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from factory.decontaminate import Protection
@@ -25,10 +27,10 @@ def completion_is_learnt(encoded: Encoded, student: Student) -> str | None:
     if learnt[-1:] == [student.end_id]:
         learnt.pop()
     text, stored = student.decode(learnt), encoded.row.completion
-    if text == stored or text == _normalized(stored, student):
+    # Qwen's tokenizers write NFC, which is the same text; what else a tokenizer makes of a text is not
+    if text in (stored, unicodedata.normalize("NFC", stored)):
         return None
-    place = next((n for n, (one, other) in enumerate(zip(text, stored, strict=False)) if one != other), None)
-    place = min(len(text), len(stored)) if place is None else place
+    place = _difference(text, stored)
     return (
         f"would learn {_shown(text, place)} where the table has {_shown(stored, place)} (from character {place}); the "
         "template must write an answer to the letter"
@@ -89,11 +91,47 @@ def row_is_whole(encoded: Encoded, student: Student) -> str | None:
     return f"has {len(encoded.token_ids)} tokens, {student.max_length} fit (train.max_length): it would be cut"
 
 
+def text_is_no_control(encoded: Encoded, student: Student) -> str | None:
+    """No content becomes a token that means something to a server: an end, the head of a turn, padding."""
+    parts = [(f"the turn of {turn['role']} in its prompt", turn["content"]) for turn in encoded.row.prompt]
+    rest = encoded.token_ids[len(encoded.asked_ids) :]
+    if not student.control_ids.isdisjoint(rest[:-1]):  # its end apart; encoded again only where there is something
+        parts.append(("its completion", encoded.row.completion))
+    for where, text in parts:
+        if found := student.control_tokens(text):
+            return (
+                f"{where} holds {found[0]}, which is no text to the tokenizer but a token that ends or begins things; "
+                "leave the row out, or write it otherwise"
+            )
+    return None
+
+
+def prompt_is_the_tables(encoded: Encoded, student: Student) -> str | None:
+    """The template writes each content of the prompt to the letter, in order, and no words of its own around them."""
+    roles = [turn["role"] for turn in encoded.row.prompt]
+    pieces, added = student.frame(roles)
+    if not pieces:
+        return f"the template does not write each content of {', '.join(roles)} once, in that order"
+    if added:
+        return f"is asked with {_shown(added, 0)}, which the template adds to what the table has"
+    contents = [turn["content"] for turn in encoded.row.prompt]
+    wanted = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
+    if encoded.asked == wanted:
+        return None
+    place = _difference(encoded.asked, wanted)
+    return (
+        f"is asked with {_shown(encoded.asked, place)} where the table has {_shown(wanted, place)}; the template must "
+        "write a prompt to the letter"
+    )
+
+
 RowGuard = Callable[[Encoded, Student], str | None]
 ROW_GUARDS: Final[Mapping[str, RowGuard]] = {
     "completion": completion_is_learnt,
     "prompt": prompt_is_not_learnt,
     "question": prompt_is_as_asked,
+    "template": prompt_is_the_tables,
+    "control": text_is_no_control,
     "end": end_is_learnt,
     "start": text_starts_once,
     "length": row_is_whole,
@@ -144,7 +182,7 @@ class TableGuards:
         """Take the problems of the other split as ``elsewhere``."""
         self._protection, self._elsewhere = protection, frozenset(elsewhere)
         self._rows: set[str] = set()
-        self._clean: dict[str, str | None] = {}  # by problem
+        self._clean: dict[bytes, str | None] = {}  # by hash of the prompt's text
 
     def find(self, row: Row) -> Iterator[tuple[str, str]]:
         """Yield guard and fault of what is wrong with a row, beside those before it."""
@@ -153,10 +191,12 @@ class TableGuards:
         self._rows.add(row.row_id)
         if row.problem_id in self._elsewhere:
             yield "splits", f"its problem {row.problem_id} is in the validation split, too"
-        if row.problem_id not in self._clean:
-            match = self._protection.find("\n".join(turn["content"] for turn in row.prompt))
-            self._clean[row.problem_id] = None if match is None else f"is an item of a benchmark: {match}"
-        if (fault := self._clean[row.problem_id]) is not None:
+        text = "\n".join(turn["content"] for turn in row.prompt)
+        key = sha256(text.encode("utf-8", "surrogatepass")).digest()
+        if key not in self._clean:
+            match = self._protection.find(text)
+            self._clean[key] = None if match is None else f"is an item of a benchmark: {match}"
+        if (fault := self._clean[key]) is not None:
             yield "benchmark", fault
 
 
@@ -184,10 +224,10 @@ def look(
             yield encoded
 
 
-def _normalized(text: str, student: Student) -> str:
-    """Return a text as the tokenizer normalizes every text (Qwen's to NFC): no template's doing."""
-    normalizer = student.tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else str(normalizer.normalize_str(text))
+def _difference(text: str, stored: str) -> int:
+    """Return the place of the first character that differs."""
+    pairs = enumerate(zip(text, stored, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(text), len(stored)))
 
 
 def _shown(text: str, place: int) -> str:

@@ -5,18 +5,24 @@ Thin: what is trained lies in OUT, and every way runs `jobs.students.training` o
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
+from jobs.signals import termination_interrupts
 from jobs.students.recipe import HERE, Recipe
 from schemas.errors import ConfigError, FactoryError
 
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)  # looked up here: between fork and exec little is allowed
 PORT = 29_500  # on which the processes of several nodes find each other; torch's own default
 
 
@@ -70,8 +76,8 @@ def check_hardware(recipe: Recipe) -> None:
         )
 
 
-def launch(recipe: Recipe, out: Path) -> None:
-    """Train on this machine.
+def launch(recipe: Recipe, out: Path, lock: int) -> None:
+    """Train on this machine; the processes that do hold OUT's lock, an open file, until they have ended.
 
     Raises:
         ConfigError: As `training.train`, and if the machine lacks what is needed.
@@ -83,18 +89,27 @@ def launch(recipe: Recipe, out: Path) -> None:
 
         train(out)
     else:
-        check_ended(run(launch_command(recipe, out)), out)
+        check_ended(run(launch_command(recipe, out), [lock]), out)
 
 
-def run(command: Sequence[str]) -> int:
-    """Run a command with our own output and return its exit code; it ends with us."""
-    child = subprocess.Popen(command)
-    try:
-        return child.wait()
-    except BaseException:
-        child.terminate()
-        child.wait()
-        raise
+def run(command: Sequence[str], files: Sequence[int] = ()) -> int:
+    """Run a command with our own output and open files, and return its exit code; it ends with us, however we end."""
+    with termination_interrupts():
+        mine = os.getpid()
+        child = subprocess.Popen(command, pass_fds=files, preexec_fn=lambda: end_with(mine))
+        try:
+            return child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+
+
+def end_with(parent: int) -> None:
+    """Have the system send this process SIGTERM when its parent ends; one whose parent has gone ends at once."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def check_ended(code: int, out: Path) -> None:

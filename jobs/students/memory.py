@@ -2,7 +2,7 @@
 
 An estimate: weights, gradients, optimizer and activations are counted, the rest is a stated margin. Nothing here was
 measured on a GPU; parameters are counted exactly, and the activations of a layer are those that PyTorch keeps on a CPU
-(`tests/jobs/students/test_memory.py` holds both against real models).
+(`tests/jobs/students/test_recipe.py` holds both against real models).
 
 Sources: 16 bytes of state per parameter and its sharing out: Rajbhandari et al. 2020, arXiv:1910.02054, section 3. Full
 recomputation keeps each layer's input: Korthikanti et al. 2022, arXiv:2205.05198, section 5; their count of a layer
@@ -94,7 +94,7 @@ def describe_plan(recipe: Recipe, out: Path) -> str:
     rows = "rows" if train.packing == "none" else "packs of rows"
     said = {
         "validated": "validated, not trained: settings were checked, nothing was trained with this recipe",
-        "trained": "trained here, in the tests",
+        "trained": "trained on a CPU by the tests, in a smaller shape and with fewer steps",
     }
     lines = [
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).rstrip(),

@@ -6,27 +6,22 @@ before, once. The first node that fails takes the others along, so that none wai
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shlex
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.students.launching import check_ended, launch_command
+from jobs.students.launching import check_ended, launch_command, run
 from jobs.students.recipe import Recipe
 from schemas.errors import ConfigError
 
 START_TIMEOUT_S: Final = 600.0  # for the GPUs of a cluster that scales (guess)
-_PR_SET_PDEATHSIG: Final = 1
 
 
-def launch_on_nodes(recipe: Recipe, out: Path) -> None:
-    """Train on the nodes of the cluster that this process belongs to.
+def launch_on_nodes(recipe: Recipe, out: Path, _lock: int) -> None:
+    """Train on the nodes of the cluster that this process belongs to, whose tasks end with it; the lock stays here.
 
     Raises:
         ConfigError: If the cluster does not give the GPUs in time.
@@ -76,18 +71,13 @@ def submit_training(words: Sequence[str], files: Sequence[Path], address: str, n
 
 
 def _address() -> str:
-    return socket.gethostbyname(socket.gethostname())
+    import ray
+
+    # the one that other nodes reach; a host may name itself 127.0.1.1
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _run(command: Sequence[str]) -> int:
     """Run a command that ends when the worker that started it does."""
     sys.stderr.write(f"{socket.gethostname()}: {shlex.join(command)}\n")
-    mine = os.getpid()
-    libc = ctypes.CDLL(None)
-
-    def end_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != mine:
-            os._exit(1)
-
-    return subprocess.run(command, check=False, preexec_fn=end_with_parent).returncode
+    return run(command)

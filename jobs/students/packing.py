@@ -6,7 +6,7 @@ measured, with the trainer's own packing and batches, each time rows are packed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,8 +24,12 @@ _ROWS: Final = 8  # of the check, of these lengths at most
 _TOKENS: Final = 96
 
 
-def check_packing(recipe: Recipe, base: Path, rows: Sequence[dict[str, list[int]]]) -> tuple[float, float]:
+def check_packing(
+    recipe: Recipe, base: Path, rows: Sequence[dict[str, list[int]]], say: Callable[[str], None]
+) -> tuple[float, float]:
     """Return the loss of a tiny model of the base's kind on rows one by one, and packed.
+
+    Flash attention needs a GPU: without one, ``say`` is told that another was looked at.
 
     Raises:
         GuardError: If they differ: packed rows see each other.
@@ -40,9 +44,13 @@ def check_packing(recipe: Recipe, base: Path, rows: Sequence[dict[str, list[int]
     config.initializer_range = 0.2  # ten times the usual: what rows see of each other has to show in a loss
     config.layer_types = ["full_attention"] * _TINY["layers"]
     torch.manual_seed(recipe.train.seed)
-    is_flash = recipe.train.attention.startswith("flash")  # it knows no float32
+    attention = recipe.train.attention
+    if attention.startswith("flash") and not torch.cuda.is_available():
+        say(f"guard packing: train.attention={attention} was not checked, which takes a GPU; sdpa was, in its place")
+        attention = "sdpa"
+    is_flash = attention.startswith("flash")  # it knows no float32
     dtype, decimals = (torch.bfloat16, FLASH_DECIMALS) if is_flash else (torch.float32, DECIMALS)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=recipe.train.attention)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     model.config.use_cache = False
     if recipe.launch.kind != "cpu" and torch.cuda.is_available():
         model = model.cuda()
@@ -51,7 +59,7 @@ def check_packing(recipe: Recipe, base: Path, rows: Sequence[dict[str, list[int]
     if abs(apart - packed) > 0.5 * 10**-decimals:
         raise GuardError(
             f"guard packing: the loss of {len(few)} rows is {apart:.6f} one by one and {packed:.6f} packed: packed "
-            f"rows see each other (train.attention={recipe.train.attention}); set train.packing=none"
+            f"rows see each other (attention {attention}); set train.packing=none"
         )
     return apart, packed
 

@@ -135,10 +135,11 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool) -> None:
         # In transformers 5 the attribute `rope_theta` of a configuration does nothing.
         config.rope_parameters = {**(config.rope_parameters or {}), "rope_theta": base.rope_theta}
         config.max_position_embeddings = max(config.max_position_embeddings, recipe.train.max_length)
-    generation = GenerationConfig()
+    # How long and how freely a base generates is not the student's: Qwen2.5 says max_new_tokens 2048, do_sample false
+    generation, ends = GenerationConfig(bos_token_id=tokenizer.bos_token_id), None
     if source is not None and (source / "generation_config.json").is_file():
-        generation = GenerationConfig.from_pretrained(source)
-    end, ends = tokenizer.eos_token_id, generation.eos_token_id
+        ends = GenerationConfig.from_pretrained(source).eos_token_id
+    end = tokenizer.eos_token_id
     others = [token for token in (ends if isinstance(ends, list) else [ends]) if token not in (None, end)]
     generation.eos_token_id = [end, *others] if others else end
     config.eos_token_id, config.bos_token_id = end, tokenizer.bos_token_id

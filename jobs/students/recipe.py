@@ -125,7 +125,7 @@ class Train(Part):
     activation_checkpointing: bool = True
     seed: int = Field(default=0, ge=0)
     save_steps: int = Field(default=100, ge=1)  # between two checkpoints: what a kill can cost
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)  # beside the newest, which a kill may tear
     log_steps: int = Field(default=1, ge=1)
 
     @field_validator("packing", mode="before")

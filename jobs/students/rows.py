@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -29,6 +29,7 @@ BATCH_ROWS: Final = 64  # read and encoded together: enough for a tokenizer's th
 FOOTER_BYTES: Final = 1 << 16  # of a Parquet file, that stand for it: its end holds sizes and statistics of all columns
 
 ROWS_SCHEMA: Final = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_MARK: Final = "qzxvkw"  # stands for a content where a template's own words are looked for: no word, nothing to trim
 _REPO: Final = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SHARD: Final = re.compile(r"(?P<split>\w+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 
@@ -47,9 +48,17 @@ class Encoded(NamedTuple):
     """A row as tokens."""
 
     row: Row
+    asked: str  # the prompt as text, written by the template
     asked_ids: list[int]  # the prompt, as the student is asked with
     token_ids: list[int]  # what it is shown: prompt, completion, end
     labels: list[int]  # the token where it is learnt, else IGNORED
+
+
+class Frame(NamedTuple):
+    """What a template writes around the contents of a prompt's turns."""
+
+    pieces: list[str]  # before, between and behind them; none where it does not write each content once, in order
+    added: str  # the first that is no token of the family, role or white space; empty if there is nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,8 @@ class Student:
     max_length: int  # tokens
     end_id: int  # of the token that ends a turn
     start_id: int | None  # of the token that starts a text; null in families without one
+    control_ids: frozenset[int]  # of tokens that mean something to a server, and are never text
+    _frames: dict[tuple[str, ...], Frame] = field(default_factory=dict, init=False, repr=False)
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
         """Return the rows as tokens.
@@ -77,12 +88,44 @@ class Student:
         rest_ids = self._token_ids(
             [text[len(start) :] if fit else text for start, text, fit in zip(asked, whole, fits, strict=True)]
         )
-        return [_join(*parts) for parts in zip(rows, asked_ids, rest_ids, fits, strict=True)]
+        return [_join(*parts) for parts in zip(rows, asked, asked_ids, rest_ids, fits, strict=True)]
+
+    def frame(self, roles: Sequence[str]) -> Frame:
+        """Return what the template writes around the contents of a prompt with these roles."""
+        key = tuple(roles)
+        if key not in self._frames:
+            pieces = self._pieces(key)
+            words = {*key, "assistant", *(self.decode([token]) for token in self.control_ids)}
+            plain = re.compile("|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
+            self._frames[key] = Frame(
+                pieces, next(filter(None, (plain.sub("", piece).strip() for piece in pieces)), "")
+            )
+        return self._frames[key]
+
+    def control_tokens(self, text: str) -> list[str]:
+        """Return the tokens that mean something to a server and that a text would become."""
+        (token_ids,) = self._token_ids([text])
+        return [self.decode([token]) for token in token_ids if token in self.control_ids]
 
     def decode(self, token_ids: list[int]) -> str:
         """Return tokens as text, special ones too."""
         # transformers' own looks at the type of every single token first
         return str(self.tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def _pieces(self, roles: Sequence[str]) -> list[str]:
+        marks = [f"{_MARK}{place}{_MARK}" for place in range(len(roles))]
+        turns: list[Mapping[str, str]] = [
+            {"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)
+        ]
+        (rest,) = self._render([turns], is_asked=True)
+        pieces = []
+        for mark in marks:
+            before, found, rest = rest.partition(mark)
+            if not found:
+                return []
+            pieces.append(before)
+        pieces.append(rest)
+        return [] if any(_MARK in piece for piece in pieces) else pieces
 
     def _render(self, turns: list[list[Mapping[str, str]]], *, is_asked: bool) -> list[str]:
         texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_asked)
@@ -93,15 +136,15 @@ class Student:
         return list(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _join(row: Row, asked: list[int], rest: list[int], is_prefix: bool) -> Encoded:
-    token_ids = asked + rest if is_prefix else rest
-    num_prompt = len(asked)
+def _join(row: Row, asked: str, asked_ids: list[int], rest: list[int], is_prefix: bool) -> Encoded:
+    token_ids = asked_ids + rest if is_prefix else rest
+    num_prompt = len(asked_ids)
     if not is_prefix:
-        pairs = zip(asked, rest, strict=False)
+        pairs = zip(asked_ids, rest, strict=False)
         num_prompt = next(
-            (place for place, (one, other) in enumerate(pairs) if one != other), min(len(asked), len(rest))
+            (place for place, (one, other) in enumerate(pairs) if one != other), min(len(asked_ids), len(rest))
         )
-    return Encoded(row, asked, token_ids, [IGNORED] * num_prompt + token_ids[num_prompt:])
+    return Encoded(row, asked, asked_ids, token_ids, [IGNORED] * num_prompt + token_ids[num_prompt:])
 
 
 def load_student(folder: Path, recipe: Recipe) -> Student:
@@ -115,7 +158,24 @@ def load_student(folder: Path, recipe: Recipe) -> Student:
         max_length=recipe.train.max_length,
         end_id=tokenizer.convert_tokens_to_ids(family.end),
         start_id=None if family.start is None else tokenizer.convert_tokens_to_ids(family.start),
+        control_ids=_control_ids(tokenizer, family, folder),
     )
+
+
+def _control_ids(tokenizer: PreTrainedTokenizerBase, family: Family, folder: Path) -> frozenset[int]:
+    """Return the ids of special tokens, of what the template is written with, and of where generation stops.
+
+    `<think>` and its like, added tokens that are not special, are text.
+    """
+    from transformers import GenerationConfig
+
+    # Llama 3's files name start and end alone as special; the others say it only of themselves.
+    found = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    known = tokenizer.get_vocab()
+    found |= {known[token] for token in (family.end, family.pad, family.start, *family.others) if token in known}
+    ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    found |= {*tokenizer.all_special_ids, *(ends if isinstance(ends, list) else [ends])}
+    return frozenset(found - {None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +211,24 @@ class Table:
         """Yield the rows of `sft_prompt_completion`, some at a time."""
         for batch in self.read(("trace_id", "problem_id", "prompt", "completion")):
             yield [
-                Row(
-                    row_id=row["trace_id"],
-                    problem_id=row["problem_id"],
-                    prompt=row["prompt"],
-                    completion=only_turn(row["completion"], f"row {row['trace_id']}: completion"),
-                )
+                row_of(row, "trace_id", only_turn(row["completion"], f"row {row['trace_id']}: completion"))
                 for row in batch
             ]
+
+
+def row_of(raw: Mapping[str, Any], key: str, completion: str) -> Row:
+    """Return a row of a table, whose id is in the column ``key``.
+
+    Raises:
+        ConfigError: If an id or a content of its prompt is null.
+    """
+    nulls = [name for name in (key, "problem_id", "prompt") if raw[name] is None]
+    nulls += [f"prompt[{n}].content" for n, turn in enumerate(raw["prompt"] or ()) if turn["content"] is None]
+    if nulls:
+        raise ConfigError(
+            f"row {raw[key]} (problem {raw['problem_id']}): column {', '.join(nulls)} is null; write the table again"
+        )
+    return Row(row_id=raw[key], problem_id=raw["problem_id"], prompt=raw["prompt"], completion=completion)
 
 
 def only_turn(turns: Sequence[Mapping[str, str]] | None, where: str) -> str:

@@ -36,7 +36,7 @@ LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
 Say = Callable[[str], None]
 Writer = Callable[[Table, Student, TableGuards, Path], Findings]
-Launcher = Callable[[Recipe, Path], None]
+Launcher = Callable[[Recipe, Path, int], None]  # recipe, OUT, and the open file that holds OUT's lock
 
 
 def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
@@ -56,7 +56,7 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
             few.append({"input_ids": encoded.token_ids, "labels": encoded.labels})
     findings.refuse()
     if recipe.train.packing != "none":
-        check_packing(recipe, folder / "base", few)
+        check_packing(recipe, folder / "base", few, say)
     say(describe(findings, recipe))
     return findings
 
@@ -77,7 +77,7 @@ def carry_out(
 ) -> Path:
     """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train."""
     out, versions = out.resolve(), _versions()
-    with RunLock(out):
+    with RunLock(out) as lock:
         selection = open_data(data)
         table = full_table(selection, TABLES[method])
         plan = {
@@ -93,10 +93,10 @@ def carry_out(
             guards = guards_of(recipe, selection, table.name)
             say(describe(write(table, load_student(base, recipe), guards, out / "rows"), recipe))
         if method == "sft" and recipe.train.packing != "none":
-            check_packing(recipe, base, _first_rows(out / "rows"))
+            check_packing(recipe, base, _first_rows(out / "rows"), say)
         if (config := launch_config(recipe)) is not None:
             write_whole(out / "launch.yaml", yaml.safe_dump(config))
-        launch(recipe, out)
+        launch(recipe, out, lock.fileno())
     return out / "model"
 
 
@@ -153,7 +153,8 @@ def write_tokens(
 
 def describe(findings: Findings, recipe: Recipe) -> str:
     """Return what the guards saw, in words."""
-    part = "" if findings.num_encoded == findings.num_rows else f", {findings.num_encoded} of them encoded"
+    is_part = findings.num_encoded < findings.num_rows
+    part = f", {findings.num_encoded} of them encoded, which the rest is about" if is_part else ""
     return (
         f"guards: {findings.num_rows} rows{part}, no fault; {findings.num_too_long} longer than "
         f"{recipe.train.max_length} tokens are dropped; {findings.num_tokens} tokens, {findings.num_learnt} of them "

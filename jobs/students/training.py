@@ -8,6 +8,7 @@ the newest good one. Alone, under `accelerate launch`: `python -m jobs.students.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -21,6 +22,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from factory.storage import sync_folder
+from jobs.students.launching import end_with
 from jobs.students.packing import PACKING
 from jobs.students.prepare_base import check_base
 from jobs.students.recipe import Recipe
@@ -167,9 +170,20 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         """Mark the checkpoint, once all processes have written their part."""
         from accelerate import PartialState
 
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        PartialState().wait_for_everyone()
+        if state.is_local_process_zero:  # of each node: what a node wrote may lie in its own memory yet
+            sync_tree(checkpoint)
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            (checkpoint / WHOLE).touch()
+            sync_folder(checkpoint)
+
+
+def sync_tree(folder: Path) -> None:
+    """Fsync a folder's files and folders, and its name, so that all of it survives a power loss."""
+    for path in [*folder.rglob("*"), folder, folder.parent]:
+        sync_folder(path)  # does the same to a file
 
 
 def _settings(
@@ -197,7 +211,8 @@ def _settings(
         "gradient_checkpointing": train.activation_checkpointing and kind != "fsdp2",
         "seed": train.seed,
         "save_steps": train.save_steps,
-        "save_total_limit": train.keep_checkpoints,
+        # old ones go before the new one is marked as whole: one more, so that a kill between leaves a whole one
+        "save_total_limit": train.keep_checkpoints + 1,
         "logging_steps": train.log_steps,
         "report_to": [],
         "disable_tqdm": True,
@@ -208,12 +223,18 @@ def _settings(
 
 def _trainer(recipe: Recipe, out: Path) -> Any:
     train = recipe.train
+    shared = recipe.launch.sequence_parallel  # DeepSpeed's Ulysses refuses rows that it cannot share out evenly
     settings = _settings(
         recipe, out, batch=train.batch, rate=train.learning_rate, epochs=train.epochs, steps=train.max_steps
     )
     return SFTTrainer(
         model=str(out / "base"),
-        args=SFTConfig(packing=train.packing != "none", packing_strategy=PACKING, pad_to_multiple_of=None, **settings),
+        args=SFTConfig(
+            packing=train.packing != "none",
+            packing_strategy=PACKING,
+            pad_to_multiple_of=shared if shared > 1 else None,
+            **settings,
+        ),
         train_dataset=Dataset.from_file(str(out / "rows" / "train.arrow")),
         processing_class=transformers.AutoTokenizer.from_pretrained(out / "base"),
         callbacks=[Progress(out)],
@@ -277,6 +298,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    if "LOCAL_RANK" in os.environ:  # one of several: their launcher cannot end them when it is killed
+        end_with(os.getppid())
     try:
         train(Path(sys.argv[1]))
     except ConfigError as error:

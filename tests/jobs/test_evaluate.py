@@ -125,6 +125,16 @@ def test_what_cannot_be_done_is_explained(tmp_path: Path, arguments: list[str], 
     assert said in ended.err
 
 
+def test_a_job_never_runs_in_the_folder_of_an_evaluation(tmp_path: Path) -> None:
+    rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    rows.write_text('{"problem": "What is 1 + 1?", "answer": "2"}')
+    prepare(Asked(benchmark=str(rows), model="m", samples=1, run=run))
+    ended = factory("run", "jobs/configs/drill.yaml", "--run", str(run))
+    assert ended.code == 2
+    assert "its rows are never training data; give another --run" in ended.err
+    assert not (run / "run.yaml").exists()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.drill  # an evaluation is a run, and runs are killed elsewhere

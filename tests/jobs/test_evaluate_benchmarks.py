@@ -25,6 +25,7 @@ from jobs.evaluate.benchmarks import (
     freeze_benchmark,
     read_about,
     read_frozen,
+    refuse_evaluation,
     unpacked,
     window_of,
 )
@@ -32,7 +33,7 @@ from jobs.evaluate.job import PRESETS, Asked, load_preset, prepare
 from schemas.config import OpenaiTeacher, ReplayTeacher
 from schemas.errors import ConfigError
 from schemas.problem import Answer, Choice, Problem, Tests
-from tests.runs import start_run
+from tests.runs import make_problem, start_run
 
 
 def packed(cases: list[dict[str, str]]) -> str:
@@ -257,6 +258,19 @@ def test_a_run_stays_an_evaluation_of_the_same_rows(tmp_path: Path) -> None:
     write(path, ROWS["answers"][:1])
     with pytest.raises(ConfigError, match=r"evaluates answers, a\.jsonl .* give another folder by --run"):
         prepare(asked(tmp_path, str(path), None))
+
+
+def test_rows_of_a_benchmark_never_enter_a_run_that_is_no_evaluation(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS["answers"])
+    start_run(tmp_path / "run", [make_problem(0)], num_samples=2)
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(ConfigError, match="holds a run that is no evaluation; give another --run"):
+        prepare(asked(tmp_path, str(path), None))
+    assert sorted((tmp_path / "run").rglob("*")) == before
+    refuse_evaluation(tmp_path / "run")
+    prepare(replace(asked(tmp_path, str(path), None), run=tmp_path / "evaluation"))
+    with pytest.raises(ConfigError, match="its rows are never training data; give another --run, or go on by factory"):
+        refuse_evaluation(tmp_path / "evaluation")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from jobs.students.recipe import Recipe, load_recipe
 from jobs.students.rows import IGNORED, Encoded, Row, Student, load_student, open_table
 from jobs.students.sft import guards_of
 from schemas.errors import ConfigError, GuardError
+from schemas.tables import SCHEMAS
 from tests.jobs.students.conftest import TINY
 from tests.student_tables import make_rows, write_table
 
@@ -126,7 +130,7 @@ def test_a_template_that_ends_a_turn_otherwise_is_refused(student: Student) -> N
 
 def test_an_end_inside_an_answer_is_refused(student: Student) -> None:
     row = replace(_rows(1)[0], completion=f"<think>\na{student.family.end}b\n</think>\n\nc")
-    assert set(_faults([row], student).faults) == {"end"}
+    assert set(_faults([row], student).faults) == {"end", "control"}
 
 
 def test_a_text_that_starts_twice_is_refused(student: Student) -> None:
@@ -136,7 +140,38 @@ def test_a_text_that_starts_twice_is_refused(student: Student) -> None:
     with pytest.raises(GuardError, match=r"guard start: .* at tokens \[0, 1\], must have it at 0 alone"):
         _faults(_rows(), bad).refuse()
     late = replace(_rows(1)[0], completion="<think>\n<|begin_of_text|>\n</think>\n\nc")
-    assert set(_faults([late], student).faults) == {"start"}
+    assert set(_faults([late], student).faults) == {"start", "control"}
+
+
+@pytest.mark.parametrize("token", ["end", "pad", "others"])
+def test_a_text_that_becomes_a_control_token_is_refused(student: Student, token: str) -> None:
+    tokens = getattr(student.family, token)
+    word = tokens if isinstance(tokens, str) else tokens[0]
+    (row,) = _rows(1)
+    asked = replace(row, prompt=[{"role": "user", "content": f"What does {word} mean?"}])
+    told = replace(row, completion=f"<think>\nIt is {word}.\n</think>\n\nc")
+    for bad, where in ((asked, "the turn of user in its prompt"), (told, "its completion")):
+        found = _faults([bad], student)
+        assert "control" in found.faults
+        assert found.first["control"].startswith(f"row trace-00000: {where} holds {word}, which is no text")
+
+
+def test_every_token_at_which_generation_stops_is_control_and_a_tag_is_text(recipe: Recipe, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = prepare_base(recipe, tmp_path / "base", with_weights=False)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<|eom_id|>", "<think>", "</think>"])
+    tokenizer.save_pretrained(base)
+    stops, eom = (
+        json.loads((base / "generation_config.json").read_text()),
+        tokenizer.convert_tokens_to_ids("<|eom_id|>"),
+    )
+    (base / "generation_config.json").write_text(json.dumps(stops | {"eos_token_id": [stops["eos_token_id"], eom]}))
+    student = load_student(base, recipe)
+    assert not _faults(_rows(), student).faults
+    bad = replace(_rows(1)[0], completion="<think>\n<|eom_id|>\n</think>\n\nc")
+    assert set(_faults([bad], student).faults) == {"control"}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +242,15 @@ def test_a_problem_of_a_benchmark_is_refused_however_it_is_framed(student: Stude
         _faults(bad, student, TableGuards(Protection([fingerprint]))).refuse()
 
 
+def test_an_item_of_a_benchmark_is_found_behind_a_problem_id_that_came_before(student: Student) -> None:
+    item = "How many tonnes does a ferry with nineteen lorries of seven tonnes and thirty four cars of two carry, full?"
+    fingerprint = build_fingerprint("ferries", "1", "made here", [Item("f-1", item)])
+    rows = _rows(2)
+    bad = replace(rows[1], prompt=[{"role": "user", "content": item}])
+    assert bad.problem_id == rows[0].problem_id
+    assert set(_faults([rows[0], bad], student, TableGuards(Protection([fingerprint]))).faults) == {"benchmark"}
+
+
 @pytest.mark.parametrize("strategy", ["wrapped", "bfd_split"])
 def test_packing_that_cuts_or_mixes_rows_is_no_setting(strategy: str) -> None:
     with pytest.raises(ConfigError, match=rf"train.packing='{strategy}' cuts rows, or lets one see another"):
@@ -238,10 +282,68 @@ def test_an_answer_that_is_not_one_turn_of_the_assistant_is_named(roles: list[st
         list(table.rows())
 
 
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"trace_id": None}, "trace_id"),
+        ({"problem_id": None}, "problem_id"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": [{"role": "user", "content": None}]}, r"prompt\[0\].content"),
+    ],
+)
+def test_a_value_that_is_null_is_named_with_its_row_and_column(
+    change: dict[str, object], column: str, tmp_path: Path
+) -> None:
+    (row,) = make_rows(1)
+    nullable = pa.schema([field.with_nullable(True) for field in SCHEMAS["sft_prompt_completion"]])
+    folder = tmp_path / "sft_prompt_completion"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist([{**row, **change}], schema=nullable), folder / "train-00000-of-00001.parquet")
+    table = open_table(tmp_path, "sft_prompt_completion")
+    assert table is not None
+    named = f"row {'None' if 'trace_id' in change else 'trace-00000'} "
+    with pytest.raises(ConfigError, match=rf"{named}.*: column {column} is null"):
+        list(table.rows())
+
+
 def test_a_template_of_ones_own_has_to_pass_the_same_guards(tmp_path: Path) -> None:
     recipe = load_recipe("tiny-qwen", TINY)
     text = recipe.base.of.template.read_text()
     (tmp_path / "mine.jinja").write_text(text.replace(SAID, "message['content'] | upper + '"))
     recipe = load_recipe("tiny-qwen", [*TINY, f"base.template={tmp_path / 'mine.jinja'}"])
     student = load_student(prepare_base(recipe, tmp_path / "base", with_weights=False), recipe)
-    assert set(_faults(_rows(), student).faults) == {"completion"}
+    assert set(_faults(_rows(), student).faults) == {"completion", "template"}
+
+
+TALK = [
+    {"role": "user", "content": " What is 1 + 1?\n"},
+    {"role": "assistant", "content": "<think>\none and one\n</think>\n\n2"},
+    {"role": "user", "content": "\nAnd 2 + 2?"},
+]
+LOOP = "{%- for message in messages -%}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (LOOP, "{{- 'Be helpful.' -}}" + LOOP),
+        (LOOP, "{{- strftime_now('%d %b %Y') -}}" + LOOP),
+        (SAID, "message['content'] | trim + '"),
+        (SAID, "(message['content'] if loop.last or message['role'] != 'user' else '') + '"),
+        (SAID, "message['content'].split('</think>')[-1] + '"),
+        (LOOP, LOOP + "{%- if loop.first -%}{{- message['content'] -}}{%- endif -%}"),
+    ],
+    ids=["hidden text", "date", "trims", "drops a question", "drops earlier thinking", "asks twice"],
+)
+def test_a_template_that_asks_otherwise_than_the_table_is_refused(student: Student, old: str, new: str) -> None:
+    row = replace(_rows(1)[0], prompt=TALK)
+    assert not _faults([row], student).faults
+    assert "template" in _faults([row], _retaught(student, old, new)).faults
+
+
+def test_a_tokenizer_that_edits_an_answer_is_refused(student: Student) -> None:
+    from tokenizers import normalizers
+
+    tokenizer = type(student.tokenizer).from_pretrained(student.tokenizer.name_or_path)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert "completion" in _faults(_rows(), replace(student, tokenizer=tokenizer)).faults

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.students.dpo import prefer
+from jobs.students.dpo import prefer, starting_from
 from jobs.students.launching import launch_command, launch_config
 from jobs.students.recipe import Recipe, load_recipe
 from jobs.students.rows import load_student, open_table
 from jobs.students.sft import check_data, fine_tune
-from schemas.errors import FingerprintError, GuardError
+from schemas.errors import ConfigError, FingerprintError, GuardError
 from tests.jobs.students.conftest import TINY
 from tests.student_tables import make_pairs, make_rows, write_table
 
@@ -121,13 +121,62 @@ def test_packed_rows_have_the_loss_of_rows_one_by_one_and_mixed_ones_have_not(tr
     from jobs.students.packing import check_packing, loss_apart, loss_packed
 
     rows = list(Dataset.from_file(str(trained / "rows" / "train.arrow")))[:8]
-    apart, packed = check_packing(recipe, trained / "base", rows)
+    apart, packed = check_packing(recipe, trained / "base", rows, _quietly)
     assert apart == pytest.approx(packed, abs=0.5e-5)
     model = AutoModelForCausalLM.from_pretrained(trained / "model")
     model.config.use_cache = False
     apart = loss_apart(model, rows)
     assert loss_packed(model, rows, "bfd") == pytest.approx(apart, abs=0.5e-5)
     assert abs(loss_packed(model, rows, "wrapped") - apart) > 1e-4
+
+
+def test_flash_attention_is_not_asked_of_a_cpu_and_that_is_said(trained: Path, recipe: Recipe) -> None:
+    from datasets import Dataset
+
+    from jobs.students.packing import check_packing
+
+    rows, said = list(Dataset.from_file(str(trained / "rows" / "train.arrow")))[:8], []
+    train = recipe.train.model_copy(update={"attention": "flash_attention_2"})
+    check_packing(recipe.model_copy(update={"train": train}), trained / "base", rows, said.append)
+    assert "train.attention=flash_attention_2 was not checked" in said[0]
+
+
+def test_rows_that_several_gpus_share_are_padded_to_what_they_can_share_and_pairs_are_refused(
+    trained: Path, recipe: Recipe
+) -> None:
+    from jobs.students.training import _trainer
+
+    launch = {"kind": "sequence_parallel", "processes": 2, "sequence_parallel": 2}
+    train = recipe.train.model_copy(update={"packing": "none"})
+    shared = recipe.model_copy(update={"launch": recipe.launch.model_copy(update=launch), "train": train})
+    alone = recipe.model_copy(update={"train": train})
+    lengths = {}
+    for name, each in (("shared", shared), ("alone", alone)):
+        trainer = _trainer(each, trained)
+        batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
+        lengths[name] = [batch["input_ids"].shape[1] for batch in batches]
+        assert all(batch["labels"].shape == batch["input_ids"].shape for batch in batches)
+    assert any(length % 2 for length in lengths["alone"])
+    assert lengths["shared"] == [length + length % 2 for length in lengths["alone"]]
+    with pytest.raises(ConfigError, match=r"launch.kind=sequence_parallel: factory dpo cannot share"):
+        starting_from(shared, trained / "model")
+
+
+def test_a_checkpoint_that_is_not_marked_yet_is_never_the_only_one(
+    recipe: Recipe, trained: Path, selection: Path, tmp_path: Path
+) -> None:
+    from jobs.students.training import newest_checkpoint
+
+    if recipe.base.family != "qwen":
+        pytest.skip("one family is enough")
+    train = recipe.train.model_copy(update={"keep_checkpoints": 1})
+    fine_tune(recipe.model_copy(update={"train": train}), str(selection), tmp_path, _quietly)
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    (folder / "checkpoint-6" / "whole").unlink()  # as a kill before the mark
+    newest = newest_checkpoint(folder)
+    assert newest is not None
+    assert newest.name == "checkpoint-4"
 
 
 def test_packing_that_leaks_is_refused_before_the_first_step(
@@ -140,7 +189,7 @@ def test_packing_that_leaks_is_refused_before_the_first_step(
     rows = list(Dataset.from_file(str(trained / "rows" / "train.arrow")))[:8]
     monkeypatch.setattr(packing, "PACKING", "wrapped")
     with pytest.raises(GuardError, match="packed rows see each other"):
-        packing.check_packing(recipe, trained / "base", rows)
+        packing.check_packing(recipe, trained / "base", rows, _quietly)
 
 
 def test_a_trainer_that_cuts_or_changes_rows_is_refused_before_the_first_step(recipe: Recipe, trained: Path) -> None:
