@@ -1,5 +1,5 @@
 """`python -m jobs` does the same as the command `factory`."""
 
-from jobs.cli import main
+from jobs.cli import command
 
-main()
+command()

@@ -73,17 +73,18 @@ class _Ending:
             os._exit(self.code)
 
 
-def main() -> None:
-    """Run the command; every error that is meant for the user ends as one message on stderr."""
+def command() -> None:
+    """Be the command: this process is nothing else, and ends by it."""
     ending = _Ending()
     try:
-        _run()
+        main()
     except SystemExit as ended:
         ending.code = ended.code or 0
         raise
 
 
-def _run() -> None:
+def main() -> None:
+    """Run the command; every error that is meant for the user ends as one message on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every sign

@@ -440,7 +440,7 @@ def test_a_command_that_read_an_object_store_ends_with_its_own_code(body: str, c
     program = (
         "import atexit, sys, obstore, jobs.cli\n"
         f"def app():\n    atexit.register(print, 'done at the end')\n    {body}\n"
-        "jobs.cli.app = app\njobs.cli.main()\n"
+        "jobs.cli.app = app\njobs.cli.command()\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (code, "done at the end\n")
