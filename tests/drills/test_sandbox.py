@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -186,7 +185,7 @@ def test_nothing_is_left_after_many_hostile_runs() -> None:
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize("tier", ["A", "B", "C"])
-def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool) -> None:
+def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool, tmp_path: Path) -> None:
     code = (
         "import threading, time\nfrom schemas.problem import Limits\nfrom verifiers.sandbox import Sandbox\n"
         f"sandbox = Sandbox(num_slots=1, tier={tier!r})\nsandbox.probe()\n"
@@ -194,10 +193,12 @@ def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool)
         f"if {is_busy}: threading.Thread(target=run, daemon=True).start()\n"
         "time.sleep(0.5)\nprint('up', flush=True)\ntime.sleep(60)"
     )
-    folders = set(Path(tempfile.gettempdir()).glob("factory-slot-*"))
-    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"up\n"
+    assert len([*tmp_path.glob("factory-slot-*")]) == (tier != "A")  # tier A gives its folder back
     below = hostile.below(caller.pid)
     assert len(below) >= 1 + is_busy
     caller.kill()
@@ -207,7 +208,7 @@ def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool)
     while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
-    assert set(Path(tempfile.gettempdir()).glob("factory-slot-*")) <= folders
+    assert not [*tmp_path.iterdir()]
 
 
 def test_environment_and_descriptors_of_the_caller_do_not_reach_a_program(tmp_path: Path) -> None:
