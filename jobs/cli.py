@@ -29,6 +29,7 @@ from jobs.bench.record import Note, Out, record, require_cases
 from jobs.evaluate import commands as evaluating
 from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
 from jobs.students import commands as students
+from jobs.students.proof import commands as proof
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ app = typer.Typer(
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure, and print tables.")
 app.add_typer(bench, name="bench")
-for commands in (carding, evaluating, exchange, publishing, rederiving, students):
+for commands in (carding, evaluating, exchange, proof, publishing, rederiving, students):
     commands.add_commands(app)
 for commands in (bench_selection, bench_tables):
     commands.add_commands(bench)

@@ -1,0 +1,307 @@
+"""What a proof found: every student in a table, every comparison with its interval, whatever its sign.
+
+A pure function of OUT's files. The unit is the problem: a difference of two arms is, for each problem, the mean over
+students and seeds of one arm minus that of the other. The first interval draws problems anew; the second draws the
+training runs (pairs of student and seed) anew as well, and so knows that another run of the same arm differs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.evaluate.estimates import (
+    RESAMPLES,
+    SEED,
+    Interval,
+    bootstrap_interval,
+    percentile_interval,
+)
+from jobs.students.proof.plan import Plan, detectable
+from jobs.students.proof.stages import START, Trained, equal_tokens_of, learnt_per_row, students_of
+
+Rates = Mapping[str, float]  # by problem: share of right attempts among the judged ones
+AT_ONCE: Final = 200  # resamples of problems and runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """One student and its scores."""
+
+    name: str
+    student: str
+    arm: str  # START for a start
+    seed: int
+    is_equal_tokens: bool
+    rates: Rates
+    groups: Mapping[str, float]  # pass@1 by kind of problem
+    num_unjudged: int  # attempts in no rate
+    truncated: int
+    mean_tokens: float  # of a completion
+    steps: int
+    seen_tokens: int  # of prompts and completions, in training
+    learnt_tokens: int  # of completions, in training, as rows times steps say on average
+    last_loss: float
+
+    @property
+    def pass_at_1(self) -> float:
+        """Mean over problems."""
+        return fmean(self.rates.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One arm minus another, on the problems that all their students have a rate for."""
+
+    first: str
+    second: str
+    difference: float
+    problems: Interval | None  # drawn anew: problems
+    runs: Interval | None  # drawn anew: problems, and pairs of student and seed
+    standard_deviation: float  # over problems, of the difference
+    num_problems: int
+    by_run: Mapping[str, float]  # by student and seed
+    by_group: Mapping[str, float]  # by kind of problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that was found."""
+
+    plan: Plan
+    rows: Mapping[str, int]  # by arm: different rows to learn from
+    num_problems: int
+    detectable: float  # by the plan's guess of the standard deviation
+    students: Sequence[Student]
+    missing: Sequence[str]  # students of the plan without scores yet
+    comparisons: Sequence[Comparison]
+
+
+def read_report(out: Path) -> Report:
+    """Return what OUT holds so far."""
+    plan = Plan.model_validate(json.loads((out / "plan.json").read_text()))
+    starts = [Trained(student=student) for student in plan.students] if plan.start is not None else []
+    wanted = [*starts, *students_of(plan)]
+    if plan.equal_tokens is not None and not [one for one in wanted if not _is_there(out, one)]:
+        wanted += [one for one in equal_tokens_of(plan, out) if _is_there(out, one)]
+    there = [one for one in wanted if _is_there(out, one)]
+    students = [_student(plan, out, one) for one in there]
+    groups = _group_of(out, plan)
+    arms = [student for student in students if student.arm != START and not student.is_equal_tokens]
+    compared = [compare(arms, first, second, groups) for first, second in plan.compare]
+    num_problems = len(set.union(set(), *(student.rates for student in students)))
+    return Report(
+        plan=plan,
+        rows=_rows(plan, out),
+        num_problems=num_problems,
+        detectable=detectable(max(1, num_problems), plan.assumed_sd),
+        students=students,
+        missing=[one.name for one in wanted if one not in there],
+        comparisons=[one for one in compared if one is not None],
+    )
+
+
+def compare(students: Sequence[Student], first: str, second: str, groups: Mapping[str, str]) -> Comparison | None:
+    """Return one arm minus another over the pairs of student and seed that both have; None without any."""
+    by_arm: dict[str, dict[str, Rates]] = defaultdict(dict)
+    for one in students:
+        by_arm[one.arm][f"{one.student}-{one.seed}"] = one.rates
+    runs = [run for run in by_arm[first] if run in by_arm[second]]
+    if not runs:
+        return None
+    rates = [by_arm[arm][run] for arm, run in product((first, second), runs)]
+    problems = sorted(set.intersection(*(set(one) for one in rates)))
+    differences = np.array(
+        [[by_arm[first][run][problem] - by_arm[second][run][problem] for problem in problems] for run in runs]
+    )
+    means = differences.mean(axis=0)
+    by_group = defaultdict(list)
+    for problem, mean in zip(problems, means.tolist(), strict=True):
+        by_group[groups.get(problem, "")].append(mean)
+    return Comparison(
+        first=first,
+        second=second,
+        difference=float(means.mean()),
+        problems=bootstrap_interval(means.tolist()),
+        runs=interval_of_runs(differences),
+        standard_deviation=float(means.std(ddof=1)) if len(problems) > 1 else 0.0,
+        num_problems=len(problems),
+        by_run={run: float(row.mean()) for run, row in zip(runs, differences, strict=True)},
+        by_group={group: fmean(values) for group, values in sorted(by_group.items())},
+    )
+
+
+def interval_of_runs(differences: npt.NDArray[np.float64]) -> Interval | None:
+    """Return the interval of the mean of differences (runs, problems), runs and problems drawn anew; None for one run.
+
+    Source: two-way bootstrap of crossed factors, Owen 2007, arXiv:0712.1111 ("pigeonhole bootstrap").
+    """
+    num_runs, num_problems = differences.shape
+    if num_runs < 2 or num_problems < 2:
+        return None
+    rng = np.random.default_rng(SEED)
+    means: list[float] = []
+    for _ in range(0, RESAMPLES, AT_ONCE):
+        # How often each run and each problem was drawn weighs it: the mean of the drawn table without drawing it.
+        runs = rng.multinomial(num_runs, np.full(num_runs, 1 / num_runs), AT_ONCE) / num_runs
+        problems = rng.multinomial(num_problems, np.full(num_problems, 1 / num_problems), AT_ONCE) / num_problems
+        means.extend(np.einsum("ir,rp,ip->i", runs, differences, problems, optimize=True))
+    return percentile_interval(means)
+
+
+def _is_there(out: Path, one: Trained) -> bool:
+    return (out / "evaluations" / f"{one.name}.json").exists()
+
+
+def _student(plan: Plan, out: Path, one: Trained) -> Student:
+    scores: dict[str, Any] = json.loads((out / "evaluations" / f"{one.name}.json").read_text())
+    folder = out / "students" / one.name
+    lines = [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
+    steps = max(line["step"] for line in lines)
+    counted = scores["counted"]
+    groups = scores["groups"].get("subject", {})
+    return Student(
+        name=one.name,
+        student=one.student,
+        arm=START if one.arm is None else one.arm,
+        seed=one.seed,
+        is_equal_tokens=one.is_equal_tokens,
+        rates={row["row_id"]: row["num_right"] / row["num_judged"] for row in scores["problems"] if row["num_judged"]},
+        groups={name: estimate["value"] for name, estimate in groups.items()},
+        num_unjudged=counted["requested"] - counted["judged"],
+        truncated=counted["truncated"],
+        mean_tokens=scores["lengths"].get("all", {}).get("mean", 0.0),
+        steps=steps,
+        seen_tokens=int(max(line.get("num_tokens", 0) for line in lines)),
+        learnt_tokens=round(learnt_per_row(folder) * steps * plan.train.batch),
+        last_loss=fmean(line["loss"] for line in lines[-20:]),
+    )
+
+
+def _rows(plan: Plan, out: Path) -> Mapping[str, int]:
+    import pyarrow.parquet as pq
+
+    found = {}
+    for arm in [*([START] if plan.start is not None else []), *plan.arms]:
+        files = sorted((out / "arms" / arm).glob("*/*.parquet"))
+        if files:
+            found[arm] = sum(pq.read_metadata(path).num_rows for path in files)
+    return found
+
+
+def _group_of(out: Path, plan: Plan) -> Mapping[str, str]:
+    path = plan.fresh.benchmark or out / "fresh.jsonl"
+    if not path.exists() or path.suffix != ".jsonl":
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {str(row["id"]): str(row.get("subject", "")) for row in rows if "id" in row}
+
+
+# As Markdown: the same text in the terminal and in the documents.
+
+
+def as_markdown(report: Report) -> str:
+    """Return the tables of a report."""
+    parts = [_head(report), _students(report, is_equal_tokens=False), _comparisons(report)]
+    if any(student.is_equal_tokens for student in report.students):
+        seed = report.plan.equal_tokens.seed if report.plan.equal_tokens is not None else 0
+        parts.append(f"Equal learnt tokens, seed {seed} alone:\n\n{_students(report, is_equal_tokens=True)}")
+    return "\n\n".join(parts)
+
+
+def _head(report: Report) -> str:
+    rows = ", ".join(f"{arm} {count:,}" for arm, count in report.rows.items())
+    lines = [
+        f"{report.num_problems} fresh problems, asked {report.plan.fresh.samples} time(s); rows to learn from: {rows}.",
+        f"By the plan's guess (standard deviation {report.plan.assumed_sd:g}) a difference of {report.detectable:.3f} "
+        "can be detected.",
+    ]
+    if report.missing:
+        lines.append(f"**Not there yet: {len(report.missing)} students**: {', '.join(report.missing)}.")
+    return "\n".join(lines)
+
+
+def _students(report: Report, *, is_equal_tokens: bool) -> str:
+    found = [one for one in report.students if one.is_equal_tokens == is_equal_tokens]
+    groups = sorted({group for one in found for group in one.groups})
+    head = [
+        "student",
+        "arm",
+        "seed",
+        "pass@1",
+        *groups,
+        "mean tokens",
+        "cut",
+        "no word",
+        "steps",
+        "tokens seen",
+        "learnt",
+        "loss",
+    ]
+    rows = [
+        [
+            one.student,
+            one.arm,
+            "" if one.arm == START else str(one.seed),
+            f"{one.pass_at_1:.3f}",
+            *(f"{one.groups[group]:.3f}" if group in one.groups else "" for group in groups),
+            f"{one.mean_tokens:.0f}",
+            str(one.truncated),
+            str(one.num_unjudged),
+            str(one.steps),
+            f"{one.seen_tokens:,}",
+            f"{one.learnt_tokens:,}",
+            f"{one.last_loss:.3f}",
+        ]
+        for one in found
+    ]
+    rows += [] if is_equal_tokens else _means(found, groups)
+    return _table(head, rows)
+
+
+def _means(found: Sequence[Student], groups: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for arm in dict.fromkeys(one.arm for one in found if one.arm != START):
+        own = [one for one in found if one.arm == arm]
+        row = ["**all**", arm, f"{len(own)} runs", f"**{fmean(one.pass_at_1 for one in own):.3f}**"]
+        row += [f"{fmean(one.groups.get(group, 0.0) for one in own):.3f}" for group in groups]
+        row += [f"{fmean(one.mean_tokens for one in own):.0f}", str(sum(one.truncated for one in own))]
+        row += [str(sum(one.num_unjudged for one in own)), "", f"{sum(one.seen_tokens for one in own):,}"]
+        rows.append([*row, f"{sum(one.learnt_tokens for one in own):,}", ""])
+    return rows
+
+
+def _comparisons(report: Report) -> str:
+    groups = sorted({group for one in report.comparisons for group in one.by_group})
+    head = ["comparison", "difference", "95 %, problems", "95 %, problems and runs", "sd", *groups, "by run"]
+    rows = [
+        [
+            f"{one.first} - {one.second}",
+            f"{one.difference:+.3f}",
+            _interval(one.problems),
+            _interval(one.runs),
+            f"{one.standard_deviation:.2f}",
+            *(f"{one.by_group[group]:+.3f}" if group in one.by_group else "" for group in groups),
+            ", ".join(f"{run} {value:+.3f}" for run, value in one.by_run.items()),
+        ]
+        for one in report.comparisons
+    ]
+    return _table(head, rows)
+
+
+def _interval(found: Interval | None) -> str:
+    return "none" if found is None else f"{found.low:+.3f} to {found.high:+.3f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
