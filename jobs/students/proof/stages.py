@@ -40,7 +40,7 @@ from schemas.errors import FactoryError, FingerprintError
 
 Say = Callable[[str], None]
 LOOK_S: Final = 0.2  # between two looks at the processes
-LAST_LINES: Final = 5  # of a log, shown when its process failed
+LAST_LINES: Final = 12  # of a log, shown when its process failed
 START: Final = "start"  # name of a base's start among its students
 
 
@@ -78,6 +78,7 @@ class _Running:
     step: Step
     process: subprocess.Popen[bytes]
     output: IO[bytes]
+    cores: list[int]
     began: float
 
 
@@ -225,14 +226,16 @@ def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
     """
     waiting = [step for step in steps if not step.makes.exists()]
     num_all, began, done = len(waiting), time.monotonic(), 0
+    free = shares_of_cores(workers)
     with _processes() as running:
         while waiting or running:
             ready = [step for step in waiting if all(path.exists() for path in step.needs)]
-            for step in ready[: workers - len(running)]:
+            for step in ready[: len(free)]:
                 waiting.remove(step)
-                running.append(_start(step, out, workers))
+                running.append(_start(step, out, free.pop(0)))
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
+                free.append(one.cores)
                 _finish(one, out)
                 done += 1
                 spent_s = time.monotonic() - began
@@ -240,6 +243,14 @@ def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
                 took_s = time.monotonic() - one.began
                 say(f"{one.step.name}: {took_s:.0f} s; {done} of {num_all}, {left_min:.0f} min left")
             time.sleep(LOOK_S)
+
+
+def shares_of_cores(workers: int) -> list[list[int]]:
+    """Return the cores of each worker: processes that share a core, each with a thread per core, slow each other."""
+    cores = sorted(os.sched_getaffinity(0))
+    if workers > len(cores):
+        return [cores] * workers
+    return [cores[worker::workers] for worker in range(workers)]
 
 
 @contextmanager
@@ -256,24 +267,22 @@ def _processes() -> Iterator[list[_Running]]:
             one.output.close()
 
 
-def _start(step: Step, out: Path, workers: int) -> _Running:
+def _start(step: Step, out: Path, cores: list[int]) -> _Running:
     logs = out / "logs"
     logs.mkdir(exist_ok=True)
     name = step.name.replace(" ", "-")
     output = (logs / f"{name}.out").open("wb")
-    environment = dict(os.environ)
-    if workers > 1:  # each on one core: with a thread per core they would wait for one another
-        environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     mine = os.getpid()
+
+    def begin() -> None:
+        end_with(mine)
+        os.sched_setaffinity(0, cores)
+
     with (logs / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs", *step.words],
-            stdout=output,
-            stderr=log,
-            env=environment,
-            preexec_fn=lambda: end_with(mine),
+            [sys.executable, "-m", "jobs", *step.words], stdout=output, stderr=log, preexec_fn=begin
         )
-    return _Running(step=step, process=process, output=output, began=time.monotonic())
+    return _Running(step=step, process=process, output=output, cores=cores, began=time.monotonic())
 
 
 def _finish(one: _Running, out: Path) -> None:
