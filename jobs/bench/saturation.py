@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from schemas.errors import FactoryError
 
 FACTORY, OFFLINE, ASYNC = "factory", "offline", "async"
 ARMS: Final = (FACTORY, OFFLINE, ASYNC)
+BARE: Final = (OFFLINE, ASYNC)
 ENGINE_TITLE: Final = "VLLM::"  # how vLLM names its processes: the core, and on a CPU its worker
 LOOK_S: Final = 0.25  # between two looks at the processes of an arm
 ARM_LIMIT_S: Final = 3_600.0
@@ -323,9 +324,13 @@ def figures(pairs: Sequence[dict[str, ArmResult]], slots: int) -> list[dict[str,
 
 
 def ratios(pairs: Sequence[dict[str, ArmResult]], slots: int) -> dict[str, Any]:
-    """Return the factory's rate over that of the better bare arm, pair by pair and in the median, and the ledger."""
-    steady = [_ratio(pair, lambda arm: steady_rate(arm.requests, slots)) for pair in pairs]
-    whole = [_ratio(pair, rate_of_all) for pair in pairs]
+    """Return the factory's rate over that of the better bare arm, pair by pair and in the median, and the ledger.
+
+    The better arm is the one with the higher median of all pairs. Each pair's better one stands beside it: of two
+    figures that scatter the larger lies, on average, above both.
+    """
+    steady = [{arm: steady_rate(pair[arm].requests, slots) for arm in ARMS} for pair in pairs]
+    whole = [{arm: rate_of_all(pair[arm]) for arm in ARMS} for pair in pairs]
     ledgers = [pair[FACTORY].ledger for pair in pairs]
     fed = [sum(ledger[name] for name in ("full", "starved", "blocked")) for ledger in ledgers]
     shares = {
@@ -334,17 +339,26 @@ def ratios(pairs: Sequence[dict[str, ArmResult]], slots: int) -> dict[str, Any]:
         )
         for name in ("full", "starved", "blocked")
     }
+    found = over_better(steady)
     return {
-        "factory / better bare arm after ramp, median": statistics.median(steady),
-        "the least": min(steady),
-        "the most": max(steady),
-        "factory / better bare arm all in, median": statistics.median(whole),
+        "factory / better bare arm after ramp, median": statistics.median(found),
+        "the least": min(found),
+        "the most": max(found),
+        "factory / each pair's better bare arm after ramp, median": statistics.median(map(over_each_better, steady)),
+        "factory / better bare arm all in, median": statistics.median(over_better(whole)),
         **shares,
     }
 
 
-def _ratio(pair: dict[str, ArmResult], rate: Callable[[ArmResult], float]) -> float:
-    return rate(pair[FACTORY]) / max(rate(pair[OFFLINE]), rate(pair[ASYNC]))
+def over_better(rates: Sequence[Mapping[str, float]]) -> list[float]:
+    """Return the factory's rate in each pair over that of the bare arm whose median of all pairs is the higher."""
+    better = max(BARE, key=lambda arm: statistics.median(pair[arm] for pair in rates))
+    return [pair[FACTORY] / pair[better] for pair in rates]
+
+
+def over_each_better(rates: Mapping[str, float]) -> float:
+    """Return the factory's rate in a pair over that of its better bare arm."""
+    return rates[FACTORY] / max(rates[arm] for arm in BARE)
 
 
 # The bare arms, each in its own process: `python -m jobs.bench.saturation ARM FOLDER OUT`

@@ -369,3 +369,13 @@ def test_the_benchmark_of_tables_says_how_fast_and_with_how_much_memory(tmp_path
     assert min(found["speed of ours / bare"]) > 0
     assert found["whole, bytes of all tables in Arrow"] > found["bytes of candidates"]
     assert not list(tmp_path.iterdir()), "what it made is gone"
+
+
+def test_the_better_bare_arm_is_that_of_all_pairs_and_scatter_makes_no_rival() -> None:
+    pairs = [
+        {"factory": 10.0, "offline": 10.0, "async": 8.0},
+        {"factory": 9.0, "offline": 10.0, "async": 12.0},
+        {"factory": 10.0, "offline": 9.0, "async": 8.0},
+    ]
+    assert saturation.over_better(pairs) == pytest.approx([1.0, 0.9, 10 / 9])
+    assert [saturation.over_each_better(pair) for pair in pairs] == pytest.approx([1.0, 0.75, 10 / 9])
