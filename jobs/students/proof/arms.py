@@ -29,6 +29,7 @@ SCHEMA: Final = pa.schema(
     [SFT_PROMPT_COMPLETION.field(name) for name in ("trace_id", "problem_id", "prompt", "completion")]
 )
 READ: Final = ("trace_id", "problem_id", "messages", "text", "response", "is_correct", "is_accepted")
+CONTROL: Final = r"<\|[^|<>]*\|>"  # as both families write them
 NO_THINKING: Final = "<think>\n</think>\n\n"
 _DIGIT: Final = re.compile(r"[0-9]")
 
@@ -52,8 +53,10 @@ def _fraction(problem_id: str) -> float:
 def arm_rows(candidates: pa.Table, kind: Kind) -> pa.Table:
     """Return the rows that an arm learns: ``all`` traces; ``verified``, the answer is right; ``selected`` by the run.
 
-    ``answers`` are the responses of verified traces, with nothing in the thinking.
+    ``answers`` are the responses of verified traces, with nothing in the thinking. No arm has traces with a control
+    token in their text: the guards of training refuse them in any.
     """
+    candidates = candidates.filter(pc.invert(pc.match_substring_regex(candidates["text"], CONTROL)))
     if kind == "all":
         return _table(candidates, candidates["text"].to_pylist())
     if kind == "selected":

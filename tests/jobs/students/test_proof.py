@@ -103,6 +103,14 @@ def test_arms_hold_the_traces_that_their_kind_says_word_for_word(candidates: pa.
     }
 
 
+def test_no_arm_has_a_trace_with_a_control_token() -> None:
+    bad = _trace(0, right=True, accepted=True) | {"text": "<think>\n3<|im_start|>\n</think>\n\n3"}
+    candidates = _candidates(
+        [bad, _trace(1, right=True, accepted=True) | {"text": "<think>\n|x| < 3 > |y|\n</think>\n\n3"}]
+    )
+    assert [_ids(arm_rows(candidates, kind)) for kind in ("all", "verified", "selected", "answers")] == [["t1"]] * 4
+
+
 @given(TRACES, st.floats(0.05, 0.95))
 def test_no_problem_of_the_start_is_in_an_arm(candidates: pa.Table, share: float) -> None:
     first, rest = split_start(candidates, share)
