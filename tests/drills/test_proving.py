@@ -1,4 +1,4 @@
-"""The proof in ten minutes: all of its arms, on real training and real vLLM. The one of three minutes is in `make test`."""
+"""The proof in ten minutes: all arms, on real training and real vLLM. That of three minutes is in `make test`."""
 
 from __future__ import annotations
 
