@@ -106,9 +106,11 @@ def _preset(asked: Asked) -> Preset | None:
 
 
 def _name(asked: Asked) -> str:
-    """Return a short name of who is evaluated, for the folder of the run."""
+    """Return a short name of who is evaluated, for the folder of the run; of OUT/model, as students are kept, OUT's."""
     files = (path.stem for path in (asked.replay, asked.job) if path is not None)
     named = Path(asked.model).name if asked.model else next(files, "model")
+    if asked.model and named == "model" and Path(asked.model).parent.name:
+        named = Path(asked.model).parent.name
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in named)
 
 

@@ -36,6 +36,15 @@ Submit = Annotated[
         "storage that all nodes see.",
     ),
 ]
+EnvNames = Annotated[
+    list[str],
+    typer.Option(
+        "--env",
+        metavar="NAME",
+        help="With --submit: environment variable of this shell that the job gets, such as HF_TOKEN; the cluster's "
+        "users can read it.",
+    ),
+]
 # Given to itself on the cluster.
 OnNodes = Annotated[bool, typer.Option("--on-nodes", hidden=True)]
 Plan = Annotated[bool, typer.Option("--plan", help="Print the recipe, how it is launched and the memory it needs.")]
@@ -58,6 +67,7 @@ def sft(
     check_data: CheckData = False,
     plan: Plan = False,
     submit: Submit = None,
+    env_names: EnvNames = [],  # noqa: B006
     on_nodes: OnNodes = False,
 ) -> None:
     """Fine-tune a student on a table. Run it again after any interruption: it goes on from the newest checkpoint."""
@@ -78,6 +88,7 @@ def sft(
             overrides,
             f"sft-{loaded.name}",
             out,
+            env_names,
         )
         return
     _quiet()
@@ -87,7 +98,7 @@ def sft(
         with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
             fine_tuning.check_data(loaded, given, Path(folder), typer.echo)
         return
-    typer.echo(fine_tuning.fine_tune(loaded, given, out, show.message, _launcher(on_nodes)))
+    typer.echo(fine_tuning.fine_tune(loaded, given, out, show.message, _launcher(on_nodes), is_shared=on_nodes))
 
 
 def dpo(
@@ -100,6 +111,7 @@ def dpo(
     overrides: Overrides = [],  # noqa: B006
     check_data: CheckData = False,
     submit: Submit = None,
+    env_names: EnvNames = [],  # noqa: B006
     on_nodes: OnNodes = False,
 ) -> None:
     """Train a saved student on the table `preference`. Run it again after any interruption: it goes on."""
@@ -109,7 +121,7 @@ def dpo(
     out = _out(out, f"{loaded.name}-dpo")
     if submit is not None:
         words = ["dpo", "--recipe", recipe, "--model", str(model.absolute()), "--data", _absolute(given)]
-        _submit(submit, words, recipe, overrides, f"dpo-{loaded.name}", out)
+        _submit(submit, words, recipe, overrides, f"dpo-{loaded.name}", out, env_names)
         return
     _quiet()
     from jobs.students import dpo as preferring
@@ -118,7 +130,7 @@ def dpo(
         with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
             preferring.check_pairs(loaded, model, given, Path(folder), typer.echo)
         return
-    typer.echo(preferring.prefer(loaded, model, given, out, show.message, _launcher(on_nodes)))
+    typer.echo(preferring.prefer(loaded, model, given, out, show.message, _launcher(on_nodes), is_shared=on_nodes))
 
 
 def _given(data: str | None) -> str:
@@ -148,13 +160,15 @@ def _launcher(on_nodes: bool) -> Launcher:
     return launch
 
 
-def _submit(address: str, words: list[str], recipe: str, overrides: list[str], name: str, out: Path) -> None:
+def _submit(
+    address: str, words: list[str], recipe: str, overrides: list[str], name: str, out: Path, env_names: list[str]
+) -> None:
     from jobs.students.nodes import submit_training
     from jobs.students.recipe import shipped_recipes
 
     files = [] if recipe in shipped_recipes() else [Path(recipe)]
     words = [*words, *(word for override in overrides for word in ("--set", override)), "--on-nodes"]
-    if code := submit_training(words, files, address, name, out.absolute()):
+    if code := submit_training(words, files, address, name, out.absolute(), env_names):
         raise typer.Exit(code)
 
 

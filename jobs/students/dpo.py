@@ -32,7 +32,16 @@ class Pair(NamedTuple):
     rejected_ids: list[int]
 
 
-def prefer(recipe: Recipe, model: Path, data: str, out: Path, say: Say, launch: Launcher = launch) -> Path:
+def prefer(
+    recipe: Recipe,
+    model: Path,
+    data: str,
+    out: Path,
+    say: Say,
+    launch: Launcher = launch,
+    *,
+    is_shared: bool = False,
+) -> Path:
     """Return the folder of a student trained on pairs: OUT/model. Run again after any interruption, it goes on.
 
     Raises:
@@ -40,7 +49,7 @@ def prefer(recipe: Recipe, model: Path, data: str, out: Path, say: Say, launch: 
         FingerprintError: If OUT belongs to another recipe, model, other data or other libraries.
         FactoryError: If training broke off.
     """
-    return carry_out("dpo", starting_from(recipe, model), data, out, write_pairs, say, launch)
+    return carry_out("dpo", starting_from(recipe, model), data, out, write_pairs, say, launch, is_shared=is_shared)
 
 
 def check_pairs(recipe: Recipe, model: Path, data: str, folder: Path, say: Say) -> Findings:

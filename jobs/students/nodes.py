@@ -60,12 +60,21 @@ def launch_on_nodes(recipe: Recipe, out: Path, _lock: int) -> None:
         remove_placement_group(group)
 
 
-def submit_training(words: Sequence[str], files: Sequence[Path], address: str, name: str, out: Path) -> int:
+def submit_training(
+    words: Sequence[str], files: Sequence[Path], address: str, name: str, out: Path, env_names: Sequence[str] = ()
+) -> int:
     """Submit a `factory` command as a Ray job, follow its log, and return its exit code."""
     from jobs import show
     from jobs.submit import Submission, connect, follow, submit
 
-    asked = Submission(name=name, words=[*words, "--out", str(out)], files=files, run_path=out, address=address)
+    asked = Submission(
+        name=name,
+        words=[*words, "--out", str(out)],
+        files=files,
+        run_path=out,
+        address=address,
+        env_names=env_names,
+    )
     client = connect(address)
     return follow(client, submit(client, asked, show.message), asked, show.log)
 

@@ -1,7 +1,7 @@
 """Prepare what a student starts from: a model folder with our template and end token, extended, and read back.
 
 First step of `factory sft`, on a CPU and before any GPU process starts; alone, for other trainers:
-`python -m jobs.students.prepare_base --recipe qwen-7b --out base`. Weights are linked, never changed. Invariant: what
+`python -m jobs.students.prepare_base --recipe qwen-7b --out base`. Weights are linked or copied. Invariant: what
 is checked is what was written, read by the same classes that training and serving read it with.
 """
 
@@ -34,10 +34,11 @@ _NAMES: Final = {
 }
 
 
-def prepare_base(recipe: Recipe, folder: Path, *, with_weights: bool = True) -> Path:
+def prepare_base(recipe: Recipe, folder: Path, *, with_weights: bool = True, copies_weights: bool = False) -> Path:
     """Write the model folder that training starts from, whole or not at all; return it. One that is there is checked.
 
-    Without weights it has what the guards need, and only that is downloaded of a Hub model.
+    Without weights it has what the guards need, and only that is downloaded of a Hub model. Weights are linked to where
+    they lie; a folder that other machines read has to copy them, for they need not see the cache of this one.
 
     Raises:
         ConfigError: If the base, its tokenizer or its shape is not what the recipe says.
@@ -47,7 +48,7 @@ def prepare_base(recipe: Recipe, folder: Path, *, with_weights: bool = True) -> 
         part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        _write(recipe, part, with_weights=with_weights)
+        _write(recipe, part, with_weights=with_weights, copies_weights=copies_weights)
         part.rename(folder)
     check_base(recipe, folder)
     return folder
@@ -123,7 +124,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
     return Shape(**{ours: getattr(config, theirs) for ours, theirs in _NAMES.items()})
 
 
-def _write(recipe: Recipe, folder: Path, *, with_weights: bool) -> None:
+def _write(recipe: Recipe, folder: Path, *, with_weights: bool, copies_weights: bool) -> None:
     from transformers import AutoConfig, GenerationConfig
 
     base = recipe.base
@@ -149,7 +150,7 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool) -> None:
     if source is not None:
         config.save_pretrained(folder)
         if with_weights:
-            _link_weights(source, folder)
+            _take_weights(source, folder, copies=copies_weights)
     elif with_weights:
         _new_weights(config, recipe.train.seed, folder)
     else:
@@ -230,12 +231,15 @@ def _new_weights(config: Any, seed: int, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _link_weights(source: Path, folder: Path) -> None:
+def _take_weights(source: Path, folder: Path, *, copies: bool) -> None:
     files = sorted({path for pattern in _WEIGHTS for path in source.glob(pattern)})
     if not files:
         raise ConfigError(f"base.model={source}: holds no weights ({', '.join(_WEIGHTS)})")
     for path in files:
-        (folder / path.name).symlink_to(path.resolve())
+        if copies:
+            shutil.copyfile(path, folder / path.name)
+        else:
+            (folder / path.name).symlink_to(path.resolve())
 
 
 def main(

@@ -61,7 +61,9 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
     return findings
 
 
-def fine_tune(recipe: Recipe, data: str, out: Path, say: Say, launch: Launcher = launch) -> Path:
+def fine_tune(
+    recipe: Recipe, data: str, out: Path, say: Say, launch: Launcher = launch, *, is_shared: bool = False
+) -> Path:
     """Return the folder of a fine-tuned student: OUT/model. Run again after any interruption, it goes on.
 
     Raises:
@@ -69,13 +71,24 @@ def fine_tune(recipe: Recipe, data: str, out: Path, say: Say, launch: Launcher =
         FingerprintError: If OUT belongs to another recipe, other data or other libraries.
         FactoryError: If training broke off.
     """
-    return carry_out("sft", recipe, data, out, write_rows, say, launch)
+    return carry_out("sft", recipe, data, out, write_rows, say, launch, is_shared=is_shared)
 
 
 def carry_out(
-    method: str, recipe: Recipe, data: str, out: Path, write: Writer, say: Say, launch: Launcher = launch
+    method: str,
+    recipe: Recipe,
+    data: str,
+    out: Path,
+    write: Writer,
+    say: Say,
+    launch: Launcher = launch,
+    *,
+    is_shared: bool = False,
 ) -> Path:
-    """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train."""
+    """Return OUT/model: claim OUT, prepare base and rows where they are missing, and train.
+
+    One that ``is_shared`` is read by other machines: it holds all that they need.
+    """
     out, versions = out.resolve(), _versions()
     with RunLock(out) as lock:
         selection = open_data(data)
@@ -88,7 +101,7 @@ def carry_out(
         }
         if claim(out, plan, say):
             return out / "model"
-        base = prepare_base(recipe, out / "base")
+        base = prepare_base(recipe, out / "base", copies_weights=is_shared)
         if not (out / "rows").exists():
             guards = guards_of(recipe, selection, table.name)
             say(describe(write(table, load_student(base, recipe), guards, out / "rows"), recipe))

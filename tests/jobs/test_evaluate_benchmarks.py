@@ -304,6 +304,16 @@ def test_an_evaluation_leaves_no_item_out_and_ends_no_attempt_early(tmp_path: Pa
     assert (job.sampling.temperature, job.sampling.top_p, job.sampling.max_tokens) == (0.6, 0.95, 32_768)
 
 
+def test_two_students_have_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = write(tmp_path / "a.jsonl", ROWS["answers"])
+    runs = [
+        prepare(Asked(benchmark=str(rows), model=model, samples=1)).run
+        for model in ("runs/students/a/model", "runs/students/b/model", "org/named")
+    ]
+    assert [run.name for run in runs] == ["evaluate-a-answers", "evaluate-b-answers", "evaluate-named-answers"]
+
+
 def test_a_preset_says_how_many_attempts_or_the_user_does(tmp_path: Path) -> None:
     aime = write(tmp_path / "a.jsonl", ROWS["aime24"])
     by_preset = Asked(benchmark="aime24", data=aime, model="m", run=tmp_path / "run")

@@ -107,3 +107,14 @@ def test_a_model_that_is_not_the_recipes_is_named(short: Path, tmp_path: Path) -
         assert message in str(raised.value)
     with pytest.raises(ConfigError, match="neither a folder, nor to be had from the Hub"):
         prepare_base(load_recipe("tiny-qwen", ["base.model=nobody/nothing"]), tmp_path / "none")
+
+
+def test_weights_are_linked_here_and_copied_for_other_machines(short: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("tiny-qwen", [*TINY, f"base.model={short}"])
+    here, shared = (
+        prepare_base(recipe, tmp_path / "here"),
+        prepare_base(recipe, tmp_path / "shared", copies_weights=True),
+    )
+    weights = [folder / "model.safetensors" for folder in (here, shared)]
+    assert [path.is_symlink() for path in weights] == [True, False]
+    assert weights[0].read_bytes() == weights[1].read_bytes() == (short / "model.safetensors").read_bytes()
