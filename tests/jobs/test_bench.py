@@ -178,13 +178,15 @@ def test_the_readability_bench_counts_decisions_reasons_and_what_to_look_at(tmp_
         {"id": "c", "trace": "<think></think>42", "style": "r1", "expected": "garbled"},
         {"id": "d", "trace": good, "style": "r1", "expected": "refusal"},
         {"id": "e", "completion": "It is 4. " * 200, "problem": "2+2?"},
+        {"id": "twice", "trace": good, "style": "r1", "expected": "accept"},
+        {"id": "twice", "trace": "<think></think>42", "style": "r1", "expected": "empty_think"},
     ]
     path = tmp_path / "cases.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ended = factory("bench", "readability", "--cases", path, "--json")
     body = json.loads(ended.out)
     figures = body["figures"]
-    assert (figures["decision right"], figures["reason right"]) == (0.75, 0.5)
+    assert (figures["decision right"], figures["reason right"]) == (5 / 6, 4 / 6)
     assert (figures["good rejected"], figures["bad accepted"]) == (0, 1)
     assert [(item["case"], item["said"]) for item in body["to look at"]] == [
         ("c", "empty_think"),

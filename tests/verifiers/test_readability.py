@@ -117,6 +117,11 @@ def test_each_defect_has_its_reason(text: str, layout: str, reason: Reason) -> N
     assert judge(text, layout).reason is reason
 
 
+def test_a_thai_response_that_ends_in_a_letter_is_whole() -> None:
+    text = "<think>\nหาร 43 ด้วย 6 ได้ 7 เศษ 1\n</think>\n\nการทำสวนต้องใช้ความอดทน"  # Thai has no full stop
+    assert judge_trace(text, domain="math", language="th", format="r1").reason is Reason.MISSING_ANSWER
+
+
 def test_the_engines_word_decides_truncation() -> None:
     good = "<think>six sevens</think>It is 42."
     assert judge(good, finish_reason=FinishReason.LENGTH).reason is Reason.TRUNCATED
