@@ -20,6 +20,7 @@ from factory.early import Rules
 from factory.feeder import Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
+from factory.sharing import Slots
 from factory.teachers import Completion, Request
 from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
@@ -106,7 +107,7 @@ async def _feed(
         stamp=replace(STAMP, engine_id=engine_id),
         store=store or StoreConfig(fsync_interval_s=0.05, segment_s=600),
         journal=desk.journal,
-        oversubscribe=0.1,
+        slots=Slots.of(info, 0.1),
         pull=desk.pull,
         rules=rules,
     )
@@ -160,8 +161,8 @@ def test_nothing_is_reported_while_its_fsync_still_runs(tmp_path: Path, monkeypa
 def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=150)
     feeder = asyncio.run(_feed(desk, max_num_seqs=16, tokens_per_s=5000))  # slow beside the feeder's own tick
-    assert feeder.target == 16 + MIN_BACKLOG
-    assert all(report.in_flight + report.capacity == feeder.target for report in desk.reports)
+    assert feeder.slots.target == 16 + MIN_BACKLOG
+    assert all(report.in_flight + report.capacity == feeder.slots.target for report in desk.reports)
     assert max(report.in_flight for report in desk.reports) > 16
     assert desk.reports[-1].num_tokens_out > 0
 
