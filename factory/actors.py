@@ -335,7 +335,13 @@ class EngineActor:
     """
 
     def __init__(
-        self, first: RunSpec, teacher: Teacher, sampling: SamplingConfig, stamp: TraceStamp, incarnation: int, place: Place
+        self,
+        first: RunSpec,
+        teacher: Teacher,
+        sampling: SamplingConfig,
+        stamp: TraceStamp,
+        incarnation: int,
+        place: Place,
     ) -> None:
         faults.begin(faults.Role.ENGINE)
         if place.bundles:

@@ -22,12 +22,24 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import carding, exchange, publishing, rederiving, show
+from jobs import carding, exchange, publishing, queueing, rederiving, show
 from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
 from jobs.evaluate import commands as evaluating
-from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
+from jobs.options import (
+    Address,
+    AnyPath,
+    AsJson,
+    JobFiles,
+    Overrides,
+    RunPath,
+    Selection,
+    finish,
+    parse_folder,
+    paths_of,
+    selection_of,
+)
 from jobs.students import commands as students
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
 
@@ -117,13 +129,14 @@ def _say_at_the_end(text: str) -> None:
 
 @app.command(epilog="Example: factory run jobs/configs/demo.yaml --set sampling.num_samples=2")
 def run(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
-    run_path: Annotated[
-        AnyPath | None,
+    job_files: JobFiles,
+    run_paths: Annotated[
+        list[AnyPath] | None,
         typer.Option(
             "--run",
             metavar="DIR",
-            help="Folder of the run, or s3://BUCKET/NAME.  [default: runs/<job name>]",
+            help="Folder of the run, or s3://BUCKET/NAME; for several jobs once for each, in their order.  "
+            "[default: runs/<job name>]",
             parser=parse_folder,
         ),
     ] = None,
@@ -140,27 +153,37 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate, verify and select into a run folder. Run it again after any interruption: it goes on."""
-    from factory.plan import make_plan
+    """Generate, verify and select into a run folder. Run it again after any interruption: it goes on.
+
+    Several jobs share one set of engines, so their teachers must be the same: what the first leaves free, above all at
+    its end, is filled by the next. Each is a run of its own, ends when it is complete, and can go on alone.
+    """
+    from factory.plan import check_agreement, make_plan
     from jobs.demo_teacher import SHIPPED_MODELS
     from jobs.evaluate.benchmarks import refuse_evaluation
     from schemas.config import load_config
 
-    job = load_config(job_file, overrides)
-    path = run_path or Path("runs") / job.name
-    refuse_evaluation(path)
-    plan = make_plan(job, SHIPPED_MODELS, is_dry=dry_run)
+    jobs = [load_config(job_file, overrides) for job_file in job_files]
+    paths = paths_of([job.name for job in jobs], run_paths)
+    for path in paths:
+        refuse_evaluation(path)
+    plans = [make_plan(job, SHIPPED_MODELS, is_dry=dry_run) for job in jobs]
+    check_agreement(plans)
     if dry_run:
-        show.plan(plan, path, as_json=as_json)
+        for plan, path in zip(plans, paths, strict=True):
+            show.plan(plan, path, as_json=as_json)
+        return
+    if len(plans) > 1:
+        queueing.run_queue(plans, paths, address=address, as_json=as_json)
         return
     from factory.build import build_tables
     from jobs.driver import run_job
 
-    with show.LiveProgress(job.select) as live:
-        run_job(plan, path, address=address, watch=live.update, warn=show.message)
+    with show.LiveProgress(jobs[0].select) as live:
+        run_job(plans[0], paths[0], address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        show.oversized(build_tables(path))
-    finish(path, as_json=as_json)
+        show.oversized(build_tables(paths[0]))
+    finish(paths[0], as_json=as_json)
 
 
 @app.command(epilog="Example: factory submit jobs/configs/demo.yaml --env HF_TOKEN")
