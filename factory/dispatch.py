@@ -152,8 +152,12 @@ class Dispatch:
 
     @property
     def has_suspects(self) -> bool:
-        """True while there are suspects, queued or in flight: what else an engine has would be in question with them."""
-        return bool(self._suspects or self._alone) or any(map(self._suspects_of, self._engines.values()))
+        """True while there are suspects, queued or in flight: all that an engine has is in question with them."""
+        suspects = {key for key in self._deaths if self._is_suspect(key)}
+        return bool(suspects) and (
+            bool(self._suspects or self._alone)
+            or any(not suspects.isdisjoint(engine.leased) for engine in self._engines.values())
+        )
 
     def lease(self, engine_id: str, capacity: int, *, has_others: bool = False) -> list[Key]:
         """Give an engine up to ``capacity`` attempts; a dead one gets none.
@@ -230,6 +234,8 @@ class Dispatch:
         self._num_ended += len(ended)
         if any(self._is_suspect(key) for key in ended):
             self._suspects_at_once = min(2 * self._suspects_at_once, MAX_SUSPECTS)
+        for key in ended:
+            self._deaths.pop(key, None)
         return ended
 
     def advance(self, engine_id: str, key: Key) -> None:

@@ -38,7 +38,7 @@ class Seat:
     is_asking: bool = False
     has_no_more: bool = False  # its last leases were fewer than asked for
     lets_others: bool = False  # and jobs behind it may have the room
-    occupancy: Occupancy = Occupancy()
+    occupancy: Occupancy = field(default_factory=Occupancy)
     num_tokens: float = 0.0  # its part of what the engine made
 
 

@@ -188,17 +188,17 @@ def run(
 
 @app.command(epilog="Example: factory submit jobs/configs/demo.yaml --env HF_TOKEN")
 def submit(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; under the working directory.")],
+    job_files: JobFiles,
     address: Annotated[
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Address of the cluster's dashboard.")
     ] = "http://127.0.0.1:8265",
-    run_path: Annotated[
-        AnyPath | None,
+    run_paths: Annotated[
+        list[AnyPath] | None,
         typer.Option(
             "--run",
             metavar="DIR",
-            help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME.  [default: runs/<job name> "
-            "under this directory]",
+            help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME; for several jobs once for "
+            "each.  [default: runs/<job name> under this directory]",
             parser=parse_folder,
         ),
     ] = None,
@@ -217,7 +217,7 @@ def submit(
     no_follow: Annotated[bool, typer.Option("--no-follow", help="Submit, and do not follow the log.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job that works on this run.")] = False,
 ) -> None:
-    """Run the job as a Ray job: upload the working directory, run it there, follow its log to the end.
+    """Run the job, or several over one set of engines, as a Ray job: upload the working directory, follow the log.
 
     Exit code: that of the job; 130 if it was stopped, or you detached with Ctrl-C, which leaves it running. The same
     command comes back to a job that goes on, and resumes a run whose job has ended.
@@ -225,14 +225,16 @@ def submit(
     from jobs import submit as submission
     from schemas.config import load_config
 
-    job = load_config(job_file, overrides)
-    path = (run_path or Path("runs") / job.name).absolute()
+    jobs = [load_config(job_file, overrides) for job_file in job_files]
+    paths = [path.absolute() for path in paths_of([job.name for job in jobs], run_paths)]
+    folders = [word for path in paths for word in ("--run", str(path))]
     changes = [word for override in overrides for word in ("--set", override)]
     asked = submission.Submission(
-        name=job.name,
-        words=["run", str(job_file), "--run", str(path), "--address", "auto", *changes],
-        files=[job_file],
-        run_path=path,
+        name=jobs[0].name,
+        words=["run", *map(str, job_files), *folders, "--address", "auto", *changes],
+        files=job_files,
+        run_path=paths[0],
+        more_paths=paths[1:],
         address=address,
         env_names=env_names,
         runtime_env=submission.read_runtime_env(runtime_env),
@@ -732,12 +734,26 @@ def bench_saturation(
     config: Annotated[Path, typer.Option(metavar="JOB.yaml", help="The teacher and its problems.")] = Path(
         "jobs/configs/demo.yaml"
     ),
+    tail: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Instead: N jobs of the scripted teacher in a row, and over one set of engines."
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare the factory's tokens per second, verification and journal on, with bare vLLM's on the same requests."""
     from jobs.bench import saturation as measured
+    from jobs.bench import tail as tails
 
     folder = Path(tempfile.mkdtemp(prefix="factory-saturation-"))
+    if tail:
+        with show.counting("ways", 2) as done:
+            found = tails.measure(folder, tail, done)
+        title = f"{tail} jobs, one engine of {tails.SLOTS} slots that loads in {tails.LOAD_S:g} s; {measured.machine()}"
+        show.json_line({"ways": found, "machine": measured.machine()}) if as_json else show.figures(title, found)
+        shutil.rmtree(folder)
+        return
     job = measured.overrides(requests, slots, tokens)
     with show.counting("arms", pairs * len(measured.ARMS)) as done:
         bench = measured.prepare(folder / "bench", config, job)

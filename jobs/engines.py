@@ -64,6 +64,7 @@ class _Engine:
     actor: Any = None  # none while the group waits for room
     ref: Any = None  # of its start
     is_running: bool = False  # started, and feeding
+    has_fed_first: bool = False  # the next time it is known by another name
     feeds: dict[int, _Feed] = field(default_factory=dict)  # by the run's place in the queue
     restarts: int = 0  # in a row, without an attempt that was finished or came further between
     node_ids: tuple[str, ...] = ()  # known once it has loaded
@@ -323,8 +324,9 @@ class Engines:
             self._stopped(engine)
 
     def _feed(self, engine: _Engine, run: Supervisor) -> None:
-        stamp = run.stamp(engine.slot) if run is not engine.first or engine.stamp.engine_id in run.fed else engine.stamp
-        run.fed.add(stamp.engine_id)
+        is_own = run is engine.first and not engine.has_fed_first
+        engine.has_fed_first |= is_own
+        stamp = engine.stamp if is_own else run.stamp(engine.slot)
         ref = engine.actor.feed.remote(run.order, run.spec, stamp, run.coordinator)
         engine.feeds[run.order] = _Feed(run, stamp.engine_id, ref)
 

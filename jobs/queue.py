@@ -71,22 +71,26 @@ class Queue:
 
     def _let_go(self) -> None:
         """See to runs that have ended."""
-        ended = [run for run in self._runs if run.is_over or run.error is not None]
-        self._runs = [run for run in self._runs if run not in ended]
-        for run in ended:
+        for run in [run for run in self._runs if _has_ended(run)]:
             with suppress(RayError):
                 run.end()
+            self._runs.remove(run)
             self._ended(run)
 
     def _stop(self, notice: Notice) -> None:
         """Have all engines save what they have in flight of any run, and end."""
         said, kind = ("stopped by SIGTERM", TerminatedRun) if notice.has_come else ("interrupted", InterruptedRun)
-        for run in self._runs:
+        runs = [run for run in self._runs if not _has_ended(run)]
+        for run in runs:
             _guarded(run, run.begin_drain)
-        self._engines.wait_for(self._runs, DRAIN_S)
-        for run in self._runs:
+        self._engines.wait_for(runs, DRAIN_S)
+        for run in runs:
             _guarded(run, run.end_drain)
             run.fail(kind(run.how_to_go_on(said)))
+
+
+def _has_ended(run: Supervisor) -> bool:
+    return run.is_over or run.error is not None
 
 
 def _guarded(run: Supervisor, act: Callable[..., None], *arguments: Any) -> None:

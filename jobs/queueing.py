@@ -37,17 +37,16 @@ def run_queue(plans: Sequence[Plan], paths: Sequence[AnyPath], *, address: str |
 
         jobs = [Job(plan, path, line.update) for plan, path, line in zip(plans, paths, lines, strict=True)]
         errors = run_jobs(jobs, address=address, warn=show.message, ended=ended)
-    codes = [
-        _finish(path, tables[number], as_json=as_json) if error is None else _failed(names[number], error)
-        for number, (path, error) in enumerate(zip(paths, errors, strict=True))
-    ]
+    codes = []
+    for number, error in enumerate(errors):
+        if error is None:
+            codes.append(_finish(paths[number], tables[number], as_json=as_json))
+        else:
+            is_said = error in errors[:number]  # one of the engines is that of all
+            show.message(f"{names[number]}: {'as before' if is_said else error}")
+            codes.append(error.exit_code)
     if code := next(filter(None, codes), 0):
         raise typer.Exit(code)
-
-
-def _failed(name: str, error: FactoryError) -> int:
-    show.message(f"{name}: {error}")
-    return error.exit_code
 
 
 def _finish(path: AnyPath, tables: Future[WrittenTables], *, as_json: bool) -> int:
@@ -56,7 +55,8 @@ def _finish(path: AnyPath, tables: Future[WrittenTables], *, as_json: bool) -> i
         show.oversized(tables.result())
         finish(path, as_json=as_json)
     except FactoryError as error:
-        return _failed(str(path), error)
+        show.message(f"{path}: {error}")
+        return error.exit_code
     except typer.Exit as ended:
         return ended.exit_code
     return 0

@@ -60,7 +60,6 @@ class Supervisor:
         self.error: FactoryError | None = None  # why it ended, or must, before it is complete
         self.is_over = False
         self.coordinator: Any = None
-        self.fed: set[str] = set()  # names by which engines worked for it
         self._plan = plan
         self._engines = engines
         self._watch = watch

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import os
 import random
 import re
@@ -174,13 +175,18 @@ class ScriptedEngine:
             self._is_first and self._config.stalls_after is not None and self._num_finished >= self._config.stalls_after
         )
 
+    @property
+    def _rate(self) -> float:
+        """Tokens per second of each request that has a slot."""
+        return min(self._config.tokens_per_s / len(self._heap), self._config.tokens_per_s_each or math.inf)
+
     def _advance(self) -> None:
         """Bring shared progress up to now; a stalled engine makes none."""
         now = time.monotonic()
         elapsed, self._progress_at = now - self._progress_at, now
         if self._heap and not self._is_stalled():
-            self._progress += elapsed * self._config.tokens_per_s / len(self._heap)
-            self._tokens_out += elapsed * self._config.tokens_per_s
+            self._progress += elapsed * self._rate
+            self._tokens_out += elapsed * self._rate * len(self._heap)
 
     async def _run(self) -> None:
         """Complete requests as shared progress reaches their ends; tell their watches on the way."""
@@ -193,7 +199,7 @@ class ScriptedEngine:
             if not self._heap or self._is_stalled():
                 await self._wake.wait()
                 continue
-            due_s = (self._heap[0][0] - self._progress) * len(self._heap) / self._config.tokens_per_s
+            due_s = (self._heap[0][0] - self._progress) / self._rate
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout=max(due_s, 0.0005))
             except TimeoutError:
