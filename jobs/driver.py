@@ -85,16 +85,14 @@ def run_jobs(
         todo: list[int] = []
         for number, (job, path) in enumerate(zip(jobs, paths, strict=True)):
             try:
-                freeze(job.plan, path, warn, signer(address))
-            except (SourceError, StoreError) as error:
+                has_work = _begin(job.plan, path, warn, address)
+            except (SourceError, StoreError, OSError) as error:
                 if len(jobs) == 1 or isinstance(error, FingerprintError):
                     raise
-                warn(f"{error}\nthe other jobs go on")
-                end(number, error)
+                warn(f"{path}: {error}\nthe other jobs go on")
+                end(number, error if isinstance(error, FactoryError) else StoreError(str(error)))
                 continue
-            for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
-                leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
-            if _has_work(path):
+            if has_work:
                 todo.append(number)
             else:
                 end(number, None)
@@ -104,6 +102,14 @@ def run_jobs(
             ]
             _supervise(works, address, warn, began_at, lambda place, error: end(todo[place], error))
     return errors
+
+
+def _begin(plan: Plan, path: AnyPath, warn: Warn, address: str | None) -> bool:
+    """Freeze a job's problems; return whether anything is left to do."""
+    freeze(plan, path, warn, signer(address))
+    for leftover in (*path.glob(".run.yaml.*.tmp"), *(path / "manifest").glob(".newest.*.tmp")):
+        leftover.unlink(missing_ok=True)  # of a start that was killed; the committer sees to all others
+    return _has_work(path)
 
 
 def check_folders(paths: Sequence[AnyPath]) -> None:

@@ -97,5 +97,5 @@ def _guarded(run: Supervisor, act: Callable[..., None], *arguments: Any) -> None
     """Do something for a run; what goes wrong is its own."""
     try:
         act(*arguments)
-    except (FactoryError, RayError) as error:
+    except (FactoryError, RayError, OSError) as error:
         run.fail(error)

@@ -169,9 +169,9 @@ class Supervisor:
                 ray.kill(actor)
         self._verifiers.clear()
 
-    def fail(self, error: FactoryError | RayError) -> None:
+    def fail(self, error: FactoryError | RayError | OSError) -> None:
         """Take note of why it cannot go on; the first reason counts."""
-        if isinstance(error, RayError):
+        if not isinstance(error, FactoryError):
             error = FactoryError(f"{cause_of(error)}\nall finished attempts are safe in {self.path}")
         self.error = self.error or error
 
@@ -222,7 +222,7 @@ class Supervisor:
         if self.error is None:
             try:
                 return self.ask(method, *arguments)
-            except (FactoryError, RayError) as error:
+            except (FactoryError, RayError, OSError) as error:
                 self.fail(error)
         return default
 

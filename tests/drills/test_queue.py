@@ -18,7 +18,7 @@ from tests.runs import write_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TEACHER = {"kind": "scripted", "max_num_seqs": 8, "tokens_per_s": 2000, "mean_tokens": 100}
+TEACHER = {"kind": "scripted", "max_num_seqs": 8, "tokens_per_s": 4000, "mean_tokens": 100}
 
 
 def _job(folder: Path, name: str, num_problems: int, max_tokens: int = 800, **teacher: object) -> Path:
@@ -51,14 +51,19 @@ def _traces_by_status(child: FactoryProcess, jobs: Sequence[Path], num_problems:
 
 
 def test_the_next_job_fills_the_tail_of_the_first_and_a_job_that_fails_takes_no_other_along(tmp_path: Path) -> None:
-    jobs = [_job(tmp_path, "first", 40), _job(tmp_path, "broken", 40), _job(tmp_path, "last", 30, max_tokens=700)]
-    (tmp_path / "broken" / "run").mkdir()
-    (tmp_path / "broken" / "run" / "journal").write_text("no folder: nothing can be journaled here")
+    names = ("first", "broken", "nothing", "last")
+    jobs = [_job(tmp_path, name, 40, max_tokens=700 + 10 * len(name)) for name in names]
+    (tmp_path / "nothing" / "problems.jsonl").unlink()
+    broken = tmp_path / "broken" / "run" / "journal"
     with factory_process(_command(jobs), tmp_path / "child") as child:
+        wait_until(lambda: list(tmp_path.glob("first/run/journal/*.seg")) or child.process.poll() is not None, 120, "?")
+        broken.rmdir()  # before its first attempt
+        broken.write_text("no folder: nothing can be journaled here")
         assert child.wait() == 1, child.said()
         wait_for_no_process(child.mark)
-    first, last = _traces_by_status(child, [jobs[0], jobs[2]], (40, 30))
-    assert f"{tmp_path / 'broken' / 'run'}: the journal cannot be written" in child.said()
+    first, last = _traces_by_status(child, [jobs[0], jobs[-1]], (40, 40))
+    assert f"broken: {broken.parent}: the journal cannot be written" in child.said()
+    assert "nothing: sources.0.path" in child.said()
     assert "Traceback" not in child.said()
     assert min(trace.submitted_at_us for trace in last) < max(trace.finished_at_us for trace in first)
     assert min(trace.submitted_at_us for trace in last) >= max(trace.submitted_at_us for trace in first)
