@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -43,13 +43,14 @@ class _Slot:
 class EngineTime:
     """The time of all slots of a start, and who has been given what."""
 
+    clock: Callable[[], float] = time.monotonic
     _slots: dict[int, _Slot] = field(default_factory=dict)
     _fed: dict[int, float] = field(default_factory=dict)  # seconds by run, as each last said
     _given: tuple[float, float] = (0.0, 0.0)  # seconds of loading, and of what is left, to the first of each moment
 
     def spawned(self, slot: int) -> None:
         """An engine begins to load in a slot, the first or another."""
-        self._slots.setdefault(slot, _Slot(time.monotonic())).ended_at = None
+        self._slots.setdefault(slot, _Slot(self.clock())).ended_at = None
 
     def loaded(self, slot: int, loading_s: float) -> None:
         """It took so long."""
@@ -58,12 +59,12 @@ class EngineTime:
     def ended(self, slot: int) -> None:
         """Nothing is left for this slot."""
         if slot in self._slots:  # else its engine never got its GPUs
-            self._slots[slot].ended_at = time.monotonic()
+            self._slots[slot].ended_at = self.clock()
 
     def settle(self, run: int, fed_s: float, first: Meters) -> None:
         """Take note of how long engines fed a run; give what is new of loading and of the rest to the first one."""
         self._fed[run] = fed_s
-        now = time.monotonic()
+        now = self.clock()
         whole = sum((slot.ended_at or now) - slot.started_at for slot in self._slots.values())
         loading = sum(slot.loading_s for slot in self._slots.values())
         rest = whole - loading - sum(self._fed.values())

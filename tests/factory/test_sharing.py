@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.capacity import MIN_BACKLOG, MIN_LENGTHS, SeenLengths
+from factory.dispatch import Dispatch, Key
 from factory.sharing import Seat, Slots
+from jobs.meters import EngineTime, Meters
 
 STEPS = st.lists(st.tuples(st.sampled_from(["ask", "answer", "end", "leave", "tick"]), st.integers(0, 2**16)))
 
@@ -147,3 +152,127 @@ def test_an_engine_that_works_for_the_second_job_is_not_starved() -> None:
     slots.account(8.0, 400)
     slots.account(11.0, 400)
     assert (first.occupancy.starved, second.occupancy.starved) == (pytest.approx(1), pytest.approx(2))
+
+
+@dataclass(slots=True)
+class Trickle:
+    """Attempts that come now and then, as those of adaptive sampling do."""
+
+    chance: random.Random
+    keys: list[Key]
+
+    @property
+    def num_left(self) -> int:
+        return len(self.keys)
+
+    def take(self) -> Key | None:
+        return self.keys.pop() if self.keys and self.chance.random() < 0.6 else None
+
+
+@dataclass(slots=True)
+class Engine:
+    """An engine as its feeders have it: two jobs, and what each has in flight."""
+
+    name: str
+    slots: Slots = field(default_factory=lambda: Slots(3, 0.0))
+    seats: list[Seat] = field(init=False)
+    in_flight: list[list[Key]] = field(default_factory=lambda: [[], []])
+
+    def __post_init__(self) -> None:
+        self.seats = [self.slots.join(order) for order in range(2)]
+
+    def pull(self, job: int, dispatch: Dispatch) -> None:
+        """Do what feeder and coordinator do at a pull."""
+        seat = self.seats[job]
+        asked = self.slots.ask(seat)
+        keys = dispatch.lease(self.name, asked, has_others=self.slots.num_others(seat) > 0)
+        self.slots.answered(seat, len(keys), lets_others=len(keys) < asked and not dispatch.has_suspects)
+        self.in_flight[job] += keys
+
+
+@given(
+    killers=st.tuples(st.sets(st.integers(0, 11), min_size=1, max_size=4), st.sets(st.integers(0, 11), max_size=4)),
+    num_engines=st.integers(1, 2),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=200)
+def test_a_prompt_that_kills_engines_is_blamed_and_no_attempt_of_any_job_beside_it(
+    killers: tuple[set[int], set[int]], num_engines: int, seed: int
+) -> None:
+    """Whatever has such a prompt in flight may die at any moment, whosever attempts are beside it."""
+    chance = random.Random(seed)
+    jobs = [Dispatch(Trickle(chance, [Key(number, 0) for number in range(12)]), max_deaths=3) for _ in range(2)]
+    names = map("engine-{}".format, itertools.count())
+    engines = [Engine(next(names)) for _ in range(num_engines)]
+    blamed: list[set[int]] = [set(), set()]
+    for _ in range(6_000):
+        if all(job.is_done for job in jobs):
+            break
+        place = chance.randrange(num_engines)
+        engine = engines[place]
+        deadly = [any(key.problem in killers[job] for key in engine.in_flight[job]) for job in range(2)]
+        job = chance.randrange(2)
+        good = [key for key in engine.in_flight[job] if key.problem not in killers[job]]
+        if any(deadly) and chance.random() < 0.4:
+            leased = [dispatch.has_leases(engine.name) for dispatch in jobs]
+            for one, dispatch in enumerate(jobs):
+                failures = dispatch.engine_died(engine.name, has_others=leased[1 - one])
+                blamed[one] |= {failure.key.problem for failure in failures}
+            engines[place] = Engine(next(names))
+        elif good and chance.random() < 0.5:
+            engine.in_flight[job].remove(good[0])
+            engine.slots.ended(engine.seats[job])
+            jobs[job].finish(engine.name, [good[0]])
+        else:
+            engine.pull(job, jobs[job])
+    assert all(dispatch.is_done for dispatch in jobs), "some attempt never gets its turn"
+    assert blamed == list(killers)
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 2), st.floats(0, 5), st.booleans()), max_size=40))
+def test_the_time_of_engines_is_divided_among_runs_without_a_rest(steps: Sequence[tuple[int, float, bool]]) -> None:
+    """Whatever was fed, whoever was first by then."""
+    clock = [0.0]
+    times = EngineTime(clock=lambda: clock[0])
+    runs = [Meters(f"run-{number}", Path(), 1, 0, {}) for number in range(3)]
+    fed, first = [0.0, 0.0, 0.0], 0
+    times.spawned(0)
+    for run, seconds, is_next in steps:
+        clock[0] += seconds
+        if first == 0 and clock[0] > 3:
+            times.loaded(0, 2.0) if not any(one.loading_s for one in runs) else None
+        fed[run] += seconds / 2
+        first = min(2, first + is_next)
+        times.settle(run, fed[run], runs[first])
+    times.ended(0)
+    times.settle(0, fed[0], runs[first])
+    whole = sum(fed) + sum(run.loading_s + run.dead_s for run in runs)
+    assert whole == pytest.approx(clock[0])
+
+
+def test_a_suspect_of_the_first_is_tried_alone_though_the_next_job_has_plenty_to_do() -> None:
+    first, second = Dispatch([Key(0, 0)], max_deaths=3), Dispatch([Key(n, 0) for n in range(99)], max_deaths=3)
+    for name in ("dead-1", "dead-2"):
+        first.lease(name, 1)
+        first.engine_died(name)
+    engine = Engine("engine")
+    engine.pull(0, first)
+    engine.slots.ended(engine.seats[0])  # the suspect is let go, and its engine dies for the third time elsewhere
+    first.engine_died("engine", has_others=True)
+    engine = Engine("next")
+    engine.pull(1, second)
+    assert not engine.in_flight[1], "the first has not spoken yet"
+    engine.slots.answered(engine.seats[0], 0, lets_others=True)
+    engine.pull(1, second)
+    assert len(engine.in_flight[1]) == 3
+    engine.pull(0, first)
+    assert not engine.in_flight[0], "it would not be alone"
+    engine.slots.ended(engine.seats[1])
+    engine.pull(1, second)
+    assert len(engine.in_flight[1]) == 3, "nobody comes in any more"
+    engine.slots.ended(engine.seats[1])
+    engine.slots.ended(engine.seats[1])
+    engine.pull(0, first)
+    assert engine.in_flight[0] == [Key(0, 0)]
+    engine.pull(1, second)
+    assert len(engine.in_flight[1]) == 3
