@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,15 @@ import pytest
 
 from factory.plan import make_plan
 from factory.store import RunFolder
-from jobs.bench.drill import Disk, FactoryProcess, committed_traces, factory_process, wait_for_no_process, wait_until
+from jobs.bench.drill import (
+    Disk,
+    FactoryProcess,
+    committed_traces,
+    factory_process,
+    processes_of,
+    wait_for_no_process,
+    wait_until,
+)
 from schemas.config import load_config
 from schemas.trace import Trace
 from tests.runs import write_job
@@ -71,7 +81,7 @@ def test_the_next_job_fills_the_tail_of_the_first_and_a_job_that_fails_takes_no_
 
 
 def test_jobs_that_are_killed_together_go_on_in_another_order_and_every_attempt_is_there_once(tmp_path: Path) -> None:
-    jobs = [_job(tmp_path, "first", 30, dies_after=50), _job(tmp_path, "second", 60, dies_after=50)]
+    jobs = [_job(tmp_path, "first", 30, dies_after=90), _job(tmp_path, "second", 60, dies_after=90)]
     disks = [Disk(job.parent / "run") for job in jobs]
     with factory_process(_command(jobs), tmp_path / "killed") as child:
         wait_until(lambda: disks[1].look() > 10 or child.process.poll() is not None, 120, "both are in the journal")
@@ -81,6 +91,10 @@ def test_jobs_that_are_killed_together_go_on_in_another_order_and_every_attempt_
     assert 0 < seen[0] <= 60
     assert 0 < seen[1] < 120, "the kill came too late to show anything"
     with factory_process(_command(jobs[::-1]), tmp_path / "again") as child:
+        wait_until(lambda: disks[1].look() > seen[1] or child.process.poll() is not None, 120, "it goes on")
+        for pid, line in processes_of(child.mark).items():
+            if line.startswith("ray::CoordinatorActor"):
+                os.kill(pid, signal.SIGKILL)
         assert child.wait() == 0, child.said()
         wait_for_no_process(child.mark)
     _traces_by_status(child, jobs[::-1], (60, 30))
