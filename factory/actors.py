@@ -433,8 +433,6 @@ class EngineActor:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise
-        if self._works.get(order) is work:
-            del self._works[order]
         return work.feeder.has_left
 
     async def drop(self, order: int) -> None:
@@ -466,7 +464,10 @@ class EngineActor:
         self._loop.call_soon_threadsafe(self._leave)
 
     async def detach(self, order: int) -> Holding:
-        """Take no more leases of the coordinator that a run had; return what its next one has to know."""
+        """Take no more leases of the coordinator that a run had; return what its next one has to know.
+
+        Also of a run that the engine has ended its work for: perhaps nobody has heard of its last segments.
+        """
         work = self._works.get(order)
         if work is None or work.feeder is None:
             return Holding((), 0)

@@ -7,6 +7,7 @@ other along. A single run is a queue of one. Holds nothing that matters.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -47,7 +48,8 @@ class Queue:
             self._stop(notice)
         except (FactoryError, RayError) as error:  # of the engines, or the cluster
             for run in self._runs:
-                run.fail(error)
+                if not run.is_over:
+                    run.fail(error)
         finally:
             with suppress(RayError):  # of a cluster that is gone
                 self._let_go()
@@ -57,6 +59,8 @@ class Queue:
         """Wait a moment for anything to end, then see to it, and to what is due."""
         owners = {ref: run for run in self._runs for ref in run.refs()}
         refs = [*self._engines.refs(), *owners]
+        if not refs:  # such as while engines pause
+            time.sleep(POLL_S)
         done, _ = ray.wait(refs, timeout=POLL_S, num_returns=1) if refs else ([], [])
         for ref in done:
             if ref in owners:

@@ -104,9 +104,16 @@ def test_jobs_that_are_killed_together_go_on_in_another_order_and_every_attempt_
         assert disk.num_committed == count
 
 
-def test_jobs_that_need_other_engines_are_refused_before_anything_starts(tmp_path: Path) -> None:
-    jobs = [_job(tmp_path, "first", 2), _job(tmp_path, "second", 2, max_num_seqs=9)]
-    with factory_process(_command(jobs), tmp_path / "child") as child:
-        assert child.wait() == 2, child.said()
-    assert "teacher.max_num_seqs: first has 8, second has 9" in " ".join(child.said().split())
-    assert not (tmp_path / "first" / "run").exists()
+def test_jobs_that_cannot_share_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    first, other = _job(tmp_path, "first", 2), _job(tmp_path, "second", 2, max_num_seqs=9)
+    run = tmp_path / "run"
+    for words, why in (
+        (["run", first, other], "teacher.max_num_seqs: first has 8, second has 9"),
+        (["run", first, first, "--run", run, "--run", run], "jobs 1 and 2 have one run folder"),
+        (["run", first, first, "--run", run], "--run is given 1 times for 2 jobs"),
+    ):
+        with factory_process(words, tmp_path / "child", folder=tmp_path) as child:
+            assert child.wait() == 2, child.said()
+        assert why in " ".join(child.said().split())
+    assert not run.exists()
+    assert not (tmp_path / "runs").exists()
