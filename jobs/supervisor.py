@@ -116,7 +116,7 @@ class Supervisor:
         self._reap_commit(timeout_s=0)
         asked = self._num_coordinators
         progress = self._progress()
-        if not self._verifiers and progress.num_to_judge:
+        if not self._verifiers and (progress.in_flight or progress.num_to_judge):  # not before its turn comes
             self._start_verifiers()
         if progress.is_done or (self._is_closing and progress.is_judged):
             self._commit_all()
