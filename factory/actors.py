@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -35,13 +36,14 @@ from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.lengths import Lengths
 from factory.notice import on_termination
+from factory.sharing import Slots
 from factory.shingles import Signatures, sign
 from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
 from factory.storage import AnyPath, log_folder
 from factory.store import OLD_WRITER_TIMEOUT_S, RunFolder, read_traces
 from factory.teachers import EngineInfo, TeacherEngine, make_engine
-from schemas.config import JobConfig, Teacher
+from schemas.config import JobConfig, SamplingConfig, Teacher
 from schemas.errors import EngineDeadError
 from schemas.manifest import Counts
 from schemas.problem import Tests
@@ -232,10 +234,10 @@ class CoordinatorActor:
         """Hand over what may be committed."""
         return self._coordinator.take_commit()
 
-    async def engine_died(self, engine_id: str, was_taken: bool) -> bool:
+    async def engine_died(self, engine_id: str, was_taken: bool, has_others: bool) -> bool:
         """Take back a dead engine's leases and read what its journal holds; return whether it made any progress.
 
-        Where its node ``was_taken`` away, no attempt is to blame.
+        Where its node ``was_taken`` away, no attempt is to blame; where it ``has_others``, perhaps none of this run.
         """
         self._coordinator.mark_dead(engine_id)
         names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
@@ -244,7 +246,7 @@ class CoordinatorActor:
             if self._coordinator.lacks(path.name):
                 await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
                 scans[path.name] = scan_segment(path)
-        return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken)
+        return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken, has_others=has_others)
 
     async def verifier_died(self, worker_id: str) -> None:
         """Take back a dead verifier's batch."""
@@ -278,10 +280,69 @@ class Started(NamedTuple):
     node_id: str
 
 
-class EngineActor:
-    """One engine: loads the teacher, then feeds it until told to stop, or until its node is taken away."""
+class _Work:
+    """What an engine does for one run."""
 
-    def __init__(self, spec: RunSpec, teacher: Teacher, stamp: TraceStamp, incarnation: int, place: Place) -> None:
+    def __init__(self, spec: RunSpec, stamp: TraceStamp, coordinator: Any) -> None:
+        self.spec = spec
+        self.stamp = stamp
+        self.feeder: Feeder | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._coordinator: Any = coordinator  # none while the last has died and the next is not known
+        self._lost_at = 0.0
+
+    def attach(self, coordinator: Any) -> None:
+        """Report to this coordinator from now on."""
+        self._coordinator = coordinator
+
+    def lose_coordinator(self) -> None:
+        """Take no more leases of the coordinator that there was."""
+        self._coordinator, self._lost_at = None, time.monotonic()
+
+    async def pull(self, report: Report) -> Orders | None:
+        """Report to the coordinator there is; None if there is none, or another by the time that it answers.
+
+        Raises:
+            EngineDeadError: If the driver names no other within ``ORPHAN_S``.
+        """
+        coordinator = self._coordinator
+        if coordinator is None:
+            if time.monotonic() - self._lost_at > ORPHAN_S:
+                raise EngineDeadError(f"its coordinator died, and no other came in {ORPHAN_S:g} s")
+            return None
+        try:
+            orders: Orders = await coordinator.pull.remote(report)
+        except RayActorError:
+            if self._coordinator is coordinator:
+                self.lose_coordinator()
+            return None
+        return orders if self._coordinator is coordinator else None
+
+    def rules(self) -> Rules | None:
+        """Return by what its attempts are ended early."""
+        early = self.spec.job.schedule.early_abort
+        if early is None:
+            return None
+        settings = self.spec.job.verify.readability.settings()
+        return Rules(loop_tokens=early.loop_tokens, format=self.stamp.format, settings=settings)
+
+
+class EngineActor:
+    """One engine: loads the teacher, then feeds it for each run until told to stop, or until its node is taken away.
+
+    ``first`` is the run whose logs hold what it prints. Runs are told apart by their place in the queue of runs, by
+    which they also go: see ``sharing``.
+    """
+
+    def __init__(
+        self,
+        first: RunSpec,
+        teacher: Teacher,
+        sampling: SamplingConfig,
+        stamp: TraceStamp,
+        incarnation: int,
+        place: Place,
+    ) -> None:
         faults.begin(faults.Role.ENGINE)
         if place.bundles:
             # vLLM's own order may split a stage that fits into a node.
@@ -289,17 +350,19 @@ class EngineActor:
             # Its engine core joins Ray by this. vLLM 0.32 sets it itself, but not where VLLM_WORKER_MULTIPROC_METHOD
             # is `spawn` already: then the core would start a Ray of its own.
             os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        self._spec = spec
+        self._log = engine_log(first.path, stamp.engine_id)
+        self._oversubscribe = first.job.schedule.oversubscribe
         self._stamp = stamp
-        self._redirect_output(engine_log(spec.path, stamp.engine_id))
+        self._redirect_output(self._log)
         self._teacher = teacher
+        self._sampling = sampling
         self._incarnation = incarnation
         self._node_ids = place.node_ids
         self._engine: TeacherEngine
         self._info: EngineInfo | None = None
-        self._feeder: Feeder | None = None
-        self._coordinator: Any = None  # none while the last has died and the next is not known
-        self._lost_at = 0.0
+        self._slots: Slots
+        self._works: dict[int, _Work] = {}  # by place of the run in the queue
+        self._is_leaving = False
         self._loop: asyncio.AbstractEventLoop | None = None
         on_termination(self._terminated)
 
@@ -313,8 +376,9 @@ class EngineActor:
         here = ray.get_runtime_context().get_node_id()
         teacher = await self._make_ready(here)
         engine_id = self._stamp.engine_id
-        self._engine = make_engine(teacher, self._spec.job.sampling, engine_id=engine_id, incarnation=self._incarnation)
+        self._engine = make_engine(teacher, self._sampling, engine_id=engine_id, incarnation=self._incarnation)
         self._info = await self._engine.start()
+        self._slots = Slots.of(self._info, self._oversubscribe)
         sys.stdout.write(json.dumps({STARTED: asdict(self._info)}) + "\n")
         sys.stdout.flush()
         return Started(self._info, here)
@@ -337,73 +401,83 @@ class EngineActor:
                 raise error.cause from None
         return teacher
 
-    async def run(self, coordinator: Any) -> bool:
-        """Feed the engine until the coordinator says stop; return whether it ended because its node is taken away."""
+    async def feed(self, order: int, spec: RunSpec, stamp: TraceStamp, coordinator: Any) -> bool:
+        """Make a run's attempts until its coordinator says stop; return whether the node is taken away.
+
+        Whoever calls this again for a run gives another engine id: segments are named by it.
+        """
         assert self._info is not None, "start() comes first"
         self._loop = asyncio.get_running_loop()
-        self._coordinator = coordinator
-        self._feeder = Feeder(
+        work = self._works[order] = _Work(spec, stamp, coordinator)
+        work.feeder = Feeder(
             engine=self._engine,
             info=self._info,
-            stamp=self._stamp,
-            store=self._spec.job.store,
-            journal=self._spec.path / "journal",
-            oversubscribe=self._spec.job.schedule.oversubscribe,
-            pull=self._pull,
-            rules=self._rules(),
+            stamp=stamp,
+            store=spec.job.store,
+            journal=spec.path / "journal",
+            slots=self._slots,
+            pull=work.pull,
+            rules=work.rules(),
+            sampling=spec.job.sampling,
+            order=order,
         )
-        await self._feeder.run()
+        if (log := engine_log(spec.path, stamp.engine_id)) != self._log:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(json.dumps({STARTED: asdict(self._info)}) + f"\nwhat it prints: {self._log}\n")
+        if self._is_leaving:
+            work.feeder.leave()
+        work.task = asyncio.create_task(work.feeder.run())
+        try:
+            await work.task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+        return work.feeder.has_left
+
+    async def drop(self, order: int) -> None:
+        """Make no more attempts of a run; what is journaled of them stays."""
+        work = self._works.pop(order, None)
+        if work is not None and work.task is not None:
+            work.task.cancel()
+            with suppress(asyncio.CancelledError, OSError):  # a journal that cannot be written: the driver knows
+                await work.task
+
+    async def close(self) -> None:
+        """End the engine."""
         await self._engine.close()
-        return self._feeder.has_left
 
     async def leave(self) -> None:
-        """Give up what is in flight, with its tokens so far in the journal: the node is to be taken away."""
-        if self._feeder is not None:
-            self._feeder.leave()
+        """Give up what is in flight, with its tokens so far in the journals: the node is to be taken away."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._is_leaving = True
+        for work in self._works.values():
+            if work.feeder is not None:
+                work.feeder.leave()
 
     def _terminated(self) -> None:
         """Heed SIGTERM; called in a thread. An engine that loads has nothing to save, and its loop may not turn."""
-        if self._loop is None or self._feeder is None:
+        if self._loop is None:
             os._exit(TERMINATED)
-        self._loop.call_soon_threadsafe(self._feeder.leave)
+        self._loop.call_soon_threadsafe(self._leave)
 
-    def _rules(self) -> Rules | None:
-        early = self._spec.job.schedule.early_abort
-        if early is None:
-            return None
-        settings = self._spec.job.verify.readability.settings()
-        return Rules(loop_tokens=early.loop_tokens, format=self._stamp.format, settings=settings)
+    async def detach(self, order: int) -> Holding:
+        """Take no more leases of the coordinator that a run had; return what its next one has to know.
 
-    async def detach(self) -> Holding:
-        """Take no more leases of the coordinator that there was; return what the next one has to know."""
-        self._lose_coordinator()
-        return Holding((), 0) if self._feeder is None else self._feeder.holding()
-
-    async def attach(self, coordinator: Any) -> None:
-        """Report to this coordinator from now on."""
-        self._coordinator = coordinator
-
-    async def _pull(self, report: Report) -> Orders | None:
-        """Report to the coordinator there is; None if there is none, or another by the time that it answers.
-
-        Raises:
-            EngineDeadError: If the driver names no other within ``ORPHAN_S``.
+        Also of a run that the engine has ended its work for: perhaps nobody has heard of its last segments.
         """
-        coordinator = self._coordinator
-        if coordinator is None:
-            if time.monotonic() - self._lost_at > ORPHAN_S:
-                raise EngineDeadError(f"its coordinator died, and no other came in {ORPHAN_S:g} s")
-            return None
-        try:
-            orders: Orders = await coordinator.pull.remote(report)
-        except RayActorError:
-            if self._coordinator is coordinator:
-                self._lose_coordinator()
-            return None
-        return orders if self._coordinator is coordinator else None
+        work = self._works.get(order)
+        if work is None or work.feeder is None:
+            return Holding((), 0)
+        work.lose_coordinator()
+        return work.feeder.holding()
 
-    def _lose_coordinator(self) -> None:
-        self._coordinator, self._lost_at = None, time.monotonic()
+    async def attach(self, order: int, coordinator: Any) -> None:
+        """Report to this coordinator of a run from now on."""
+        if order in self._works:
+            self._works[order].attach(coordinator)
 
     def _redirect_output(self, log: Path) -> None:
         """Send this process's output, and that of all it starts, to the engine's own log."""

@@ -20,10 +20,11 @@ import numpy as np
 from factory.adaptive import Adaptive, Closing
 from factory.delays import Delays, Quantiles
 from factory.dispatch import CancelReason, Dispatch, FailReason, Failure, Key
-from factory.feeder import Finished, Lease, Occupancy, Orders, Report
+from factory.feeder import Finished, Lease, Orders, Report
 from factory.journal import Piece, Position, SegmentScan
 from factory.lengths import Lengths
 from factory.saved import SavedAttempts
+from factory.sharing import Occupancy
 from factory.state import CANCELLED, ENDED, FAILED, GOOD_OUTCOMES, TRACED, Places, RunState
 from schemas.manifest import Counts
 from schemas.problem import digest
@@ -237,9 +238,13 @@ class Coordinator:
             return Orders(stop=True)
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
-        keys = self.dispatch.lease(report.engine_id, report.capacity)
+        keys = self.dispatch.lease(report.engine_id, report.capacity, has_others=report.num_others > 0)
         leases = tuple(self._lease(key) for key in keys if self._is_to_make(report.engine_id, key))
-        return Orders(leases=leases, abort=tuple(self._aborts.pop(report.engine_id, ())))
+        return Orders(
+            leases=leases,
+            abort=tuple(self._aborts.pop(report.engine_id, ())),
+            lets_others=len(keys) < report.capacity and not self.dispatch.has_suspects,
+        )
 
     def _cut(self, engine_id: str, key: Key) -> None:
         """Take back an attempt whose turn is over; one that was given up meanwhile ends by that."""
@@ -295,10 +300,13 @@ class Coordinator:
         self._journal_lags.pop(engine_id, None)
         self._dying.add(engine_id)
 
-    def engine_died(self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False) -> bool:
+    def engine_died(
+        self, engine_id: str, scans: Mapping[str, SegmentScan], *, was_taken: bool = False, has_others: bool = False
+    ) -> bool:
         """Take back a dead engine's leases; what its journal holds counts as made. Return whether it made anything.
 
-        Where its node ``was_taken`` away, that is no death of the attempts that it had.
+        Where its node ``was_taken`` away, that is no death of the attempts that it had; where it ``has_others``, an
+        attempt of another job may be to blame.
         """
         for name, scan in scans.items():
             keys = self.add_scan(name, scan)
@@ -307,7 +315,7 @@ class Coordinator:
         has_progressed = self.dispatch.has_progressed(engine_id)
         if was_taken:
             self.dispatch.engine_left(engine_id)
-        for failure in self.dispatch.engine_died(engine_id):
+        for failure in self.dispatch.engine_died(engine_id, has_others=has_others):
             self._fail(failure)
         self._end_given_up(engine_id)
         return has_progressed

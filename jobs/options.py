@@ -6,6 +6,7 @@ For `cli` and the modules beside it that hold commands of their own (``add_comma
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +34,9 @@ def parse_folder(text: str) -> AnyPath:
         raise typer.BadParameter(str(error)) from error
 
 
+JobFiles = Annotated[
+    list[Path], typer.Argument(metavar="JOB.yaml ...", help="The job; several share one set of engines.")
+]
 RunPath = Annotated[
     AnyPath, typer.Argument(metavar="RUN", help="Folder of a run, or s3://BUCKET/NAME.", parser=parse_folder)
 ]
@@ -57,6 +61,21 @@ def selection_of(path: AnyPath) -> str:
     from factory.store import RunFolder
 
     return str(RunFolder(path).manifest().config["select"]["name"])
+
+
+def paths_of(names: Sequence[str], given: Sequence[AnyPath] | None) -> list[AnyPath]:
+    """Return the folders of jobs with these names.
+
+    Raises:
+        ConfigError: If folders are given, and not one for each.
+    """
+    if not given:
+        return [Path("runs") / name for name in names]
+    if len(given) != len(names):
+        raise ConfigError(
+            f"--run is given {len(given)} times for {len(names)} jobs: give it once for each, in their order"
+        )
+    return list(given)
 
 
 def finish(path: AnyPath, selection: str | None = None, *, as_json: bool) -> None:

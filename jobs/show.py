@@ -67,19 +67,27 @@ def json_line(value: Any) -> None:
 class LiveProgress:
     """A progress bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, select: SelectConfig | None = None) -> None:
-        """Show progress; where every correct trace is accepted, correct ones are shown as accepted."""
+    def __init__(self, select: SelectConfig | None = None, name: str = "", beside: LiveProgress | None = None) -> None:
+        """Show progress; where every correct trace is accepted, correct ones are shown as accepted.
+
+        One ``beside`` another is a line below it; then both have names.
+        """
         is_same = select is not None and select.rule == "all_correct" and select.max_per_problem is None
         self._good_word = "accepted" if is_same else "correct"
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[line]}"),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
+        self._prefix = f"{name}: " if name else ""
+        self._bar: Progress = (
+            beside._bar
+            if beside is not None
+            else Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[line]}"),
+                console=err,
+                transient=True,
+                disable=not err.is_terminal,
+            )
         )
-        self._task: TaskID = self._bar.add_task("factory", total=None, line="starting")
+        self._task: TaskID = self._bar.add_task(name or "factory", total=None, line="starting")
         self._history: deque[tuple[float, int, int]] = deque()  # time, tokens, ended attempts
         self._printed_at = time.monotonic()
 
@@ -125,7 +133,7 @@ class LiveProgress:
             self._bar.update(self._task, line=escape(line), completed=completed, total=total)
         elif time.monotonic() - self._printed_at >= PLAIN_EVERY_S:
             self._printed_at = time.monotonic()
-            message(line)
+            message(self._prefix + line)
 
 
 def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:

@@ -63,13 +63,20 @@ class Submission:
     files: Sequence[Path]  # of them, those that have to come along
     run_path: AnyPath  # the folder that the command works on
     address: str
+    more_paths: Sequence[AnyPath] = ()  # the other folders, where it works on several
     env_names: Sequence[str] = ()  # variables of this process that the job gets, by name
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
         """Beginning of the ids of all jobs that work on this run."""
-        return f"factory-{self.name}-{digest(['submission', str(self.run_path)])[:8]}-"
+        paths = [str(path) for path in (self.run_path, *self.more_paths)]
+        return f"factory-{self.name}-{digest(['submission', *paths])[:8]}-"
+
+    @property
+    def where(self) -> str:
+        """The folders, for messages."""
+        return ", ".join(str(path) for path in (self.run_path, *self.more_paths))
 
 
 def read_runtime_env(path: Path | None) -> dict[str, Any]:
@@ -195,7 +202,7 @@ def _going_on(jobs: Mapping[str, JobDetails]) -> str | None:
 
 def _attach(job_id: str, details: JobDetails, submission: Submission, command: str, say: Callable[[str], None]) -> str:
     """Return the id of a job that goes on; say so, and that it goes on as it was submitted."""
-    say(f"job {job_id} works on {submission.run_path} already")
+    say(f"job {job_id} works on {submission.where} already")
     if details.entrypoint != command or submission.runtime_env or submission.env_names:
         say(
             f"it goes on as it was submitted: {details.entrypoint}; what this command changes does not reach it. To "
@@ -227,10 +234,10 @@ def stop(client: JobSubmissionClient, submission: Submission, say: Callable[[str
     """
     running = [name for name, details in _jobs_of(client, submission).items() if not details.status.is_terminal()]
     if not running:
-        raise ConfigError(f"{submission.address}: no job works on {submission.run_path}; nothing to stop")
+        raise ConfigError(f"{submission.address}: no job works on {submission.where}; nothing to stop")
     for job_id in running:
         client.stop_job(job_id)
-        say(f"job {job_id} is told to stop; what it finished is safe in {submission.run_path}")
+        say(f"job {job_id} is told to stop; what it finished is safe in {submission.where}")
 
 
 def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out: Callable[[str], None]) -> int:
@@ -246,13 +253,13 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: what follows is said
         raise InterruptedRun(
-            f"detached; job {job_id} goes on, in {submission.run_path}. The same command comes back to it; `factory "
+            f"detached; job {job_id} goes on, in {submission.where}. The same command comes back to it; `factory "
             "submit --stop` ends the job of a run, and `factory status` says where it stands"
         ) from None
     except _LOST as error:
         raise FactoryError(
             f"{submission.address} does not answer any more: {_line(error)}; what it finished is safe in "
-            f"{submission.run_path}: submit again to come back, or to go on"
+            f"{submission.where}: submit again to come back, or to go on"
         ) from error
     if not details.status.is_terminal():
         raise FactoryError(
@@ -267,7 +274,7 @@ def follow(client: JobSubmissionClient, job_id: str, submission: Submission, out
     elif code is None or not 0 < code < 126:
         raise FactoryError(
             f"job {job_id} died: {_line(details.message)}; what it finished is safe in "
-            f"{submission.run_path}: submit again to go on"
+            f"{submission.where}: submit again to go on"
         )
     return code
 

@@ -343,6 +343,7 @@ class ScriptedTeacher(Part):
     max_num_seqs: int = Field(default=32, ge=1)
     max_model_len: int = Field(default=4096, ge=16)
     tokens_per_s: float = Field(default=20_000, gt=0)  # of one engine, shared by what is in flight
+    tokens_per_s_each: float | None = Field(default=None, gt=0)  # of one attempt at most, however few are in flight
     mean_tokens: int = Field(default=64, ge=4)
     correct_rate: float = Field(default=0.6, ge=0, le=1)
     loop_rate: float = Field(default=0.0, ge=0, le=1)  # share of completions that say the same until they are ended

@@ -61,6 +61,7 @@ class Request:
     saved: tuple[int, ...] = ()  # tokens of this completion that another engine made; the engine may drop the last few
     watch: Watch | None = None
     max_tokens: int | None = None  # of the completion; None: ``sampling.max_tokens``
+    sampling: SamplingConfig | None = None  # of its job, where several share the engine; None: the engine's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

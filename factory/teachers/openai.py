@@ -327,7 +327,7 @@ class OpenaiEngine:
                 await asyncio.sleep(wait_s)
             expected = self._expected_tokens
             if expected is None:  # nothing known yet: four characters a token (guess), and all it may write
-                expected = len(request.prompt_text) / 4 + self._sampling.max_tokens
+                expected = len(request.prompt_text) / 4 + (request.sampling or self._sampling).max_tokens
             now = time.monotonic()
             self._requests.take(1, now)
             self._tokens.take(expected, now)
@@ -401,7 +401,7 @@ class OpenaiEngine:
             raise Trouble(f"{url}: the answer broke off after {attempt.tokens_so_far} tokens")
 
     def _body(self, request: Request) -> dict[str, Any]:
-        sampling = self._sampling
+        sampling = request.sampling or self._sampling
         most = request.max_tokens or sampling.max_tokens
         most = most if self._max_model_len is None else min(most, self._max_model_len)
         asked = (

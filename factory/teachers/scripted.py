@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import os
 import random
 import re
@@ -99,14 +100,18 @@ class ScriptedEngine:
         room = self._config.max_model_len - len(request.prompt_token_ids)
         if room < 1:
             raise RequestError(f"prompt of {len(request.prompt_token_ids)} tokens leaves no room for an answer")
-        written = self._write(request, min(room, request.max_tokens or self._sampling.max_tokens))
+        written = self._write(request, min(room, request.max_tokens or self._of(request).max_tokens))
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         given = max(0, min(len(request.saved), len(written[0]) - 1))  # something is left to do, whatever was saved
         self._waiting.append(_Running(request, *written, time.time_ns() // 1000, done, given, given))
         self._advance()
         self._fill_slots()
         self._wake.set()
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            await self.abort(request.request_id)  # or it would keep its slot
+            raise
 
     async def abort(self, request_id: str) -> None:
         """End a request with the tokens that it has by now; none if it still waits for a slot."""
@@ -134,10 +139,13 @@ class ScriptedEngine:
         if self._clock is not None:
             self._clock.cancel()
 
+    def _of(self, request: Request) -> SamplingConfig:
+        return request.sampling or self._sampling
+
     def _write(self, request: Request, max_tokens: int) -> tuple[bytes, FinishReason, str | None]:
         """Return the bytes of a completion, cut at a stop string or ``max_tokens``; how it ends; the stop string."""
         prompt = bytes(request.prompt_token_ids).decode("utf-8", "replace")
-        chance = random.Random(f"{self._config.seed}/{request.request_id}/{request.seed}")
+        chance = random.Random(f"{self._config.seed}/{request.problem_id}-{request.sample_index}/{request.seed}")
         total = sum(map(int, _INTEGER.findall(prompt)))
         if chance.random() >= self._config.correct_rate:
             total += chance.randint(1, 9)
@@ -145,7 +153,7 @@ class ScriptedEngine:
         text = f"<think>\n{_thinking(length)}\n{THINK_CLOSE}\n\nThe sum is \\boxed{{{total}}}."
         if self._config.loop_rate and chance.random() < self._config.loop_rate:
             text = f"<think>\n{_LOOP * (max_tokens // len(_LOOP) + 1)}"
-        found = [(text.index(stop), stop) for stop in self._sampling.stop if stop in text]
+        found = [(text.index(stop), stop) for stop in self._of(request).stop if stop in text]
         end, stop_token = min(found) if found else (len(text), None)
         token_ids = text[:end].encode()
         if len(token_ids) > max_tokens:
@@ -167,13 +175,18 @@ class ScriptedEngine:
             self._is_first and self._config.stalls_after is not None and self._num_finished >= self._config.stalls_after
         )
 
+    @property
+    def _rate(self) -> float:
+        """Tokens per second of each request that has a slot."""
+        return min(self._config.tokens_per_s / len(self._heap), self._config.tokens_per_s_each or math.inf)
+
     def _advance(self) -> None:
         """Bring shared progress up to now; a stalled engine makes none."""
         now = time.monotonic()
         elapsed, self._progress_at = now - self._progress_at, now
         if self._heap and not self._is_stalled():
-            self._progress += elapsed * self._config.tokens_per_s / len(self._heap)
-            self._tokens_out += elapsed * self._config.tokens_per_s
+            self._progress += elapsed * self._rate
+            self._tokens_out += elapsed * self._rate * len(self._heap)
 
     async def _run(self) -> None:
         """Complete requests as shared progress reaches their ends; tell their watches on the way."""
@@ -186,7 +199,7 @@ class ScriptedEngine:
             if not self._heap or self._is_stalled():
                 await self._wake.wait()
                 continue
-            due_s = (self._heap[0][0] - self._progress) * len(self._heap) / self._config.tokens_per_s
+            due_s = (self._heap[0][0] - self._progress) / self._rate
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout=max(due_s, 0.0005))
             except TimeoutError:

@@ -112,7 +112,8 @@ class VllmEngine:
                 f"prompt of {len(request.prompt_token_ids)} tokens leaves no room in a context of {self._max_model_len}"
             )
         submitted_at_us = time.time_ns() // 1000
-        max_tokens = min(room, request.max_tokens or self._sampling.max_tokens)
+        sampling = request.sampling or self._sampling
+        max_tokens = min(room, request.max_tokens or sampling.max_tokens)
         saved = request.saved[: max_tokens - 1]  # something is left to do, whatever was saved
         final = None
         self._in_flight.add(request.request_id)
@@ -123,7 +124,7 @@ class VllmEngine:
             if watch is not None and max_tokens - answer.num_given <= watch.num_tokens:
                 watch = None  # the end comes first
             seed = None if request.seed is None else (request.seed + answer.num_given) & MAX_SEED
-            params = self._sampling_params(max_tokens, answer.num_given, seed, watch)
+            params = _sampling_params(sampling, max_tokens, answer.num_given, seed, watch)
             async for output in self._engine.generate(prompt, params, request.request_id):
                 final = output
                 answer.add(output.outputs[0].token_ids, output.outputs[0].text)
@@ -172,7 +173,7 @@ class VllmEngine:
         """Return what the answer begins with: the saved tokens up to the last place where one can go on."""
         texts = self._detokenize(request, saved)
         text = "".join(texts)
-        while texts and (not texts[-1] or _may_become_stop(text, self._sampling.stop)):
+        while texts and (not texts[-1] or _may_become_stop(text, (request.sampling or self._sampling).stop)):
             text = text[: len(text) - len(texts.pop())]
         return _Answer(list(saved[: len(texts)]), [text], len(texts))
 
@@ -199,22 +200,6 @@ class VllmEngine:
             detokenizer.update([token_id], False)
             texts.append(detokenizer.get_next_output_text(finished=False, delta=True))
         return texts
-
-    def _sampling_params(self, max_tokens: int, num_given: int, seed: int | None, watch: Watch | None) -> Any:
-        """Return what vLLM is told of a request of which so many tokens are there already."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            **sampling_arguments(self._sampling),
-            min_tokens=max(0, min(self._sampling.min_tokens, max_tokens) - num_given),
-            max_tokens=max_tokens - num_given,
-            seed=seed,
-            thinking_token_budget=self._sampling.thinking_budget,
-            # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
-            output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
-            stream_interval=None if watch is None else watch.num_tokens,
-        )
 
     def _resolved(self, version: str) -> EngineInfo:
         """Return what vLLM made of the settings; a silent fallback is an error.
@@ -336,6 +321,25 @@ def sampling_arguments(sampling: SamplingConfig) -> dict[str, Any]:
         "stop": list(sampling.stop),
         "skip_special_tokens": False,  # the raw text is the truth: a stray control token must be seen by the checks
     }
+
+
+def _sampling_params(
+    sampling: SamplingConfig, max_tokens: int, num_given: int, seed: int | None, watch: Watch | None
+) -> Any:
+    """Return what vLLM is told of a request of which so many tokens are there already."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        **sampling_arguments(sampling),
+        min_tokens=max(0, min(sampling.min_tokens, max_tokens) - num_given),
+        max_tokens=max_tokens - num_given,
+        seed=seed,
+        thinking_token_budget=sampling.thinking_budget,
+        # Not CUMULATIVE: vLLM 0.32 heeds the interval for deltas only, and would copy the text at every token.
+        output_kind=RequestOutputKind.FINAL_ONLY if watch is None else RequestOutputKind.DELTA,
+        stream_interval=None if watch is None else watch.num_tokens,
+    )
 
 
 def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:

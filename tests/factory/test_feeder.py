@@ -20,6 +20,7 @@ from factory.early import Rules
 from factory.feeder import Feeder, Lease, Orders, Report, TraceStamp
 from factory.journal import read_saved, read_trace, scan_segment
 from factory.saved import SavedAttempts
+from factory.sharing import Slots
 from factory.teachers import Completion, Request
 from factory.teachers.scripted import ScriptedEngine
 from schemas.config import SamplingConfig, ScriptedTeacher, StoreConfig
@@ -106,7 +107,7 @@ async def _feed(
         stamp=replace(STAMP, engine_id=engine_id),
         store=store or StoreConfig(fsync_interval_s=0.05, segment_s=600),
         journal=desk.journal,
-        oversubscribe=0.1,
+        slots=Slots.of(info, 0.1),
         pull=desk.pull,
         rules=rules,
     )
@@ -160,8 +161,8 @@ def test_nothing_is_reported_while_its_fsync_still_runs(tmp_path: Path, monkeypa
 def test_the_engine_is_kept_full_with_a_small_backlog(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=150)
     feeder = asyncio.run(_feed(desk, max_num_seqs=16, tokens_per_s=5000))  # slow beside the feeder's own tick
-    assert feeder.target == 16 + MIN_BACKLOG
-    assert all(report.in_flight + report.capacity == feeder.target for report in desk.reports)
+    assert feeder.slots.target == 16 + MIN_BACKLOG
+    assert all(report.in_flight + report.capacity == feeder.slots.target for report in desk.reports)
     assert max(report.in_flight for report in desk.reports) > 16
     assert desk.reports[-1].num_tokens_out > 0
 
@@ -542,3 +543,59 @@ def test_every_second_of_an_engine_is_accounted_for_once(tmp_path: Path, num_lea
     assert getattr(seen, most) == max(seen)
     times = [sum(report.occupancy) for report in desk.reports]
     assert times == sorted(times)
+
+
+# Two jobs on one engine
+
+
+@dataclass(slots=True)
+class SharingDesk(Desk):
+    """A desk that says when it has nothing more to give, and remembers when it gave."""
+
+    given_at: list[float] = field(default_factory=list)
+
+    async def pull(self, report: Report) -> Orders:
+        """Let others in at the end."""
+        orders = await Desk.pull(self, report)
+        self.given_at += [time.monotonic()] * len(orders.leases)
+        return replace(orders, lets_others=len(orders.leases) < report.capacity)
+
+
+async def _feed_both(desks: Sequence[Desk], limits: Sequence[int]) -> None:
+    config = ScriptedTeacher(kind="scripted", max_num_seqs=8, tokens_per_s=20_000, mean_tokens=200)
+    scripted = ScriptedEngine(config, SamplingConfig(), engine_id="e", incarnation=2)
+    info = await scripted.start()
+    slots = Slots.of(info, 0.1)
+    feeders = [
+        Feeder(
+            engine=scripted,
+            info=info,
+            stamp=STAMP,
+            store=StoreConfig(fsync_interval_s=0.05),
+            journal=desk.journal,
+            slots=slots,
+            pull=desk.pull,
+            sampling=SamplingConfig(max_tokens=limit),
+            order=order,
+        )
+        for order, (desk, limit) in enumerate(zip(desks, limits, strict=True))
+    ]
+    await asyncio.wait_for(asyncio.gather(*(feeder.run() for feeder in feeders)), 60)
+    await scripted.close()
+
+
+def test_two_jobs_on_one_engine_make_what_each_makes_alone_and_the_second_waits_for_its_turn(tmp_path: Path) -> None:
+    """They have the same problems, so that all that tells them apart is whose they are."""
+    desks, limits = [], (1_000, 150)
+    for name in ("first", "second", "alone-1000", "alone-150"):
+        (tmp_path / name).mkdir()
+        desks.append(SharingDesk(tmp_path / name, num_leases=40))
+    asyncio.run(_feed_both(desks[:2], limits))
+    for desk, limit in zip(desks[2:], limits, strict=True):
+        asyncio.run(_feed_both([desk], [limit]))
+    texts = [{trace.problem_id: trace.text for trace in desk.traces()} for desk in desks]
+    assert texts[:2] == texts[2:]
+    assert [len(text) for text in texts] == [40] * 4
+    assert max(desks[0].given_at) <= min(desks[1].given_at)
+    shared, alone = ([desk.reports[-1].num_tokens_out for desk in some] for some in (desks[:2], desks[2:]))
+    assert sum(shared) == pytest.approx(sum(alone), rel=0.1)

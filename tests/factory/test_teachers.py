@@ -19,6 +19,7 @@ import pytest
 
 from factory.early import Rules
 from factory.feeder import Feeder, Lease
+from factory.sharing import Slots
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch, make_engine
 from jobs.bench.drill import is_alive, wait_until
 from jobs.demo_teacher import SHIPPED_MODELS
@@ -517,7 +518,7 @@ def test_a_real_model_that_loops_is_ended_and_its_text_is_kept(greedy: Running, 
         stamp=STAMP,
         store=StoreConfig(fsync_interval_s=0.05),
         journal=tmp_path,
-        oversubscribe=0.1,
+        slots=Slots.of(greedy.info, 0.1),
         pull=desk.pull,
         rules=Rules(loop_tokens=128, format=TraceFormat.PLAIN, settings=ReadabilitySettings()),
     )
