@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from schemas.config import Part, override_config, parse_part
+from schemas.config import AnyPart, Part, override_config, parse_part
 from schemas.errors import ConfigError
 
 HERE: Final = Path(__file__).parent
@@ -227,18 +227,30 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: If there is none of the name, the file is no YAML mapping, or a key or value is not allowed.
     """
-    path = RECIPES / f"{name}.yaml" if name in shipped_recipes() else Path(name)
+    return read_named(Recipe, "recipe", "--recipe", name, RECIPES, overrides)
+
+
+def read_named(
+    kind: type[AnyPart], what: str, label: str, name: str, folder: Path, overrides: Sequence[str]
+) -> AnyPart:
+    """Return a part that is kept in a YAML file: one of a folder that comes with the factory, by its name, or any.
+
+    Raises:
+        ConfigError: As ``load_recipe``; ``what`` it is, and by which ``label`` it was asked for, stand in the message.
+    """
+    shipped = sorted(path.stem for path in folder.glob("*.yaml"))
+    path = folder / f"{name}.yaml" if name in shipped else Path(name)
     if not path.is_file():
-        near = difflib.get_close_matches(name, shipped_recipes(), n=1)
+        near = difflib.get_close_matches(name, shipped, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"--recipe {name}: neither a file nor a recipe that comes with the factory; {hint}there are: "
-            f"{', '.join(shipped_recipes())}"
+            f"{label} {name}: neither a file nor a {what} that comes with the factory; {hint}there are: "
+            f"{', '.join(shipped)}"
         )
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--recipe {path}: cannot be read: {error}") from error
+        raise ConfigError(f"{label} {path}: cannot be read: {error}") from error
     if not isinstance(body, dict):
-        raise ConfigError(f"--recipe {path}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
-    return parse_part(Recipe, override_config(body, overrides), origin=f"recipe {name}")
+        raise ConfigError(f"{label} {path}: must be a mapping with the keys {', '.join(kind.model_fields)}")
+    return parse_part(kind, override_config(body, overrides), origin=f"{what} {name}")

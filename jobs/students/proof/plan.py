@@ -5,18 +5,15 @@ Read from YAML with overrides. Another plan in the same folder is refused, so th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
-from jobs.students.recipe import Base, Launch, Recipe, Train
-from schemas.config import Part, override_config, parse_config, parse_part
-from schemas.errors import ConfigError
+from jobs.students.recipe import Base, Launch, Recipe, Train, read_named
+from schemas.config import Part, parse_config
 
 PLANS: Final = Path(__file__).parent / "plans"
 
@@ -133,18 +130,4 @@ def load_plan(name: str, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         ConfigError: If there is none of the name, the file is no YAML mapping, or a key or value is not allowed.
     """
-    path = PLANS / f"{name}.yaml" if name in shipped_plans() else Path(name)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, shipped_plans(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(
-            f"PLAN {name}: neither a file nor a plan that comes with the factory; {hint}there are: "
-            f"{', '.join(shipped_plans())}"
-        )
-    try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"PLAN {path}: cannot be read: {error}") from error
-    if not isinstance(body, dict):
-        raise ConfigError(f"PLAN {path}: must be a mapping with the keys {', '.join(Plan.model_fields)}")
-    return parse_part(Plan, override_config(body, overrides), origin=f"plan {name}")
+    return read_named(Plan, "plan", "PLAN", name, PLANS, overrides)
