@@ -27,7 +27,7 @@ from jobs.evaluate.estimates import (
     percentile_interval,
 )
 from jobs.students.proof.plan import Plan, detectable
-from jobs.students.proof.stages import START, Trained, equal_tokens_of, learnt_per_row, students_of
+from jobs.students.proof.stages import START, Trained, equal_tokens_of, students_of, tokens_per_row
 
 Rates = Mapping[str, float]  # by problem: share of right attempts among the judged ones
 AT_ONCE: Final = 200  # resamples of problems and runs
@@ -48,8 +48,8 @@ class Student:
     truncated: int
     mean_tokens: float  # of a completion
     steps: int
-    seen_tokens: int  # of prompts and completions, in training
-    learnt_tokens: int  # of completions, in training, as rows times steps say on average
+    seen_tokens: int  # of prompts and completions: the mean of its rows times the rows of all steps
+    learnt_tokens: int  # of completions alone, the same way
     last_loss: float
 
     @property
@@ -181,8 +181,8 @@ def _student(plan: Plan, out: Path, one: Trained) -> Student:
         truncated=counted["truncated"],
         mean_tokens=scores["lengths"].get("all", {}).get("mean", 0.0),
         steps=steps,
-        seen_tokens=int(max(line.get("num_tokens", 0) for line in lines)),
-        learnt_tokens=round(learnt_per_row(folder) * steps * plan.train.batch),
+        seen_tokens=round(tokens_per_row(folder, "input_ids") * steps * plan.train.batch),
+        learnt_tokens=round(tokens_per_row(folder, "labels") * steps * plan.train.batch),
         last_loss=fmean(line["loss"] for line in lines[-20:]),
     )
 

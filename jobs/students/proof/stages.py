@@ -102,7 +102,7 @@ def equal_tokens_of(plan: Plan, out: Path) -> list[Trained]:
         folders = {
             arm: out / "students" / Trained(student=student, arm=arm, seed=wanted.seed).name for arm in plan.arms
         }
-        mean = {arm: learnt_per_row(folder) for arm, folder in folders.items()}
+        mean = {arm: tokens_per_row(folder, "labels") for arm, folder in folders.items()}
         for arm in plan.arms:
             steps = max(1, round((plan.train.max_steps or 1) * mean[wanted.arm] / mean[arm]))
             if arm != wanted.arm:
@@ -110,12 +110,12 @@ def equal_tokens_of(plan: Plan, out: Path) -> list[Trained]:
     return found
 
 
-def learnt_per_row(folder: Path) -> float:
-    """Return how many tokens of a row a student learns on average, from the folder of its training."""
+def tokens_per_row(folder: Path, column: str) -> float:
+    """Return how many tokens a row has on average, from the folder of a training: ``input_ids``, or learnt ``labels``."""
     with pa.memory_map(str(folder / "rows" / "train.arrow")) as file, pa.ipc.open_stream(file) as reader:
         num_rows: int = sum(batch.num_rows for batch in reader)
     tokens: dict[str, int] = json.loads((folder / "rows" / "tokens.json").read_text())
-    return tokens["labels"] / num_rows
+    return tokens[column] / num_rows
 
 
 def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_tokens: bool = False) -> None:
