@@ -111,7 +111,7 @@ def equal_tokens_of(plan: Plan, out: Path) -> list[Trained]:
 
 
 def tokens_per_row(folder: Path, column: str) -> float:
-    """Return how many tokens a row has on average, from the folder of a training: ``input_ids``, or learnt ``labels``."""
+    """Return how many tokens a row has on average, from a training's folder: ``input_ids``, or learnt ``labels``."""
     with pa.memory_map(str(folder / "rows" / "train.arrow")) as file, pa.ipc.open_stream(file) as reader:
         num_rows: int = sum(batch.num_rows for batch in reader)
     tokens: dict[str, int] = json.loads((folder / "rows" / "tokens.json").read_text())
