@@ -9,7 +9,7 @@ stays on disk as long as an attempt may go on from tokens that are saved in it.
 from __future__ import annotations
 
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -26,6 +26,7 @@ from factory.lengths import Lengths
 from factory.saved import SavedAttempts
 from factory.sharing import Occupancy
 from factory.state import CANCELLED, ENDED, FAILED, GOOD_OUTCOMES, TRACED, Places, RunState
+from factory.waiting import Unjudged, Waiting
 from schemas.manifest import Counts
 from schemas.problem import digest
 from schemas.trace import Untraced, make_trace_id
@@ -35,13 +36,6 @@ BACKLOG_STEP: Final = 1_000  # committed traces without a verdict that are looke
 MAX_CANCELLED_PER_COMMIT: Final = 100_000  # attempts that were never made; a row of ids each (guess)
 MAX_TRACES_PER_COMMIT: Final = 20_000  # unless one segment has more: their verdicts are in memory (guess)
 SEED_BITS: Final = 63  # seeds fill a signed 64-bit column
-
-
-class Unjudged(NamedTuple):
-    """An attempt whose trace waits for a verifier, and where it lies: there may be millions, so no ids are held."""
-
-    number: int
-    position: Position
 
 
 class JudgeItem(NamedTuple):
@@ -128,7 +122,7 @@ class Coordinator:
     lengths: Lengths | None = None  # None: attempts have one turn, as long as ``sampling`` says
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
     _segments: dict[str, Segment] = field(default_factory=dict)
-    _to_judge: deque[Unjudged] = field(default_factory=deque)
+    _to_judge: Waiting = field(default_factory=Waiting)
     _backlog: Iterator[Unjudged] | None = None  # committed traces that today's verifiers have not judged
     _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> its batch
     _tries: Counter[int] = field(default_factory=Counter)  # by number of the attempt
@@ -339,9 +333,9 @@ class Coordinator:
             self._refill()
         while self._to_judge and len(batch) < size:
             # A trace that was tried before may have killed its verifier: it goes alone.
-            if self._to_judge[0].number in self._tries and batch:
+            if batch and self._to_judge.first.number in self._tries:
                 break
-            batch.append(self._judge_item(self._to_judge.popleft()))
+            batch.append(self._judge_item(self._to_judge.pop()))
             if batch[0].number in self._tries:
                 break
         self._judging[worker_id] = {item.trace_id: item for item in batch}
@@ -359,7 +353,7 @@ class Coordinator:
                 self._to_judge.append(Unjudged(item.number, item.position))
             else:
                 self._settle(item, verdict)
-        self._to_judge.extendleft(Unjudged(item.number, item.position) for item in batch.values())
+        self._to_judge.put_back(Unjudged(item.number, item.position) for item in batch.values())
 
     def verifier_died(self, worker_id: str) -> None:
         """Take back a dead verifier's batch; a trace that was there at ``max_tries`` deaths ends as unjudged."""

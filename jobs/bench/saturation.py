@@ -409,7 +409,8 @@ async def _bare_async(teacher: VllmTeacher, sampling: SamplingConfig, prompts: l
 
     from factory.teachers.vllm import engine_arguments, first_token_at_us
 
-    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(teacher)))
+    arguments = engine_arguments(teacher) | {"disable_log_stats": False}  # as above
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     params = _sampling_params(sampling)
 
     async def one(number: int, ids: list[int]) -> tuple[int, int, int]:
@@ -418,7 +419,8 @@ async def _bare_async(teacher: VllmTeacher, sampling: SamplingConfig, prompts: l
         async for output in engine.generate(TokensPrompt(prompt_token_ids=ids), params, str(number)):
             final = output
         assert final is not None, "vLLM ended a request without an output"
-        first_us = first_token_at_us(final, submitted_us) or submitted_us
+        first_us = first_token_at_us(final, submitted_us)
+        assert first_us is not None, "vLLM was told to keep statistics"
         return first_us, time.time_ns() // 1000, len(final.outputs[0].token_ids)
 
     begun_us = time.time_ns() // 1000

@@ -54,6 +54,7 @@ class _Journal:
         self._run, self._name = run, name
         self._writer: SegmentWriter | None = None
         self._opened_at, self._sequence = 0.0, 0
+        self._full: list[SegmentWriter] = []  # segments to be closed at the next sync
         self._unreported: Counter[str] = Counter()  # traces by segment
         self._closed: set[str] = set()  # no more traces come; to be reported after the last of them
         self._synced = asyncio.Event()
@@ -64,8 +65,12 @@ class _Journal:
             fingerprint = self._run.plan.fingerprint
             header = SegmentHeader(fingerprint=fingerprint, engine_id=self._name, sequence=self._sequence)
             self._writer, self._opened_at = SegmentWriter(self._run.folder.journal, header), time.monotonic()
-        position: Position = self._writer.append(self._run.trace(problem_id, key.sample_index, self._name))
+        writer = self._writer
+        position: Position = writer.append(self._run.trace(problem_id, key.sample_index, self._name))
         self._unreported[position.file] += 1
+        if writer.size >= STORE.segment_mb << 20:  # hundreds of engines may end their attempts between two syncs
+            self._full.append(writer)
+            self._writer = None
         return Finished(key=key, position=position, num_tokens=len(made.TOKENS))
 
     async def synced(self) -> None:
@@ -80,14 +85,15 @@ class _Journal:
     async def sync(self, *, is_last: bool = False) -> None:
         event, self._synced = self._synced, asyncio.Event()
         writer = self._writer
+        if writer is not None and (is_last or time.monotonic() - self._opened_at >= STORE.segment_s):
+            self._full.append(writer)
+            self._writer = writer = None
+        full, self._full = self._full, []
+        for other in full:
+            await asyncio.to_thread(other.close)
+            self._closed.add(other.name)
         if writer is not None:
-            is_old = time.monotonic() - self._opened_at >= STORE.segment_s
-            if is_last or is_old or writer.size >= STORE.segment_mb << 20:
-                self._writer = None
-                await asyncio.to_thread(writer.close)
-                self._closed.add(writer.name)
-            else:
-                await asyncio.to_thread(writer.sync)
+            await asyncio.to_thread(writer.sync)
         event.set()
 
     def reported(self, finished: tuple[Finished, ...]) -> None:
@@ -128,6 +134,7 @@ class Engines:
             now = time.monotonic()
             for lease in orders.leases:
                 heapq.heappush(running, (now + chance.uniform(*ATTEMPT_S), lease.key, lease.prompt.problem_id))
+            del orders  # a thousand engines in a few processes: each holds what it has in flight, and no more
             await asyncio.sleep(TICK_S)
             ended = []
             while running and running[0][0] <= time.monotonic():
