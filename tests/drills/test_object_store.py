@@ -19,7 +19,7 @@ from jobs.bench.drill import Disk, FactoryProcess, factory_process, wait_for_no_
 from tests.objectstore import BUCKET, s3_server
 from tests.runs import write_job
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.drill]
 
 OUTAGE_S = 4.0
 # What says where and when a sample was made, not what it is.
