@@ -12,10 +12,7 @@ from typing import Any, Final
 
 import ray
 
-from schemas.errors import (
-    ConfigError,
-    FactoryError,
-)
+from schemas.errors import ConfigError, FactoryError
 
 PROBE_S: Final = 5.0  # to connect to a cluster's address
 OBJECT_STORE_BYTES: Final = 256 << 20  # samples never pass through Ray, so a local one needs little
@@ -46,9 +43,9 @@ def local_ray(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of actors that end with this process, as they should
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises just that where a node does not start in time
         where = "a local Ray cannot be started" if address is None else f"no Ray cluster answers at {address}"
-        raise FactoryError(f"{where}: {error}") from error
+        raise FactoryError(f"{where}: {error}; nothing was begun, the same command can be run again") from error
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         try:
             yield
