@@ -319,8 +319,10 @@ def _token_soup(view: View) -> Finding | None:
         start = max(start, first - TOKEN_WINDOW_CHARS // 4)
         window = view.text[start : first + TOKEN_WINDOW_CHARS].partition("\n")[0]
         tokens = window.split()
+        if len(TIES.intersection(tokens)) > 1:
+            continue
         num_odd = sum(ODD_TOKEN.search(token) is not None and not set("\\$=^`") & set(token) for token in tokens)
-        if num_odd >= MIN_ODD_TOKENS and num_odd * 5 >= len(tokens) and len(TIES.intersection(tokens)) <= 1:
+        if num_odd >= MIN_ODD_TOKENS and num_odd * 5 >= len(tokens):
             return Finding(Reason.GARBLED, start, start + len(window), num_odd, MIN_ODD_TOKENS)
     return None
 

@@ -652,10 +652,12 @@ def _suspicious_rows(
     if has_accents:
         odd |= {token for token in set(tokens) if not token.isascii() and ACCENT.search(token)}
     has_odd = not is_clean and not odd.isdisjoint(tokens)
+    odd_ones = bytes(map(odd.__contains__, tokens)) if has_odd else b""
+    words = bytes(map(str.isalpha, tokens))
     for row in ROW.finditer(known):
         start, end = row.span()
-        is_odd = has_odd and not odd.isdisjoint(tokens[start:end])
-        if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and _is_long(tokens[start:end])):
+        is_odd = odd_ones.find(1, start, end) >= 0
+        if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and words.count(1, start, end) >= MIN_NO_FUNCTION_WORDS):
             yield start, end, is_odd
 
 
@@ -681,10 +683,6 @@ def _foreign_row(
     if allowed.words.intersection(words) or identify(text[place:stop]) != best:
         return None
     return Stretch(place, stop, len(words), best)
-
-
-def _is_long(words: list[str]) -> bool:
-    return sum(map(str.isalpha, words)) >= MIN_NO_FUNCTION_WORDS
 
 
 def _place_of(words: list[str], text: str, start: int) -> int:
