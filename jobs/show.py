@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter, defaultdict, deque
@@ -42,8 +43,18 @@ if TYPE_CHECKING:
     from jobs.doctor import Finding
     from schemas.problem import Problem, Prompt
 
-out = Console()
-err = Console(stderr=True)
+WIDE: Final = 160  # columns of a table that goes to a file or a pipe, where rich would cut its cells to fit 80
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
+
+
+out = _console()
+err = _console(stderr=True)
 PLAIN_EVERY_S: Final = 15.0  # between two progress lines where stderr is no terminal
 RATE_WINDOW_S: Final = 20.0  # over which tokens per second are taken
 MAX_SAMPLE_CHARACTERS: Final = 6_000
@@ -597,7 +608,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     names = list(rows[0])
     for place, name in enumerate(names):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(row[name]) if isinstance(row[name], str) else _number(row[name]) for name in names))
     return table
