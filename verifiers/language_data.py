@@ -217,6 +217,14 @@ NAMES_BEHIND_TIENG: Final = {
 }
 VIETNAMESE: Final = re.compile(r"[ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹđơưĐƠƯ]")
 PINYIN_TONES: Final = re.compile(r"[āēīōūǖǎěǐǒǔǚǘǜ]")
+# Letters with marks that a language writes itself, in small letters: they do not speak for another one.
+OWN_ACCENTS: Final = {
+    "fr": "àâæçéèêëîïôœùûüÿ",
+    "de": "äöüß",
+    "es": "áéíñóúü",
+    "pt": "áàâãçéêíóôõúü",
+    "vi": VIETNAMESE.pattern[1:-1] + "àáâãèéêìíòóôõùúýăĩũ",
+}
 PINYIN: Final = re.compile(  # one word: some syllables
     r"(?:(?:zh|ch|sh|[bpmfdtnlgkhjqxrzcsyw])?(?:iang|iong|uang|ang|eng|ing|ong|ian|iao|uai|uan|ai|ei|ao|ou|an|en|in|un|ia|ie|iu|"
     r"ua|ui|uo|ue|a|e|i|o|u)r?){1,4}"

@@ -30,6 +30,7 @@ from verifiers.language_data import (
     LANGUAGE_SCRIPTS,
     LATIN,
     NAMES_BEHIND_TIENG,
+    OWN_ACCENTS,
     PINYIN,
     PINYIN_TONES,
     SCRIPT_RANGES,
@@ -75,7 +76,7 @@ SPACES: Final = re.compile(r"\s+")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
-ACCENT: Final = re.compile(r"[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
+ACCENTS: Final = r"\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 MIN_WORDS: Final = 4  # of a sentence that is looked at (guess)
 MIN_LETTERS: Final = 12  # of a sentence that is in another language (guess)
 MIN_SCORE: Final = 0.6  # of the identifier (note on readability, 2.2)
@@ -450,7 +451,8 @@ def _latin_in_latin(
     another one, and where one of another language stands among them, or the row is long.
     """
     seen: list[Stretch] = []
-    has_accents = ACCENT.search(letters) is not None
+    accent = _accent_of_others(language)
+    has_accents = accent.search(letters) is not None
     is_clean = not has_accents and _any_of_others(language).isdisjoint(tokens)
     code = Cover(code_spans(plain))
     cursor = done = 0
@@ -492,6 +494,13 @@ def _latin_in_latin(
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
         yield from _telling_words(plain, tokens, language, allowed)
+
+
+@lru_cache(maxsize=32)
+def _accent_of_others(language: str) -> re.Pattern[str]:
+    """Return the pattern of letters with a mark that this language does not write."""
+    own = OWN_ACCENTS.get(language, "")
+    return re.compile(f"(?![{own}{own.upper()}])[{ACCENTS}]" if own else f"[{ACCENTS}]")
 
 
 @lru_cache(maxsize=32)
@@ -650,7 +659,8 @@ def _suspicious_rows(
     known = bytes(map(_with_capitals(language).__contains__, tokens))
     odd = _words_of_others(language)
     if has_accents:
-        odd |= {token for token in set(tokens) if not token.isascii() and ACCENT.search(token)}
+        accent = _accent_of_others(language)
+        odd |= {token for token in set(tokens) if not token.isascii() and accent.search(token)}
     has_odd = not is_clean and not odd.isdisjoint(tokens)
     odd_ones = bytes(map(odd.__contains__, tokens)) if has_odd else b""
     words = bytes(map(str.isalpha, tokens))

@@ -30,7 +30,7 @@ from verifiers.repetition import TAIL_CHARS, find_repetition, ratio_of
 from verifiers.structure import find_code_block, find_long_paragraph, paragraph_of
 from verifiers.view import Finding, View, make_view
 
-VERSION: Final = "6"
+VERSION: Final = "7"
 STATISTICS: Final = "statistics"
 
 # In this order: what makes the rest unreadable first, a loop before the cut that ended it.
