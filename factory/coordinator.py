@@ -260,7 +260,17 @@ class Coordinator:
         return self.lengths.is_cut(self.state.problems.asked(key.problem).domain, num_saved)
 
     def _is_to_make(self, engine_id: str, key: Key) -> bool:
+        if self.dispatch.is_blamed(key):
+            detail = "engines died under another attempt at its problem"
+            return self._refuse(engine_id, key, FailReason.ENGINE_DIED, detail)
         return self._pays(engine_id, key) and self._has_room(engine_id, key)
+
+    def _refuse(self, engine_id: str, key: Key, reason: FailReason, detail: str) -> bool:
+        """End an attempt that the engine was to get; return False, for it gets it not."""
+        failure = self.dispatch.refuse(engine_id, key, reason, detail)
+        assert failure is not None, "such a refusal is final"
+        self._fail(failure)
+        return False
 
     def _pays(self, engine_id: str, key: Key) -> bool:
         """Return whether to go on with an attempt, if it was cut; if not, it is cancelled by that."""
@@ -279,10 +289,7 @@ class Coordinator:
         if self.max_model_len is None or length < self.max_model_len:
             return True
         detail = f"the prompt has {length} tokens, the teacher's context is {self.max_model_len}"
-        failure = self.dispatch.refuse(engine_id, key, FailReason.PROMPT_TOO_LONG, detail)
-        assert failure is not None, "such a refusal is final"
-        self._fail(failure)
-        return False
+        return self._refuse(engine_id, key, FailReason.PROMPT_TOO_LONG, detail)
 
     def lacks(self, name: str) -> bool:
         """True if a segment on disk has to be read, since its writer did not live to report it closed."""
@@ -309,10 +316,12 @@ class Coordinator:
         has_progressed = self.dispatch.has_progressed(engine_id)
         if was_taken:
             self.dispatch.engine_left(engine_id)
-        for failure in self.dispatch.engine_died(engine_id, has_others=has_others):
-            self._fail(failure)
+        failures = self.dispatch.engine_died(engine_id, has_others=has_others)
+        for failure in failures:
+            if not self.state.flags[self.state.number(failure.key)] & ENDED:  # the end of one may close its problem
+                self._fail(failure)
         self._end_given_up(engine_id)
-        return has_progressed
+        return has_progressed or bool(failures)  # it is known now what killed the engines
 
     def _end_given_up(self, engine_id: str) -> None:
         """End what was to be given up by an engine that is gone."""

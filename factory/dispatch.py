@@ -2,11 +2,11 @@
 
 Invariant: every requested attempt is in exactly one of queued, leased and ended, and ends once; a report of an attempt
 that has ended, or of an engine that is dead, is ignored. Attempts that were in flight when an engine died come back
-first. One that has seen two deaths, without more of it saved between, is a suspect: an engine gets few suspects at a
-time, half as many after each death that leaves several of them in question. The only suspect at a death is tried by
-itself, on an engine that has nothing else in flight, and is blamed if that engine dies too. So a prompt that kills
-engines fails in the end, and takes no innocent attempt with it. One that was cut at its moderate limit waits until no
-fresh one is left.
+first. One that has seen two deaths, without more of it saved between, is a suspect: an engine with nothing else in
+flight tries few suspects at a time, each of another problem and nothing beside, half as many after each death, until
+one is left to blame. So a prompt that kills engines at once is found by the sixth death in a row (2, and those with 8,
+4, 2 and 1 suspects). It fails with all attempts at its problem that have not ended, and takes no other one with it. One
+that was cut at its moderate limit waits until no fresh one is left.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class EngineState:
     leased: set[Key] = field(default_factory=set)
     has_progressed: bool = False  # finished an attempt, or saved more of one than there was
     is_alone: bool = False  # holds one suspect, and must get nothing beside it
+    is_trial: bool = False  # began with suspects, and gets nothing else before they are cleared
 
 
 class Dispatch:
@@ -109,6 +110,7 @@ class Dispatch:
         self._suspects: deque[Key] = deque()
         self._suspects_at_once = MAX_SUSPECTS
         self._alone: deque[Key] = deque()  # to be leased with nothing beside
+        self._blamed: set[int] = set()  # problems whose prompt kills engines
         self._engines: dict[str, EngineState] = {}
         self._dead: set[str] = set()
         self._deaths: dict[Key, int] = {}
@@ -162,7 +164,7 @@ class Dispatch:
     def lease(self, engine_id: str, capacity: int, *, has_others: bool = False) -> list[Key]:
         """Give an engine up to ``capacity`` attempts; a dead one gets none.
 
-        One that ``has_others``, of another job, is not the place to try a suspect by itself.
+        One that ``has_others``, of another job, is not the place to try suspects.
         """
         if engine_id in self._dead:
             return []
@@ -173,13 +175,31 @@ class Dispatch:
             engine.leased.add(self._alone[0])
             engine.is_alone = True
             return [self._alone.popleft()]
-        keys: list[Key] = []
-        room = self._suspects_at_once - len(self._suspects_of(engine)) if self._suspects else 0
-        while self._suspects and len(keys) < min(capacity, room):
-            keys.append(self._suspects.popleft())
-        while len(keys) < capacity and (key := self._pop()) is not None:
-            keys.append(key)
+        if self._suspects and not has_others and (engine.is_trial or not engine.leased):
+            engine.is_trial = True
+            keys = self._take_suspects(engine, capacity)
+        elif engine.is_trial and self._suspects_of(engine):
+            keys = []
+        else:
+            engine.is_trial = False
+            keys = []
+            while len(keys) < capacity and (key := self._pop()) is not None:
+                keys.append(key)
         engine.leased.update(keys)
+        return keys
+
+    def _take_suspects(self, engine: EngineState, capacity: int) -> list[Key]:
+        """Return some suspects, of each problem one: those of the same prompt would only hide which one it is."""
+        tried = self._suspects_of(engine)
+        problems = {key.problem for key in tried}
+        room = min(capacity, self._suspects_at_once - len(tried))
+        keys: list[Key] = []
+        others: list[Key] = []
+        while self._suspects and len(keys) < room:
+            key = self._suspects.popleft()
+            (others if key.problem in problems else keys).append(key)
+            problems.add(key.problem)
+        self._suspects.extendleft(reversed(others))
         return keys
 
     def adopt(self, engine_id: str, keys: Sequence[Key]) -> None:
@@ -296,12 +316,16 @@ class Dispatch:
                 self._back.appendleft(key)
 
     def engine_died(self, engine_id: str, *, has_others: bool = False) -> list[Failure]:
-        """Take back all leases of a dead engine; return the attempt that is to blame, if that is sure.
+        """Take back all leases of a dead engine; return those that fail, if it is sure which problem is to blame.
 
         It is not where the engine ``has_others``, of another job.
         """
         self._dead.add(engine_id)
         engine = self._engines.pop(engine_id, EngineState())
+        if known := sorted(key for key in engine.leased if key.problem in self._blamed):
+            for key in sorted(engine.leased.difference(known), reverse=True):
+                (self._suspects if self._is_suspect(key) else self._back).appendleft(key)
+            return [self._failed(key, "engines died under another attempt at its problem") for key in known]
         suspects = self._suspects_of(engine)
         if len(suspects) > 1:
             self._suspects_at_once = max(1, len(suspects) // 2)
@@ -310,19 +334,35 @@ class Dispatch:
                 self._deaths[key] = self._deaths.get(key, 0) + 1
                 (self._suspects.append if self._is_suspect(key) else self._back.appendleft)(key)
             elif len(suspects) > 1:
-                self._suspects.append(key)
-            elif failure := self._blame(key, is_sure=len(engine.leased) == 1 and not has_others):
-                return [failure]
+                self._suspects.appendleft(key)  # one of these it was: they are tried before any other
+            elif failures := self._blame(key, is_sure=len(engine.leased) == 1 and not has_others):
+                return failures
         return []
 
-    def _blame(self, key: Key, *, is_sure: bool) -> Failure | None:
-        """Take note that an engine died under the only suspect that it had; a failure if that was one too many."""
+    def is_blamed(self, key: Key) -> bool:
+        """True for an attempt at a problem whose prompt kills engines."""
+        return key.problem in self._blamed
+
+    def _blame(self, key: Key, *, is_sure: bool) -> list[Failure]:
+        """Take note that an engine died under the only suspect that it had; failures if that was one too many.
+
+        They are those of the attempt and of all queued ones at its problem, for they have the same prompt.
+        """
         self._deaths[key] += 1
-        if is_sure and self._deaths[key] >= self._max_deaths:
-            self._num_ended += 1
-            return Failure(key, FailReason.ENGINE_DIED, f"{self._deaths[key]} engines died under it")
-        self._alone.append(key)
-        return None
+        if not is_sure or self._deaths[key] < self._max_deaths:
+            self._alone.append(key)
+            return []
+        self._blamed.add(key.problem)
+        failures = [self._failed(key, f"{self._deaths[key]} engines died under it")]
+        for queue in (self._back, self._cut, self._refused, self._suspects, self._alone):
+            for other in [one for one in queue if one.problem == key.problem]:
+                queue.remove(other)
+                failures.append(self._failed(other, "engines died under another attempt at its problem"))
+        return failures
+
+    def _failed(self, key: Key, detail: str) -> Failure:
+        self._num_ended += 1
+        return Failure(key, FailReason.ENGINE_DIED, detail)
 
     def _suspects_of(self, engine: EngineState) -> set[Key]:
         return {key for key in engine.leased if self._is_suspect(key)}

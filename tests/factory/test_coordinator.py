@@ -438,14 +438,15 @@ def test_a_run_whose_every_start_is_killed_goes_on_and_loses_nothing(tmp_path: P
 # One part at a time
 
 
-def _coordinator(num_problems: int = 1, max_tries: int = 3) -> Coordinator:
+def _coordinator(num_problems: int = 1, max_tries: int = 3, num_samples: int = 1) -> Coordinator:
     problems = PROBLEMS[:num_problems]
-    keys = [Key(place, 0) for place in range(num_problems)]
+    keys = [Key(place, index) for place in range(num_problems) for index in range(num_samples)]
+    tables = problems_to_table((one, make_prompt(one)) for one in problems)
     return Coordinator(
         fingerprint=FINGERPRINT,
-        state=RunState(FrozenProblems(problems_to_table((one, make_prompt(one)) for one in problems)), num_samples=1),
+        state=RunState(FrozenProblems(tables), num_samples=num_samples),
         dispatch=Dispatch(keys, max_deaths=3),
-        base=Counts(requested=num_problems, pending=num_problems),
+        base=Counts(requested=len(keys), pending=len(keys)),
         base_outcomes=Counter(),
         base_reasons=Counter(),
         max_tries=max_tries,
@@ -629,8 +630,25 @@ def test_a_prompt_that_kills_engines_at_some_token_fails_however_much_of_it_was_
             break
         if num_tokens:  # up to the same token each time
             coordinator.engine_report(_report(engine_id, capacity=0, saved=(_piece(segment, 0, num_tokens),)))
-        assert coordinator.engine_died(engine_id, {}) == (bool(num_tokens) and death == 1)
+        has_progressed = coordinator.engine_died(engine_id, {})
+        is_blamed = coordinator.progress(0).counts.failed == 1  # it is known now: that is progress, too
+        assert has_progressed == ((bool(num_tokens) and death == 1) or is_blamed)
     assert coordinator.progress(0).counts.failed == 1
+
+
+def test_a_prompt_that_kills_engines_fails_with_all_its_attempts_and_those_of_others_go_on() -> None:
+    coordinator = _coordinator(num_problems=2, num_samples=3)
+    for death in range(1, 20):
+        orders = coordinator.engine_report(_report(f"e{death}", capacity=2))
+        if not any(lease.key.problem == 0 for lease in orders.leases):
+            break
+        coordinator.engine_died(f"e{death}", {})
+    counts = coordinator.progress(0).counts
+    assert (counts.failed, counts.pending) == (3, 3)
+    assert {item.reason for item in coordinator.take_commit().untraced} == {FailReason.ENGINE_DIED}
+    held = {lease.key for lease in orders.leases}
+    held |= {lease.key for lease in coordinator.engine_report(_report(f"e{death}", capacity=9)).leases}
+    assert held == {Key(1, index) for index in range(3)}
 
 
 def test_an_engine_whose_node_is_taken_away_blames_nobody() -> None:

@@ -31,6 +31,7 @@ class Engines(RuleBasedStateMachine):
         self.deaths: Counter[Key] = Counter()  # that count towards being a suspect
         self.under: Counter[Key] = Counter()  # all engines that died while they held it
         self.refusals: Counter[Key] = Counter()
+        self.blamed: set[int] = set()  # problems
         self.incarnations = NUM_ENGINES
 
     def _leased(self) -> set[Key]:
@@ -119,14 +120,23 @@ class Engines(RuleBasedStateMachine):
     def _die(self, engine_id: str) -> None:
         held = self.engines[engine_id]
         suspects = self._suspects(held)
-        for key in held:
-            self.deaths[key] += key not in suspects or len(suspects) == 1  # among several nobody is blamed
-            self.under[key] += 1
-        for failure in (failures := self.dispatch.engine_died(engine_id)):
-            assert held == {failure.key}, "blamed, though it was not alone"
-            assert self.under[failure.key] >= MAX_DEATHS
-            assert failure.reason is FailReason.ENGINE_DIED
+        failures = self.dispatch.engine_died(engine_id)
         failed = {failure.key for failure in failures}
+        assert all(failure.reason is FailReason.ENGINE_DIED for failure in failures)
+        if known := {key for key in held if key.problem in self.blamed}:
+            assert failed == known, "what is known to kill engines is to blame, and nothing else"
+        else:
+            for key in held:
+                self.deaths[key] += key not in suspects or len(suspects) == 1  # among several nobody is blamed
+                self.under[key] += 1
+        if failed and not known:
+            culprit = failures[0].key
+            assert held == {culprit}, "blamed, though it was not alone"
+            assert self.under[culprit] >= MAX_DEATHS
+            self.blamed.add(culprit.problem)
+            elsewhere = self._leased() - held
+            siblings = {key for key in self.keys if key.problem == culprit.problem} - elsewhere - self.ended
+            assert siblings & self.given <= failed <= siblings, "all that are queued have the same prompt, and no other"
         self._replace(engine_id)
         self.dead[engine_id] = set(held)
         self._end(failed)
@@ -205,6 +215,46 @@ class Engines(RuleBasedStateMachine):
 
 TestEngines = Engines.TestCase
 TestEngines.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@given(
+    st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 8]), st.integers(0, 60), st.sampled_from([8, 64, 256])
+)
+@settings(max_examples=60)
+def test_a_prompt_that_kills_engines_at_once_fails_before_its_engine_has_died_seven_times_in_a_row(
+    num_samples: int, num_engines: int, killer: int, capacity: int
+) -> None:
+    """As at the defaults: ``max_deaths_per_attempt`` 3, ``max_engine_restarts`` 6. Other attempts take many turns."""
+    keys = [Key(place, index) for place in range(64) for index in range(num_samples)]
+    dispatch = Dispatch(keys, max_deaths=3)
+    engines = {slot: (f"{slot}-0", dict[Key, int]()) for slot in range(num_engines)}
+    in_a_row: Counter[int] = Counter()
+    failed: list[Key] = []
+    for turn in range(1, 20_000):
+        if dispatch.is_done:
+            break
+        for slot, (engine_id, held) in engines.items():
+            for key in dispatch.lease(engine_id, capacity - len(held)):
+                if dispatch.is_blamed(key):
+                    failure = dispatch.refuse(engine_id, key, FailReason.ENGINE_DIED, "as the coordinator does")
+                    assert failure is not None
+                    failed.append(failure.key)
+                else:
+                    held[key] = turn + 20
+            if any(key.problem == killer for key in held):
+                has_progressed = dispatch.has_progressed(engine_id)
+                failures = dispatch.engine_died(engine_id)
+                failed += [failure.key for failure in failures]
+                in_a_row[slot] = 1 if has_progressed or failures else in_a_row[slot] + 1
+                assert in_a_row[slot] <= 6, "the whole run would end"
+                engines[slot] = (f"{slot}-{turn}", {})
+            else:
+                done = [key for key, end in held.items() if end <= turn]
+                dispatch.finish(engine_id, done)
+                for key in done:
+                    del held[key]
+    assert dispatch.is_done
+    assert sorted(failed) == [key for key in keys if key.problem == killer], "its prompt, and no other attempt"
 
 
 @given(st.lists(st.integers(0, 199), unique=True, min_size=1, max_size=4), st.integers(1, 3), st.integers(4, 40))
