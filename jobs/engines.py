@@ -40,6 +40,7 @@ DRAINING_POLL_S: Final = 2.0  # between two looks for nodes that are being drain
 DETACH_S: Final = 30.0  # that an engine gets to say what it holds when a coordinator has died; guess
 FIRST_PAUSE_S: Final = 1.0  # before an engine that died twice in a row is started again; doubled at each further death
 MAX_PAUSE_S: Final = 60.0
+GIVEN_UP_PAUSE_S: Final = 600.0  # before one that failed too often is tried again, while others work; guess
 CLOSE_S: Final = 10.0  # that an engine gets to end its own processes before it is killed; guess
 
 
@@ -293,8 +294,10 @@ class Engines:
                 feed.run.fail(StoreError(said))
                 return
             if isinstance(cause, NodeError) or (feed is None and self._info is None):
-                # It never worked, or cannot there: starting it again will not help.
-                raise TeacherError(f"{cause}\n{self._log_tail(engine)}") from error
+                # It never worked, or cannot there: starting it again will hardly help.
+                engine.end()
+                self._give_up(engine, str(cause), error)
+                return
             self._died(engine, str(cause))
         except RayActorError as error:
             was_taken = is_taken(engine.node_ids)
@@ -372,7 +375,7 @@ class Engines:
         ``was_taken`` away, it was no death.
 
         Raises:
-            TeacherError: If the engine died more than ``schedule.max_engine_restarts`` times in a row.
+            TeacherError: If it died more than ``schedule.max_engine_restarts`` times in a row, and no other works.
         """
         engine.end()
         engine.is_running = False
@@ -383,10 +386,12 @@ class Engines:
         restarts = 1 if has_progressed else engine.restarts + 1
         limit = max(run.job.schedule.max_engine_restarts for run in self._runs)
         if restarts > limit:
-            raise TeacherError(
+            self._give_up(
+                engine,
                 f"engine {engine.slot} died {restarts} times in a row without progress (limit "
-                f"schedule.max_engine_restarts={limit}); the last time: {why}\n{self._log_tail(engine)}"
+                f"schedule.max_engine_restarts={limit}); the last time: {why}",
             )
+            return
         if restarts == 1:
             self._start(engine.slot, restarts=restarts)
             self._warn(f"engine {engine.slot} died ({why[:80]}), restarted")
@@ -396,6 +401,21 @@ class Engines:
         self._pausing[engine.slot] = (time.monotonic() + pause_s, restarts)
         self.note = f"engine {engine.slot} died {restarts} times in a row ({why[:80]}), next try in {pause_s:g} s"
         self._warn(self.note)
+
+    def _give_up(self, engine: _Engine, why: str, cause: BaseException | None = None) -> None:
+        """Leave an engine that has ended alone for a long while: its node may be mended, and others work.
+
+        Raises:
+            TeacherError: If no other does.
+        """
+        said = f"{why}\n{self._log_tail(engine)}"
+        del self._engines[engine.slot]
+        if not any(other.actor is not None for other in self._engines.values()):
+            raise TeacherError(said) from cause
+        limit = max(run.job.schedule.max_engine_restarts for run in self._runs)
+        self._pausing[engine.slot] = (time.monotonic() + GIVEN_UP_PAUSE_S, limit)
+        minutes = GIVEN_UP_PAUSE_S / 60
+        self._warn(f"engine {engine.slot} is left out, the others go on; next try in {minutes:g} minutes: {said}")
 
     def _take_back(self, engine: _Engine, *, was_taken: bool) -> bool:
         """Have the coordinators see to its death; return whether any run made progress by it.

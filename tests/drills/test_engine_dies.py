@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,37 @@ def test_an_engine_that_dies_or_stalls_is_replaced_and_the_run_ends_complete(
     assert json.loads(child.out.read_text())["counts"]["judged"] == 120  # and Ray's words are not beside it
     _check_complete(path, 60)
     assert len({trace.engine_id for trace in committed_traces(path)}) > 1
+
+
+def _pids_of_slot(child: FactoryProcess, slot: int) -> list[int]:
+    """Return the processes that write the log of an engine in that slot."""
+    found = []
+    for pid in processes_of(child.mark):
+        with suppress(OSError):  # it ended this moment
+            names = [os.readlink(fd).rpartition("/")[2] for fd in Path(f"/proc/{pid}/fd").iterdir()]
+            if any(name.startswith(f"engine-{slot}-") and name.endswith(".log") for name in names):
+                found.append(pid)
+    return found
+
+
+@pytest.mark.drill
+def test_an_engine_that_dies_again_and_again_is_left_out_while_another_works(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule={"max_engine_restarts": 1}, num_engines=2, tokens_per_s=100)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+
+        def is_left_out() -> bool:
+            for pid in _pids_of_slot(child, 1):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return "engine 1 is left out, the others go on" in child.said() or child.process.poll() is not None
+
+        wait_until(is_left_out, 120, "that it is given up")
+        assert child.wait(240) == 0, child.said()
+        wait_for_no_process(child.mark)
+    assert "engine 1 is left out, the others go on; next try in 10 minutes" in child.said()
+    _check_complete(path, 60)
+    assert any(trace.engine_id.startswith("engine-0-") for trace in committed_traces(path))
 
 
 def test_a_teacher_that_never_starts_ends_the_run_with_its_log(tmp_path: Path) -> None:
