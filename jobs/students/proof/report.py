@@ -84,6 +84,8 @@ class Report:
     students: Sequence[Student]
     missing: Sequence[str]  # students of the plan without scores yet
     comparisons: Sequence[Comparison]
+    equal_tokens: Sequence[Student]  # of the second look, and the students that it was made equal to
+    equal_comparisons: Sequence[Comparison]
 
 
 def read_report(out: Path) -> Report:
@@ -97,7 +99,7 @@ def read_report(out: Path) -> Report:
     students = [_student(plan, out, one) for one in there]
     groups = _group_of(out, plan)
     arms = [student for student in students if student.arm != START and not student.is_equal_tokens]
-    compared = [compare(arms, first, second, groups) for first, second in plan.compare]
+    equal = equal_look(plan, students)
     num_problems = len(set.union(set(), *(student.rates for student in students)))
     return Report(
         plan=plan,
@@ -106,8 +108,24 @@ def read_report(out: Path) -> Report:
         detectable=detectable(max(1, num_problems), plan.assumed_sd),
         students=students,
         missing=[one.name for one in wanted if one not in there],
-        comparisons=[one for one in compared if one is not None],
+        comparisons=_compare_all(plan, arms, groups),
+        equal_tokens=equal,
+        equal_comparisons=_compare_all(plan, equal, groups),
     )
+
+
+def equal_look(plan: Plan, students: Sequence[Student]) -> list[Student]:
+    """Return the students of the second look with those of the arm that they were made equal to; none without any."""
+    wanted = plan.equal_tokens
+    if wanted is None or not any(one.is_equal_tokens for one in students):
+        return []
+    found = [one for one in students if one.is_equal_tokens or (one.arm, one.seed) == (wanted.arm, wanted.seed)]
+    return sorted(found, key=lambda one: (list(plan.students).index(one.student), list(plan.arms).index(one.arm)))
+
+
+def _compare_all(plan: Plan, students: Sequence[Student], groups: Mapping[str, str]) -> list[Comparison]:
+    found = [compare(students, first, second, groups) for first, second in plan.compare]
+    return [one for one in found if one is not None]
 
 
 def compare(students: Sequence[Student], first: str, second: str, groups: Mapping[str, str]) -> Comparison | None:
@@ -211,10 +229,13 @@ def _group_of(out: Path, plan: Plan) -> Mapping[str, str]:
 
 def as_markdown(report: Report) -> str:
     """Return the tables of a report."""
-    parts = [_head(report), _students(report, is_equal_tokens=False), _comparisons(report)]
-    if any(student.is_equal_tokens for student in report.students):
+    first = [student for student in report.students if not student.is_equal_tokens]
+    groups = sorted({group for one in report.students for group in one.groups})
+    parts = [_head(report), _students(first, groups, _means(first, groups)), _comparisons(report.comparisons)]
+    if report.equal_tokens:
         seed = report.plan.equal_tokens.seed if report.plan.equal_tokens is not None else 0
-        parts.append(f"Equal learnt tokens, seed {seed} alone:\n\n{_students(report, is_equal_tokens=True)}")
+        parts += [f"Equal learnt tokens, seed {seed} alone:", _students(report.equal_tokens, groups)]
+        parts.append(_comparisons(report.equal_comparisons))
     return "\n\n".join(parts)
 
 
@@ -230,9 +251,7 @@ def _head(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _students(report: Report, *, is_equal_tokens: bool) -> str:
-    found = [one for one in report.students if one.is_equal_tokens == is_equal_tokens]
-    groups = sorted({group for one in found for group in one.groups})
+def _students(found: Sequence[Student], groups: Sequence[str], means: Sequence[list[str]] = ()) -> str:
     head = [
         "student",
         "arm",
@@ -264,8 +283,7 @@ def _students(report: Report, *, is_equal_tokens: bool) -> str:
         ]
         for one in found
     ]
-    rows += [] if is_equal_tokens else _means(found, groups)
-    return _table(head, rows)
+    return _table(head, [*rows, *means])
 
 
 def _means(found: Sequence[Student], groups: Sequence[str]) -> list[list[str]]:
@@ -280,8 +298,8 @@ def _means(found: Sequence[Student], groups: Sequence[str]) -> list[list[str]]:
     return rows
 
 
-def _comparisons(report: Report) -> str:
-    groups = sorted({group for one in report.comparisons for group in one.by_group})
+def _comparisons(found: Sequence[Comparison]) -> str:
+    groups = sorted({group for one in found for group in one.by_group})
     head = ["comparison", "difference", "95 %, problems", "95 %, problems and runs", "sd", *groups, "by run"]
     rows = [
         [
@@ -293,7 +311,7 @@ def _comparisons(report: Report) -> str:
             *(f"{one.by_group[group]:+.3f}" if group in one.by_group else "" for group in groups),
             ", ".join(f"{run} {value:+.3f}" for run, value in one.by_run.items()),
         ]
-        for one in report.comparisons
+        for one in found
     ]
     return _table(head, rows)
 

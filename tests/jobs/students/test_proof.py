@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from jobs.students.proof.arms import (
     write_arm,
 )
 from jobs.students.proof.plan import Plan, detectable, load_plan, shipped_plans
-from jobs.students.proof.report import Student, compare, interval_of_runs
+from jobs.students.proof.report import Student, compare, equal_look, interval_of_runs
 from jobs.students.proof.stages import Step, claim, run_steps, students_of
 from jobs.students.rows import open_data, open_table
 from schemas.config import parse_config
@@ -219,6 +220,17 @@ def test_a_folder_keeps_its_plan(tmp_path: Path) -> None:
 def test_more_problems_and_less_scatter_detect_less() -> None:
     assert detectable(100, 0.5) == pytest.approx(0.14)
     assert detectable(400, 0.5) == pytest.approx(0.07)
+
+
+def test_the_second_look_stands_beside_the_students_that_it_was_made_equal_to() -> None:
+    plan = _plan(seeds=[0, 1], equal_tokens={"seed": 1, "arm": "c"})
+    student = next(iter(plan.students))
+    arms = list(plan.arms)
+    first = [replace(_student(arm, seed, {"p": 0.0}), student=student) for seed in (0, 1) for arm in arms]
+    second = [replace(one, is_equal_tokens=True) for one in first if one.seed == 1 and one.arm != "c"]
+    assert equal_look(plan, first) == []
+    found = equal_look(plan, first + second)
+    assert [(one.arm, one.seed, one.is_equal_tokens) for one in found] == [(arm, 1, arm != "c") for arm in arms]
 
 
 def _student(arm: str, seed: int, rates: dict[str, float]) -> Student:
