@@ -100,7 +100,7 @@ class Progress:
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
     journal_lag_s: float = 0.0  # since the oldest frame of any engine was appended that is not yet synced
-    occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
+    occupancy: Mapping[str, Occupancy] = field(default_factory=dict)  # by engine that this coordinator heard of
     delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
 
@@ -454,7 +454,7 @@ class Coordinator:
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
             delays=self.delays.quantiles(),
             journal_lag_s=max(self._journal_lags.values(), default=0.0),
-            occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
+            occupancy=dict(self._occupancy),
         )
 
     def _lease(self, key: Key) -> Lease:

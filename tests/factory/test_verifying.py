@@ -1,4 +1,4 @@
-"""The verifier's own loop, with real verifiers and a real coordinator; only Ray, which carries messages, is left out."""
+"""The verifier's own loop, with real verifiers and a real coordinator; only Ray, which carries messages, is absent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ PROGRAM = Problem(
     messages=(Message(role="user", content="Print 1."),),
     source="tests",
     source_row_id="program",
-    reference=Tests(cases=(StdinTest(input="", expected="1"),), limits=Limits(cpu_time_s=2 * SLOW_S, wall_time_s=SLOW_S)),
+    reference=Tests(
+        cases=(StdinTest(input="", expected="1"),), limits=Limits(cpu_time_s=2 * SLOW_S, wall_time_s=SLOW_S)
+    ),
 )
 
 
