@@ -53,6 +53,7 @@ from verifiers.sandbox import require_tier
 
 STARTED: Final = "engine started"  # key of the line in an engine's log that holds its settings
 IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+REPORT_S: Final = 0.25  # that a verifier keeps a verdict while it still judges others
 TERMINATED: Final = 128 + signal.SIGTERM  # exit code of an engine whose node is taken away while it loads
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
 
@@ -225,7 +226,10 @@ class CoordinatorActor:
     async def judge(
         self, worker_id: str, judged: Sequence[JudgedTrace], size: int, delays_s: Sequence[float] = ()
     ) -> list[JudgeItem]:
-        """A verifier reports and gets its next batch; ``delays_s``: how long those of its last report took to come."""
+        """A verifier reports and gets more: see ``Coordinator.take_batch``.
+
+        ``delays_s``: how long those of its last report took to come.
+        """
         self._coordinator.judge_report(worker_id, judged)
         self._coordinator.delays.add(delays_s)
         return self._coordinator.take_batch(worker_id, size)
@@ -249,7 +253,7 @@ class CoordinatorActor:
         return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken, has_others=has_others)
 
     async def verifier_died(self, worker_id: str) -> None:
-        """Take back a dead verifier's batch."""
+        """Take back what a dead verifier had."""
         self._coordinator.verifier_died(worker_id)
 
     async def drain(self) -> None:
@@ -489,7 +493,11 @@ class EngineActor:
 
 
 class VerifierActor:
-    """Judges traces in its own killable processes. A canary rides along in every batch."""
+    """Judges traces in its own killable processes. A canary rides along in every report.
+
+    What is judged is reported within ``REPORT_S`` while the rest of a batch goes on, so that one slow program delays no
+    other verdict; more traces are asked for as soon as a thread has nothing to do.
+    """
 
     def __init__(self, spec: RunSpec, worker_id: str) -> None:
         self._spec = spec
@@ -502,7 +510,7 @@ class VerifierActor:
         self._threads = ThreadPoolExecutor(spec.job.verify.num_processes)
         self._turn = 0
         self._began_at_us = 0
-        self._ended_at_us: list[int] = []  # when the traces of the report that is due ended
+        self._running: dict[asyncio.Future[JudgedTrace], int] = {}  # and when each one's trace ended
         self._delays_s: list[float] = []  # of the report before
         self._coordinator: Any = None
 
@@ -510,35 +518,59 @@ class VerifierActor:
         """Judge until the actor is ended.
 
         Raises:
-            VerifierError: If a canary comes out wrong; the batch that it rode in is not reported.
+            VerifierError: If a canary comes out wrong; what it rode along with is not reported.
         """
         watched = tuple(verifiers.canaries(programs=self._has_programs))
         await asyncio.to_thread(verifiers.check_canaries, subset=watched)
         self._coordinator = self._coordinator or coordinator
         self._began_at_us = time.time_ns() // 1000
-        judged: list[JudgedTrace] = []
         while True:
-            batch = await self._exchange(judged)
-            judged = await asyncio.to_thread(self._judge, batch)
-            if not batch:
-                await asyncio.sleep(IDLE_S)
+            judged = await self._judged()
+            await self._begin(await self._exchange(judged))
 
     async def attach(self, coordinator: Any) -> None:
         """Report to this coordinator from now on."""
         self._coordinator = coordinator
 
-    async def _exchange(self, judged: Sequence[JudgedTrace]) -> Sequence[JudgeItem]:
-        """Report, and return the next batch; where the coordinator has died, its successor has the traces judged again.
+    async def _judged(self) -> list[tuple[JudgedTrace, int]]:
+        """Return what has been judged once all is, or in ``REPORT_S``; with each, when its trace ended."""
+        if not self._running:
+            await asyncio.sleep(IDLE_S)
+            return []
+        await asyncio.wait(self._running, timeout=REPORT_S)
+        judged = [(one.result(), self._running.pop(one)) for one in list(self._running) if one.done()]
+        if judged:
+            self._turn += 1
+            pair = verifiers.one_pair(self._turn, programs=self._has_programs)
+            await asyncio.to_thread(verifiers.check_canaries, subset=pair)
+        return judged
+
+    async def _begin(self, batch: Sequence[JudgeItem]) -> None:
+        """Have a batch judged in the threads, programs last: they may take seconds each."""
+        if not batch:
+            return
+        traces = await asyncio.to_thread(read_traces, self._folder, [item.position for item in batch])
+        loop = asyncio.get_running_loop()
+        for trace in sorted(traces, key=lambda one: isinstance(self._problems[one.problem_id].reference, Tests)):
+            self._running[loop.run_in_executor(self._threads, self._judge_one, trace)] = trace.finished_at_us
+
+    async def _exchange(self, judged: Sequence[tuple[JudgedTrace, int]]) -> Sequence[JudgeItem]:
+        """Report, and return what is to be judged next; nothing while no thread would begin with it.
+
+        Where the coordinator has died, its successor has the traces judged again, and ignores what it did not give.
 
         Raises:
             RayActorError: If the driver names no successor within ``ORPHAN_S``.
         """
-        coordinator = self._coordinator
+        coordinator, verify = self._coordinator, self._spec.job.verify
+        size = verify.batch_size if len(self._running) < verify.num_processes else 0
         try:
             batch: Sequence[JudgeItem] = await coordinator.judge.remote(
-                self._worker_id, judged, self._spec.job.verify.batch_size, self._delays_s
+                self._worker_id, [verdict for verdict, _ in judged], size, self._delays_s
             )
-            self._delays_s = [time.time() - ended_at_us / 1e6 for ended_at_us in self._ended_at_us]
+            # Those from before waited for this verifier to start.
+            ended = [ended_at_us for _, ended_at_us in judged if ended_at_us >= self._began_at_us]
+            self._delays_s = [time.time() - ended_at_us / 1e6 for ended_at_us in ended]
             return batch
         except RayActorError:
             deadline = time.monotonic() + ORPHAN_S
@@ -547,18 +579,6 @@ class VerifierActor:
                     raise
                 await asyncio.sleep(IDLE_S)
             return []
-
-    def _judge(self, batch: Sequence[JudgeItem]) -> list[JudgedTrace]:
-        self._ended_at_us = []
-        if not batch:
-            return []
-        traces = read_traces(self._folder, [item.position for item in batch])
-        judged = list(self._threads.map(self._judge_one, traces))
-        # Those from before waited for this verifier to start.
-        self._ended_at_us = [one.finished_at_us for one in traces if one.finished_at_us >= self._began_at_us]
-        self._turn += 1
-        verifiers.check_canaries(subset=verifiers.one_pair(self._turn, programs=self._has_programs))
-        return judged
 
     def _judge_one(self, trace: Trace) -> JudgedTrace:
         verdict = verifiers.judge(self._problems[trace.problem_id], trace, self._settings)

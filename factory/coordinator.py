@@ -100,7 +100,7 @@ class Progress:
     num_queued: int = 0  # attempts that no engine holds
     num_to_judge: int = 0  # traces that wait for a verifier
     journal_lag_s: float = 0.0  # since the oldest frame of any engine was appended that is not yet synced
-    occupancy: Occupancy = field(default_factory=Occupancy)  # of all engines of this start
+    occupancy: Mapping[str, Occupancy] = field(default_factory=dict)  # by engine that this coordinator heard of
     delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
 
@@ -124,7 +124,7 @@ class Coordinator:
     _segments: dict[str, Segment] = field(default_factory=dict)
     _to_judge: Waiting = field(default_factory=Waiting)
     _backlog: Iterator[Unjudged] | None = None  # committed traces that today's verifiers have not judged
-    _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> its batch
+    _judging: dict[str, dict[str, JudgeItem]] = field(default_factory=dict)  # worker -> what it has, by id of the trace
     _tries: Counter[int] = field(default_factory=Counter)  # by number of the attempt
     _older: list[JudgedTrace] = field(default_factory=list)  # verdicts of traces that were committed before
     _untraced: list[Untraced] = field(default_factory=list)
@@ -336,25 +336,32 @@ class Coordinator:
             self._close(closing)
 
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
-        """Give a verifier up to ``size`` traces to judge."""
+        """Give a verifier more traces to judge; with those that it still has, it has up to ``size``."""
+        held = self._judging.setdefault(worker_id, {})
         batch: list[JudgeItem] = []
         if len(self._to_judge) < size:
             self._refill()
-        while self._to_judge and len(batch) < size:
+        while self._to_judge and len(held) < size:
             # A trace that was tried before may have killed its verifier: it goes alone.
-            if batch and self._to_judge.first.number in self._tries:
+            if held and (self._has_tried(held) or self._to_judge.first.number in self._tries):
                 break
-            batch.append(self._judge_item(self._to_judge.pop()))
-            if batch[0].number in self._tries:
-                break
-        self._judging[worker_id] = {item.trace_id: item for item in batch}
+            item = self._judge_item(self._to_judge.pop())
+            held[item.trace_id] = item
+            batch.append(item)
         return batch
 
+    def _has_tried(self, held: Mapping[str, JudgeItem]) -> bool:
+        """Return whether a verifier has a trace that was tried before, alone as it went."""
+        return len(held) == 1 and next(iter(held.values())).number in self._tries
+
     def judge_report(self, worker_id: str, judged: Sequence[JudgedTrace]) -> None:
-        """Take a verifier's verdicts; what stayed unjudged is tried again, up to ``max_tries`` times."""
-        batch = self._judging.pop(worker_id, {})
+        """Take a verifier's verdicts; what stayed unjudged is tried again, up to ``max_tries`` times.
+
+        What it has been given and says nothing of, it still has. Verdicts on anything else are ignored.
+        """
+        held = self._judging.get(worker_id, {})
         for verdict in judged:
-            item = batch.pop(verdict.trace_id, None)
+            item = held.pop(verdict.trace_id, None)
             if item is None:
                 continue
             self._tries[item.number] += 1
@@ -362,10 +369,9 @@ class Coordinator:
                 self._to_judge.append(Unjudged(item.number, item.position))
             else:
                 self._settle(item, verdict)
-        self._to_judge.put_back(Unjudged(item.number, item.position) for item in batch.values())
 
     def verifier_died(self, worker_id: str) -> None:
-        """Take back a dead verifier's batch; a trace that was there at ``max_tries`` deaths ends as unjudged."""
+        """Take back what a dead verifier still had; a trace that was there at ``max_tries`` deaths ends as unjudged."""
         for item in self._judging.pop(worker_id, {}).values():
             self._tries[item.number] += 1
             if self._tries[item.number] < self.max_tries:
@@ -457,7 +463,7 @@ class Coordinator:
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
             delays=self.delays.quantiles(),
             journal_lag_s=max(self._journal_lags.values(), default=0.0),
-            occupancy=Occupancy(*map(sum, zip(Occupancy(), *self._occupancy.values(), strict=True))),
+            occupancy=dict(self._occupancy),
         )
 
     def _lease(self, key: Key) -> Lease:

@@ -51,10 +51,6 @@ class Waiting:
         """Queue some behind the others, in their order."""
         self._rows.extend(map(self._packed, items))
 
-    def put_back(self, items: Iterable[Unjudged]) -> None:
-        """Queue some before the others, the last of them first."""
-        self._rows.extendleft(map(self._packed, items))
-
     def pop(self) -> Unjudged:
         """Take the one whose turn it is.
 

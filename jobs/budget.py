@@ -31,17 +31,17 @@ class Budget:
         folder = RunFolder(meters.path)
         return cls(limits, meters, spent_of(read_ledgers(folder.logs)) if limits is None else read_spent(folder))
 
-    def spent(self, progress: Progress) -> Spent:
+    def spent(self) -> Spent:
         """Return what all starts have spent until now."""
-        return self.before + self.meters.spent(progress)
+        return self.before + self.meters.spent()
 
-    def is_spent(self, progress: Progress) -> bool:
+    def is_spent(self) -> bool:
         """Return whether nothing more should be made."""
-        return self.limits is not None and why_stop(self.limits, self.spent(progress)) is not None
+        return self.limits is not None and why_stop(self.limits, self.spent()) is not None
 
     def stopped(self, progress: Progress) -> BudgetRun:
         """Return what to tell the user of a run that was stopped."""
-        spent = self.spent(progress)
+        spent = self.spent()
         return BudgetRun(
             f"stopped: {why_stop(self.limits, spent)} ({spent.num_tokens:,} tokens and {spent.device_s / 3600:,.4g} "
             f"{spent.device}-hours by all starts); {progress.counts.pending:,} attempts are pending, all that was "

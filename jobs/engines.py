@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -166,8 +166,8 @@ class Engines:
         for engine in idle:
             self._remove(engine)
 
-    def settle(self, run: Supervisor, fed_s: float) -> None:
-        """Divide the engines' time, of which feeding a run took so much: what took none is the first one's."""
+    def settle(self, run: Supervisor, fed_s: Mapping[int, float]) -> None:
+        """Divide the engines' time, of which feeding a run took so much by slot: what took none is the first one's."""
         first = next((one for one in self._runs if one.takes_engines), run)
         self._time.settle(run.order, fed_s, first.meters)
 

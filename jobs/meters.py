@@ -3,7 +3,8 @@
 The gauges go where Ray's own go: a cluster's Prometheus endpoint. The time of engines is kept by slot, an engine and
 those that took its place: loading is known here, the states of feeding from the engines, and what is left was spent
 dead, pausing before a new start, or ending. Of engines that several runs share, each has the time that they fed it, and
-the first of them the rest, as if it had been alone. Decides nothing.
+the first of them the rest, as if it had been alone. What a coordinator was told stays known here when it dies. Decides
+nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,12 +21,25 @@ from typing import Final
 from ray.util.metrics import Gauge
 
 from factory.coordinator import Progress
-from factory.ledgers import Spent, ledger_path, spent_in
+from factory.ledgers import FEEDING, Spent, ledger_path, spent_in
+from factory.sharing import Occupancy
 from factory.storage import AnyPath, write_atomically
 from factory.store import RunFolder
 from schemas.errors import StoreError
 
 PREFIX: Final = "distillation_factory"
+METRICS: Final = {  # labels beside the run's name, and what stands there; README.md has the same list
+    "attempts": (("state",), "attempts at problems, by what became of them so far"),
+    "verdicts": (("outcome",), "traces that were judged, by what was found"),
+    "tokens_out": ((), "output tokens of this start, finished attempts or not"),
+    "attempts_in_flight": ((), "attempts that engines hold"),
+    "attempts_queued": ((), "attempts that no engine holds yet"),
+    "traces_to_judge": ((), "traces that wait for a verdict"),
+    "journal_lag_seconds": ((), "age of the oldest frame of a journal that is not yet synced"),
+    "journal_bytes": ((), "size of the journal: what no manifest holds yet, or is still needed"),
+    "engine_seconds": (("engine", "state"), "time of an engine, and of those that took its place in this start"),
+}
+STATES: Final = (*FEEDING, "loading", "dead")  # of an engine's time
 JOURNAL_EVERY_S: Final = 5.0  # between two looks at the journal's files
 LEDGER_EVERY_S: Final = 10.0  # between two writings of the ledger: what a kill takes from it
 
@@ -45,8 +60,8 @@ class EngineTime:
 
     clock: Callable[[], float] = time.monotonic
     _slots: dict[int, _Slot] = field(default_factory=dict)
-    _fed: dict[int, float] = field(default_factory=dict)  # seconds by run, as each last said
-    _given: tuple[float, float] = (0.0, 0.0)  # seconds of loading, and of what is left, to the first of each moment
+    _fed: dict[int, Mapping[int, float]] = field(default_factory=dict)  # seconds by run and slot, as each last said
+    _given: dict[int, tuple[float, float]] = field(default_factory=dict)  # by slot: of loading, and of what is left
 
     def spawned(self, slot: int) -> None:
         """An engine begins to load in a slot, the first or another."""
@@ -61,16 +76,23 @@ class EngineTime:
         if slot in self._slots:  # else its engine never got its GPUs
             self._slots[slot].ended_at = self.clock()
 
-    def settle(self, run: int, fed_s: float, first: Meters) -> None:
-        """Take note of how long engines fed a run; give what is new of loading and of the rest to the first one."""
+    def settle(self, run: int, fed_s: Mapping[int, float], first: Meters) -> None:
+        """Take note of how long each slot fed a run; give what is new of loading and of the rest to the first one."""
         self._fed[run] = fed_s
         now = self.clock()
-        whole = sum((slot.ended_at or now) - slot.started_at for slot in self._slots.values())
-        loading = sum(slot.loading_s for slot in self._slots.values())
-        rest = whole - loading - sum(self._fed.values())
-        first.loading_s += loading - self._given[0]
-        first.dead_s += rest - self._given[1]
-        self._given = (loading, rest)
+        for number, slot in self._slots.items():
+            fed = sum(seconds.get(number, 0.0) for seconds in self._fed.values())
+            loading = slot.loading_s
+            rest = (slot.ended_at or now) - slot.started_at - loading - fed
+            given = self._given.get(number, (0.0, 0.0))
+            first.loading_s[number] += loading - given[0]
+            first.dead_s[number] += rest - given[1]
+            self._given[number] = (loading, rest)
+
+
+def slot_of(engine_id: str) -> int:
+    """Return the slot of an engine that is named as ``Supervisor.stamp`` does."""
+    return int(engine_id.split("-")[1])
 
 
 @dataclass(slots=True)
@@ -82,8 +104,9 @@ class Meters:
     epoch: int
     num_gpus: int  # of an engine
     gauges: Gauges
-    loading_s: float = 0.0  # of engines, given to this run
-    dead_s: float = 0.0
+    loading_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # by slot, given to this run
+    dead_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    _occupancy: dict[str, Occupancy] = field(default_factory=dict)  # by engine, as the tokens
     _tokens: dict[str, int] = field(default_factory=dict)  # by engine; a new coordinator knows no dead ones
     _written_at: float = -math.inf
     _journal_at: float | None = None  # when it was looked at
@@ -92,13 +115,44 @@ class Meters:
         """Take note of the output tokens of engines, each since its start."""
         self._tokens |= {name: max(made, self._tokens.get(name, 0)) for name, made in tokens.items()}
 
-    def spent(self, progress: Progress) -> Spent:
-        """Return what this start has spent."""
-        return spent_in(self.ledger(progress), num_tokens=sum(self._tokens.values()), num_gpus=self.num_gpus)
+    def fed(self, occupancy: Mapping[str, Occupancy]) -> None:
+        """Take note of how engines spent the time that they fed this run, each since its start."""
+        self._occupancy |= {
+            name: max(spent, self._occupancy.get(name, spent), key=sum) for name, spent in occupancy.items()
+        }
 
-    def ledger(self, progress: Progress) -> dict[str, float]:
+    @property
+    def num_tokens(self) -> int:
+        """The output tokens of all engines of this start."""
+        return sum(self._tokens.values())
+
+    @property
+    def fed_s(self) -> dict[int, float]:
+        """How long each slot fed this run."""
+        seconds: defaultdict[int, float] = defaultdict(float)
+        for name, spent in self._occupancy.items():
+            seconds[slot_of(name)] += sum(spent)
+        return seconds
+
+    def spent(self) -> Spent:
+        """Return what this start has spent."""
+        return spent_in(self.ledger(), num_tokens=self.num_tokens, num_gpus=self.num_gpus)
+
+    def ledger(self) -> dict[str, float]:
         """Return the engines' seconds by what they were spent on; of all runs they sum up to the time of all slots."""
-        return progress.occupancy._asdict() | {"loading": self.loading_s, "dead": max(0.0, self.dead_s)}
+        ledgers = self.ledgers().values()
+        return {state: sum(ledger[state] for ledger in ledgers) for state in STATES}
+
+    def ledgers(self) -> dict[str, dict[str, float]]:
+        """Return the same for each engine, with those that took its place."""
+        fed: defaultdict[int, list[Occupancy]] = defaultdict(list)
+        for name, spent in self._occupancy.items():
+            fed[slot_of(name)].append(spent)
+        return {
+            f"engine-{slot}": {state: sum(getattr(spent, state) for spent in fed[slot]) for state in FEEDING}
+            | {"loading": self.loading_s[slot], "dead": max(0.0, self.dead_s[slot])}
+            for slot in sorted(fed.keys() | self.loading_s.keys() | self.dead_s.keys())
+        }
 
     def show(self, progress: Progress) -> None:
         """Set the gauges."""
@@ -106,14 +160,15 @@ class Meters:
             self._set("attempts", count, state=state)
         for outcome, count in progress.outcomes.items():
             self._set("verdicts", count, outcome=str(outcome))
-        self._set("tokens_out", progress.num_tokens_out)
+        self._set("tokens_out", self.num_tokens)
         self._set("attempts_in_flight", progress.in_flight)
         self._set("attempts_queued", progress.num_queued)
         self._set("traces_to_judge", progress.num_to_judge)
         self._set("journal_lag_seconds", progress.journal_lag_s)
         self._show_journal()
-        for state, seconds in self.ledger(progress).items():
-            self._set("engine_seconds", seconds, state=state)
+        for engine, ledger in self.ledgers().items():
+            for state, seconds in ledger.items():
+                self._set("engine_seconds", seconds, engine=engine, state=state)
 
     def _show_journal(self) -> None:
         """Say how much is journaled and not yet in a manifest, now and then: a look at every segment."""
@@ -123,22 +178,23 @@ class Meters:
             self._set("journal_bytes", RunFolder(self.path).journal_bytes())
 
     def _set(self, name: str, value: float, **labels: str) -> None:
-        labels = {"run": self.run, **labels}
         gauge = self.gauges.get(name)
         if gauge is None:
-            gauge = self.gauges[name] = Gauge(f"{PREFIX}_{name}", tag_keys=tuple(labels))
-        gauge.set(value, tags=labels)
+            names, what = METRICS[name]
+            gauge = self.gauges[name] = Gauge(f"{PREFIX}_{name}", what, tag_keys=("run", *names))
+        gauge.set(value, tags={"run": self.run, **labels})
 
     def keep(self, progress: Progress, *, is_last: bool = False) -> None:
         """Write the ledger of this start beside the engines' logs, now and then, and at its end."""
-        seconds = self.ledger(progress)
+        seconds = self.ledger()
         if not any(seconds.values()) or not (is_last or time.monotonic() - self._written_at >= LEDGER_EVERY_S):
             return
         self._written_at = time.monotonic()
         body = {
             "epoch": self.epoch,
             "seconds": seconds,
-            "num_tokens": sum(self._tokens.values()),
+            "by_engine": self.ledgers(),
+            "num_tokens": self.num_tokens,
             "num_gpus": self.num_gpus,
             "verdict_delays": None if progress.delays is None else progress.delays._asdict(),
         }

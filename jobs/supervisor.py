@@ -98,7 +98,8 @@ class Supervisor:
         self._engines.sweep(self)
         self._start_committer()
         self._start_coordinator()
-        if self._budget.is_spent(self._progress()):
+        self._progress()
+        if self._budget.is_spent():
             self._begin_closing()
         if self.order == 0:
             self._start_verifiers()
@@ -125,7 +126,7 @@ class Supervisor:
                 raise self._budget.stopped(progress)
         elif self._is_closing:
             return
-        elif self._budget.is_spent(progress):
+        elif self._budget.is_spent():
             self._begin_closing()
         elif time.monotonic() >= self._stop_at:
             self.begin_drain()
@@ -183,9 +184,10 @@ class Supervisor:
         progress: Progress = self.ask("progress", self._engines.num_feeding(self))
         counts = progress.counts
         self._num_seen = counts.generated + counts.judged + counts.unjudged + counts.failed
-        self._engines.settle(self, sum(progress.occupancy))
+        self.meters.fed(progress.occupancy)
+        self._engines.settle(self, self.meters.fed_s)
         note = self._note or self._engines.note
-        self._watch(replace(progress, num_tokens_spent=self._budget.spent(progress).num_tokens), note)
+        self._watch(replace(progress, num_tokens_spent=self._budget.spent().num_tokens), note)
         self.meters.show(progress)
         self.meters.keep(progress)
         self._last_progress = progress

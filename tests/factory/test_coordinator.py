@@ -291,13 +291,17 @@ class Simulation:
             self.coordinator.verifier_died(worker)
             self.batches[worker] = []
             return
-        traces = read_traces(self.folder, [item.position for item in self.batches[worker]])
+        held = self.batches[worker]
+        ended = [held.pop(self.chance.randrange(len(held))) for _ in range(self.chance.randint(0, len(held)))]
         judged: list[JudgedTrace] = []
-        for trace, item in zip(traces, self.batches[worker], strict=True):
+        for trace, item in zip(read_traces(self.folder, [item.position for item in ended]), ended, strict=True):
             assert trace.trace_id == item.trace_id, "the journal has another trace at that place"
             judged.append(make_verdict(trace, BY_ID[trace.problem_id], self.outcome(trace)))
         self.coordinator.judge_report(worker, judged)
-        self.batches[worker] = self.coordinator.take_batch(worker, 5)
+        held += self.coordinator.take_batch(worker, self.chance.choice([0, 5, 5]))
+        assert len(held) <= 5
+        at_work = [item.trace_id for batch in self.batches.values() for item in batch]
+        assert len(at_work) == len(set(at_work)), "two verifiers judge one trace"
 
     def outcome(self, trace: Trace) -> Outcome:
         """Return what a verifier says; in an adaptive run one that was lost is given again as it was."""
@@ -527,10 +531,37 @@ def test_a_segment_waits_for_its_last_verdict_and_its_close() -> None:
     assert coordinator.take_commit().is_empty
     coordinator.engine_report(_report(closed=("e1-000001.seg",)))
     assert coordinator.take_commit().is_empty
-    assert coordinator.take_batch("v", 8) == [second]
+    assert coordinator.take_batch("v", 8) == []
+    assert not coordinator.is_judged
     coordinator.judge_report("v", [_verdict(second, Outcome.WRONG_ANSWER)])
     assert len(coordinator.take_commit().judged) == 2
     assert coordinator.take_commit().is_empty
+
+
+def test_a_verifier_that_has_reported_a_part_keeps_the_rest_and_is_given_no_more_than_fits() -> None:
+    coordinator = _coordinator(num_problems=8)
+    coordinator.engine_report(_report())
+    coordinator.engine_report(_report(finished=tuple(_finished(number) for number in range(8))))
+    first = coordinator.take_batch("v", 5)
+    coordinator.judge_report("v", [_verdict(item, Outcome.CORRECT) for item in first[:3]])
+    assert coordinator.progress(1).counts.judged == 3
+    assert coordinator.take_batch("v", 0) == []
+    second = coordinator.take_batch("v", 4)
+    assert [len(first), len(second)] == [5, 2]
+    assert coordinator.progress(1).num_to_judge == 5
+    twice = [_verdict(item, Outcome.WRONG_ANSWER) for item in (first[0], first[3])]
+    coordinator.judge_report("v", twice)
+    assert coordinator.progress(1).outcomes == {Outcome.CORRECT: 3, Outcome.WRONG_ANSWER: 1}
+    coordinator.verifier_died("v")
+    (fresh,) = coordinator.take_batch("w", 8)
+    assert fresh not in first + second, "what was there at a death goes alone"
+    assert coordinator.take_batch("w", 8) == [], "and waits until nothing else is judged there"
+    coordinator.judge_report("w", [_verdict(fresh, Outcome.CORRECT)])
+    for item in [first[4], *second]:
+        assert coordinator.take_batch("w", 8) == [item]
+        assert coordinator.take_batch("w", 8) == [], "nothing comes beside it"
+        coordinator.judge_report("w", [_verdict(item, Outcome.CORRECT)])
+    assert coordinator.is_judged
 
 
 def test_a_verdict_of_a_worker_that_was_declared_dead_is_ignored() -> None:

@@ -240,13 +240,13 @@ def test_the_time_of_engines_is_divided_among_runs_without_a_rest(steps: Sequenc
     for run, seconds, is_next in steps:
         clock[0] += seconds
         if first == 0 and clock[0] > 3:
-            times.loaded(0, 2.0) if not any(one.loading_s for one in runs) else None
+            times.loaded(0, 2.0) if not any(one.loading_s[0] for one in runs) else None
         fed[run] += seconds / 2
         first = min(2, first + is_next)
-        times.settle(run, fed[run], runs[first])
+        times.settle(run, {0: fed[run]}, runs[first])
     times.ended(0)
-    times.settle(0, fed[0], runs[first])
-    whole = sum(fed) + sum(run.loading_s + run.dead_s for run in runs)
+    times.settle(0, {0: fed[0]}, runs[first])
+    whole = sum(fed) + sum(run.loading_s[0] + run.dead_s[0] for run in runs)
     assert whole == pytest.approx(clock[0])
 
 

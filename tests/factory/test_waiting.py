@@ -19,7 +19,7 @@ ITEMS = st.builds(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), ITEMS),
-        st.tuples(st.sampled_from(["extend", "put_back"]), st.lists(ITEMS, max_size=5)),
+        st.tuples(st.just("extend"), st.lists(ITEMS, max_size=5)),
         st.tuples(st.just("pop"), st.none()),
     ),
     max_size=40,
@@ -34,9 +34,6 @@ def test_it_is_a_queue_that_gives_back_what_it_was_given(steps) -> None:
             if model:
                 assert waiting.first == model[0]
                 assert waiting.pop() == model.popleft()
-        elif step == "put_back":
-            waiting.put_back(what)
-            model.extendleft(what)
         else:
             getattr(waiting, step)(what)
             getattr(model, step)(what)
