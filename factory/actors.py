@@ -38,6 +38,7 @@ from factory.lengths import Lengths
 from factory.notice import on_termination
 from factory.sharing import Slots
 from factory.shingles import Signatures, sign
+from factory.signs import Signs
 from factory.staging import ready_teacher
 from factory.state import RunState, unjudged_places
 from factory.storage import AnyPath, log_folder
@@ -124,12 +125,17 @@ def recover_segments(folder: RunFolder, living: Mapping[str, Holding] = {}) -> d
     scans = {}
     for path in folder.leftover_segments():
         try:
-            if split_name(path.name).engine_id not in living:
-                wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
-            scans[path.name] = scan_segment(path)
+            may_be_written = split_name(path.name).engine_id in living
+            scans[path.name] = scan_segment(path) if may_be_written else _scan_ended(path)
         except FileNotFoundError:  # the former committer, not yet dead, finished with it
             continue
     return scans
+
+
+def _scan_ended(path: AnyPath) -> SegmentScan:
+    """Return what a segment holds, once its writer is dead."""
+    wait_for_writer(path, OLD_WRITER_TIMEOUT_S)
+    return scan_segment(path)
 
 
 def _may_grow(name: str, living: Mapping[str, Holding]) -> bool:
@@ -243,13 +249,12 @@ class CoordinatorActor:
 
         Where its node ``was_taken`` away, no attempt is to blame; where it ``has_others``, perhaps none of this run.
         """
+        # Comes first: the others' messages are answered meanwhile, and none of its own may change what is read here.
         self._coordinator.mark_dead(engine_id)
-        names = [path for path in self._folder.leftover_segments() if path.name.startswith(f"{engine_id}-")]
         scans = {}
-        for path in names:
-            if self._coordinator.lacks(path.name):
-                await asyncio.to_thread(wait_for_writer, path, OLD_WRITER_TIMEOUT_S)
-                scans[path.name] = scan_segment(path)
+        for path in await asyncio.to_thread(self._folder.leftover_segments):
+            if path.name.startswith(f"{engine_id}-") and self._coordinator.lacks(path.name):
+                scans[path.name] = await asyncio.to_thread(_scan_ended, path)
         return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken, has_others=has_others)
 
     async def verifier_died(self, worker_id: str) -> None:
@@ -264,9 +269,9 @@ class CoordinatorActor:
         """Return where the run stands."""
         return self._coordinator.progress(num_engines_running)
 
-    async def engine_tokens(self) -> dict[str, tuple[int, bool]]:
-        """Return by engine the tokens generated and whether anything is in flight: what the watchdog looks at."""
-        return self._coordinator.engine_tokens()
+    async def signs(self) -> dict[str, Signs]:
+        """Return the signs of life of every engine that has reported."""
+        return self._coordinator.signs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

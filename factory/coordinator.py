@@ -25,6 +25,7 @@ from factory.journal import Piece, Position, SegmentScan
 from factory.lengths import Lengths
 from factory.saved import SavedAttempts
 from factory.sharing import Occupancy
+from factory.signs import Signs
 from factory.state import CANCELLED, ENDED, FAILED, GOOD_OUTCOMES, TRACED, Places, RunState
 from factory.waiting import Unjudged, Waiting
 from schemas.manifest import Counts
@@ -135,6 +136,7 @@ class Coordinator:
     _num_failed: int = 0
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
+    _num_reports: Counter[str] = field(default_factory=Counter)  # by engine
     _dying: set[str] = field(default_factory=set)
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)
     _journal_lags: dict[str, float] = field(default_factory=dict)  # seconds, as each living engine last said
@@ -169,8 +171,8 @@ class Coordinator:
             )
         self._segments.setdefault(name, Segment()).is_closed |= is_closed
         keys = scanned_keys(self.state, scan)
-        for key, (position, trace) in zip(keys, scan.traces, strict=True):
-            self._add_trace(key, position, trace.num_completion_tokens)
+        for key, traced in zip(keys, scan.traces, strict=True):
+            self._add_trace(key, traced.position, traced.num_tokens)
         return keys
 
     def add_saved(self, scan: SegmentScan, engine_id: str | None = None) -> None:
@@ -200,6 +202,7 @@ class Coordinator:
         if report.engine_id in self._dying or self.dispatch.is_dead(report.engine_id):
             return Orders(stop=True)
         self._tokens_out[report.engine_id] = report.num_tokens_out
+        self._num_reports[report.engine_id] += 1
         self._occupancy[report.engine_id] = report.occupancy
         self._journal_lags[report.engine_id] = report.journal_lag_s
         for item in report.saved:
@@ -419,9 +422,12 @@ class Coordinator:
     def _is_ready(self, name: str, segment: Segment) -> bool:
         return segment.is_closed and not segment.num_waiting and not (segment.is_kept and self._saved.needs(name))
 
-    def engine_tokens(self) -> dict[str, tuple[int, bool]]:
-        """Return by engine the tokens generated so far, and whether anything is in flight."""
-        return {name: (tokens, self.dispatch.has_leases(name)) for name, tokens in self._tokens_out.items()}
+    def signs(self) -> dict[str, Signs]:
+        """Return the signs of life of every engine that has reported."""
+        return {
+            name: Signs(num_tokens, self._num_reports[name], self.dispatch.has_leases(name))
+            for name, num_tokens in self._tokens_out.items()
+        }
 
     @property
     def is_generated(self) -> bool:
@@ -592,6 +598,6 @@ class Coordinator:
 
 def scanned_keys(state: RunState, scan: SegmentScan) -> list[Key]:
     """Return the attempts whose traces a segment holds, in its order."""
-    traces = [trace for _, trace in scan.traces]
-    numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
+    ids, indices = [traced.problem_id for traced in scan.traces], [traced.sample_index for traced in scan.traces]
+    numbers = state.numbers(ids, indices)
     return [state.key(number) for number in numbers.tolist()]

@@ -85,11 +85,10 @@ def read_journaled(folder: RunFolder, state: RunState) -> Journaled:
             scan = scan_segment(path)
         except FileNotFoundError:  # committed and removed since the listing
             continue
-        traces = [trace for _, trace in scan.traces]
-        numbers = state.numbers([trace.problem_id for trace in traces], [trace.sample_index for trace in traces])
+        ids, indices = [traced.problem_id for traced in scan.traces], [traced.sample_index for traced in scan.traces]
         made |= {
-            number: trace.num_completion_tokens
-            for number, trace in zip(numbers.tolist(), traces, strict=True)
+            number: traced.num_tokens
+            for number, traced in zip(state.numbers(ids, indices).tolist(), scan.traces, strict=True)
             if not state.flags[number] & TRACED
         }
         pieces += [(scan.header.engine_id, piece) for piece in scan.pieces] if scan.header is not None else []

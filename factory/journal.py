@@ -62,6 +62,15 @@ class SegmentHeader:
     schema: str = FRAME_SCHEMA
 
 
+class Traced(NamedTuple):
+    """Where a trace lies, and what is counted of it; its text and tokens stay on disk."""
+
+    problem_id: str
+    sample_index: int
+    position: Position
+    num_tokens: int  # of the completion
+
+
 class Piece(NamedTuple):
     """Where a partial lies, and how it goes on from those before; its tokens stay on disk."""
 
@@ -240,10 +249,10 @@ def split_name(name: str) -> SegmentName:
 
 
 class SegmentScan(NamedTuple):
-    """What a segment holds: positions of its good frames, and the bytes behind the last one (a torn tail)."""
+    """What a segment holds: where its good frames lie, and the bytes behind the last one (a torn tail)."""
 
     header: SegmentHeader | None
-    traces: list[tuple[Position, Trace]]
+    traces: list[Traced]
     pieces: list[Piece]
     torn_bytes: int
     damaged: tuple[int, ...] = ()  # places of bad frames that good ones follow
@@ -299,14 +308,16 @@ def wait_for_writer(path: AnyPath, timeout_s: float) -> None:
 
 
 def scan_segment(path: AnyPath) -> SegmentScan:
-    """Return all that a segment holds up to its last good frame; a segment that is torn in its header holds nothing.
+    """Return where all lies that a segment holds up to its last good frame; one torn in its header holds nothing.
+
+    Every checksum is compared. What comes back takes little memory, however long the traces are.
 
     Raises:
         SchemaVersionError: If another version of the frames wrote it.
     """
     data = _read_segment(path)
     header: SegmentHeader | None = None
-    traces: list[tuple[Position, Trace]] = []
+    traces: list[Traced] = []
     pieces: list[Piece] = []
     damaged: list[int] = []
     good = 0
@@ -316,15 +327,21 @@ def scan_segment(path: AnyPath) -> SegmentScan:
         elif _is_partial(payload):
             pieces.append(_piece(Position(path.name, offset), payload))
         else:
-            traces.append((Position(path.name, offset), decode_trace(payload)))
+            traces.append(_traced(Position(path.name, offset), payload))
         good = offset + FRAME.size + len(payload)
     return SegmentScan(header, traces, pieces, len(data) - good, tuple(damaged))
+
+
+def _traced(position: Position, payload: bytes) -> Traced:
+    fields = _fields(payload)
+    problem_id = sys.intern(fields["problem_id"])  # held once, however many attempts at it a journal has
+    return Traced(problem_id, fields["sample_index"], position, fields["num_completion_tokens"])
 
 
 def _piece(position: Position, payload: bytes) -> Piece:
     fields = _fields(payload)
     num_tokens = PARTS.unpack_from(payload)[2] // 4
-    return Piece(fields["problem_id"], fields["sample_index"], position, fields["offset"], num_tokens)
+    return Piece(sys.intern(fields["problem_id"]), fields["sample_index"], position, fields["offset"], num_tokens)
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from factory.actors import EngineActor, Place, engine_log, spawn
 from factory.feeder import Holding, TraceStamp
+from factory.signs import Signs, added, shows_life
 from factory.teachers import EngineInfo
 from jobs.freezing import Warn
 from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
@@ -70,7 +71,7 @@ class _Engine:
     restarts: int = 0  # in a row, without an attempt that was finished or came further between
     node_ids: tuple[str, ...] = ()  # known once it has loaded
     is_leaving: bool = False  # was told that a node of it is being drained
-    tokens: int = -1
+    signs: Signs = field(default_factory=Signs)  # over all runs, when they last changed
     progress_at: float = field(default_factory=time.monotonic)
 
     def end(self) -> None:
@@ -424,7 +425,7 @@ class Engines:
         """
         feeds = list(engine.feeds.values())
         engine.feeds.clear()
-        leased = [feed for feed in feeds if feed.run.tokens_made().get(feed.engine_id, (0, False))[1]]
+        leased = [feed for feed in feeds if feed.run.signs().get(feed.engine_id, Signs()).has_leases]
         has_progressed = False
         for feed in feeds:
             has_others = any(other is not feed for other in leased)
@@ -445,8 +446,11 @@ class Engines:
         return f"errors and last lines of {log}:\n" + "\n".join(shown)
 
     def _kill_stalled(self) -> None:
-        """Kill engines that hold attempts of any run and generate no token: vLLM can stall with healthy endpoints."""
-        made = {run.order: run.tokens_made() for run in self._runs}
+        """Kill engines that hold attempts of any run and generate no token: vLLM can stall with healthy endpoints.
+
+        One that holds none has to report: its process may be frozen, and no run ends before its engines have.
+        """
+        signs = {run.order: run.signs() for run in self._runs}
         now = time.monotonic()
         for engine in [engine for engine in self._engines.values() if engine.actor is not None]:
             if not engine.is_running:
@@ -454,13 +458,15 @@ class Engines:
             else:
                 feeds = engine.feeds.values()
                 limit_s = max((feed.run.job.schedule.stall_s for feed in feeds), default=math.inf)
-                what = "generated no token"
-                seen = [made.get(feed.run.order, {}).get(feed.engine_id, (-1, False)) for feed in feeds]
-                tokens = sum(num_tokens for num_tokens, _ in seen)
-                if tokens != engine.tokens or not any(has_leases for _, has_leases in seen):
-                    engine.tokens, engine.progress_at = tokens, now
+                seen = added([signs.get(feed.run.order, {}).get(feed.engine_id, Signs()) for feed in feeds])
+                what = "generated no token" if seen.has_leases else "neither reported nor ended"
+                if shows_life(engine.signs, seen):
+                    engine.signs, engine.progress_at = seen, now
             if now - engine.progress_at > limit_s:
-                self._died(engine, f"it {what} in {limit_s:g} s")
+                why = f"it {what} in {limit_s:g} s"
+                self._died(engine, why)
+                if engine.slot not in self._engines.keys() | self._pausing.keys():  # else its restart was told of
+                    self._warn(f"engine {engine.slot} was killed: {why}; nothing was left for it")
 
 
 def _close(engines: Sequence[_Engine]) -> None:

@@ -19,6 +19,7 @@ from factory.actors import CommitterActor, CoordinatorActor, RunSpec, VerifierAc
 from factory.coordinator import CommitBatch, Progress
 from factory.feeder import TraceStamp
 from factory.plan import Plan
+from factory.signs import Signs
 from factory.store import RunFolder
 from jobs.budget import Budget
 from jobs.engines import Engines, cause_of, first_line
@@ -154,7 +155,7 @@ class Supervisor:
         if self.coordinator is None:
             return
         self._engines.wait_for([self], DRAIN_S)
-        self.tokens_made()
+        self.signs()
         self._commit_all()
         self._engines.release(self)
 
@@ -211,11 +212,11 @@ class Supervisor:
             engine_id=f"engine-{slot}-e{self._epoch}-{self._num_stamps}",
         )
 
-    def tokens_made(self) -> Mapping[str, tuple[int, bool]]:
-        """Return by engine the tokens that it made for this run, and whether it has attempts of it; take note."""
-        tokens: dict[str, tuple[int, bool]] = self.ask_or({}, "engine_tokens")
-        self.meters.tokens_made({name: made for name, (made, _) in tokens.items()})
-        return tokens
+    def signs(self) -> Mapping[str, Signs]:
+        """Return each engine's signs of life at this run; take note of the tokens that it made."""
+        signs: dict[str, Signs] = self.ask_or({}, "signs")
+        self.meters.tokens_made({name: one.num_tokens for name, one in signs.items()})
+        return signs
 
     # The coordinator
 

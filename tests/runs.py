@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from factory.committer import Committer, FrozenJob
-from factory.journal import SegmentHeader, SegmentWriter, scan_segment
-from factory.storage import write_atomically
+from factory.journal import Position, SegmentHeader, SegmentWriter, Traced, read_trace, scan_segment
+from factory.storage import AnyPath, write_atomically
 from factory.store import RunFolder
 from jobs.bench.drill import (
     Key,
@@ -121,6 +121,16 @@ def freeze(
     return committer.freeze(job, [(problem, make_prompt(problem)) for problem in problems], [])
 
 
+def traced(position: Position, trace: Trace) -> Traced:
+    """Return what a scan has of a trace there."""
+    return Traced(trace.problem_id, trace.sample_index, position, trace.num_completion_tokens)
+
+
+def traces_of(segment: AnyPath) -> list[Trace]:
+    """Return the traces of a journal segment, in its order."""
+    return [read_trace(segment.parent, one.position) for one in scan_segment(segment).traces]
+
+
 def traces_on_disk(path: Path) -> dict[Key, Trace]:
     """Return every trace that the journal or the newest manifest holds; a committed one wins over a journaled one.
 
@@ -130,10 +140,10 @@ def traces_on_disk(path: Path) -> dict[Key, Trace]:
     folder = RunFolder(path)
     for segment in folder.leftover_segments():
         try:
-            scan = scan_segment(segment)
+            traces = traces_of(segment)
         except FileNotFoundError:  # committed since the listing
             continue
-        for _, trace in scan.traces:
+        for trace in traces:
             found.setdefault((trace.problem_id, trace.sample_index), trace)
     manifest = folder.find_manifest()
     if manifest is not None:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from factory.journal import encode_trace, scan_segment
 from factory.storage import AnyPath
-from factory.store import RunFolder
+from factory.store import RunFolder, read_traces
 from schemas.arrow import traces_from_table
 from schemas.errors import FactoryError
 from schemas.manifest import Manifest, Shard
@@ -206,7 +206,7 @@ class Disk:
         found: dict[Key, set[bytes]] = {}
         for segment in folder.leftover_segments():
             try:
-                traces = [trace for _, trace in scan_segment(segment).traces]
+                traces = read_traces(folder, [traced.position for traced in scan_segment(segment).traces])
             except FileNotFoundError:  # committed since the listing
                 continue
             for trace in traces:

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from factory.actors import STARTED
+from factory.journal import split_name
 from factory.store import RunFolder
 from jobs.bench.drill import (
     FactoryProcess,
@@ -104,6 +107,39 @@ def test_an_engine_that_dies_again_and_again_is_left_out_while_another_works(tmp
     assert "engine 1 is left out, the others go on; next try in 10 minutes" in child.said()
     _check_complete(path, 60)
     assert any(trace.engine_id.startswith("engine-0-") for trace in committed_traces(path))
+
+
+@pytest.mark.drill
+def test_an_engine_that_is_frozen_while_it_has_nothing_to_do_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    job = write_job(
+        tmp_path,
+        num_problems=1,
+        teacher={"kind": "scripted", "num_engines": 2, "tokens_per_s": 100, "loop_rate": 1},
+        sampling={"num_samples": 1, "max_tokens": 800},
+        schedule={"stall_s": 4, "early_abort": None},
+        store=STORE | {"segment_s": 60, "partial_tokens": 50},
+    )
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+
+        def have_begun() -> bool:
+            loaded = [log for log in path.glob("logs/engine-*.log") if STARTED in log.read_text()]
+            return len(loaded) == 2 and bool(RunFolder(path).leftover_segments())
+
+        wait_until(lambda: have_begun() or child.process.poll() is not None, 120, "one of two engines works")
+        time.sleep(1)  # the other has told that it is loaded, and asked in vain for an attempt
+        (segment,) = RunFolder(path).leftover_segments()
+        logs = {
+            pid: Path(f"/proc/{pid}/fd/1").readlink().stem
+            for pid, line in processes_of(child.mark).items()
+            if line.startswith("ray::EngineActor")
+        }
+        (idle,) = (pid for pid, engine_id in logs.items() if engine_id != split_name(segment.name).engine_id)
+        os.kill(idle, signal.SIGSTOP)
+        assert child.wait() == 0, child.said()
+        wait_for_no_process(child.mark)
+    assert "was killed: it neither reported nor ended in 4 s" in child.said()
+    assert RunFolder(path).manifest().counts.judged == 1
 
 
 def test_a_teacher_that_never_starts_ends_the_run_with_its_log(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from factory.build import build_tables
-from factory.journal import scan_segment
 from factory.page import build_page
 from factory.report import read_status
 from jobs.bench.drill import committed_traces
 from schemas.config import parse_config
 from schemas.trace import Trace
-from tests.runs import make_problem, make_trace, make_verdict, start_run, write_segment
+from tests.runs import make_problem, make_trace, make_verdict, start_run, traces_of, write_segment
 
 PROBLEMS = [make_problem(number) for number in range(4)]
 HOUR_US = 3600 * 1_000_000
@@ -44,7 +43,7 @@ def _run(path: Path, times: list[tuple[int, int, int]]) -> list[Trace]:
         for problem, (asked, begun, finished) in zip(PROBLEMS, times, strict=True)
     ]
     segment = write_segment(path / "journal", traces, sequence=1)
-    assert [trace for _, trace in scan_segment(path / "journal" / segment).traces] == traces
+    assert traces_of(path / "journal" / segment) == traces
     judged = [make_verdict(trace, problem) for trace, problem in zip(traces, PROBLEMS, strict=True)]
     committer.commit(segments=[segment], judged=judged)
     return traces

@@ -5,15 +5,18 @@ No Ray: engines and verifiers are played here, message by message, so that death
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
-from factory.actors import RunSpec, load_coordinator
+from factory.actors import CoordinatorActor, RunSpec, load_coordinator
 from factory.committer import Committer
 from factory.coordinator import Coordinator, JudgeItem
 from factory.dispatch import Dispatch, FailReason, Key
@@ -765,11 +768,40 @@ def test_limits_by_domain_stand_in_the_leases() -> None:
     assert (lease.max_tokens, lease.may_go_on, lease.language) == (40, False, "en")
 
 
+def test_others_are_answered_while_the_journal_of_a_dead_engine_is_read(tmp_path: Path) -> None:
+    start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+    traces = [make_trace(problem.problem_id, 0) for problem in PROBLEMS[:4]]
+
+    async def see_to_death() -> Counts:
+        actor = CoordinatorActor(RunSpec(path=tmp_path, job=JOB, fingerprint=FINGERPRINT))
+        await actor.load(True, {})
+        path = tmp_path / "journal" / write_segment(tmp_path / "journal", traces, engine_id="e1", sequence=1)
+        data = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)  # a segment whose end does not come before it is written below: a slow disk
+        disk = os.open(path, os.O_RDWR)
+        in_vain = Timer(10, os.close, (disk,))
+        in_vain.start()
+        death = asyncio.create_task(actor.engine_died("e1", False, False))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert not (await actor.pull(_report("e2"))).stop
+            assert (await actor.pull(_report("e1"))).stop
+        assert not death.done()
+        in_vain.cancel()
+        os.write(disk, data)
+        os.close(disk)
+        await death
+        return (await actor.progress(0)).counts
+
+    assert asyncio.run(see_to_death()).generated == len(traces)
+
+
 def test_what_cannot_be_read_of_the_journal_is_said_and_made_again(tmp_path: Path) -> None:
     committer = start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
     traces = [make_trace(problem.problem_id, 0) for problem in PROBLEMS[:4]]
     path = tmp_path / "journal" / write_segment(tmp_path / "journal", traces, sequence=1)
-    places = [position.offset for position, _ in scan_segment(path).traces]
+    places = [traced.position.offset for traced in scan_segment(path).traces]
     data = bytearray(path.read_bytes())
     data[places[1] + 40] ^= 1
     path.write_bytes(data[:-3])

@@ -29,6 +29,7 @@ from schemas.problem import Prompt
 from schemas.readability import ReadabilitySettings
 from schemas.trace import FinishReason, Trace, TraceFormat
 from schemas.verdict import Reason
+from tests.runs import traces_of
 from verifiers.readability import judge_trace
 
 STAMP = TraceStamp(
@@ -82,7 +83,7 @@ class Desk:
 
     def traces(self) -> list[Trace]:
         """Return the traces that lie in the journal."""
-        return [trace for path in sorted(self.journal.glob("*.seg")) for _, trace in scan_segment(path).traces]
+        return [trace for path in sorted(self.journal.glob("*.seg")) for trace in traces_of(path)]
 
 
 async def _feed(
@@ -341,7 +342,7 @@ def test_an_attempt_whose_saved_part_is_gone_or_damaged_begins_anew(tmp_path: Pa
     asyncio.run(_feed(again, store=SAVING, engine_id="engine-0-e1-2", **LONG))
     assert len(again.finished) == 4 - len(desk.finished)
     for path in folder.glob("engine-0-e1-2-*.seg"):
-        for _, trace in scan_segment(path).traces:
+        for trace in traces_of(path):
             assert trace.text == whole[trace.problem_id].text
             assert trace.resumed_at == ()
 

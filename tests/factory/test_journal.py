@@ -40,7 +40,7 @@ from factory.journal import (
 )
 from schemas.errors import CorruptRunError, RunLockedError, SchemaVersionError
 from schemas.trace import Partial, Trace
-from tests.runs import make_trace, write_segment
+from tests.runs import make_trace, traced, traces_of, write_segment
 from tests.strategies import partials, traces
 
 HEADER = SegmentHeader(fingerprint="f" * 32, engine_id="engine-0-e1-1", sequence=1)
@@ -65,7 +65,7 @@ def _scanned(data: bytes) -> list[Trace]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "engine-0-e1-1-000001.seg"
         path.write_bytes(data)
-        return [trace for _, trace in scan_segment(path).traces]
+        return traces_of(path)
 
 
 @given(traces())
@@ -84,18 +84,19 @@ def test_traces_and_partials_share_a_segment_and_none_is_taken_for_the_other(wri
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         writer = SegmentWriter(folder, HEADER)
-        traced = [(writer.append(frame), frame) for frame in written if isinstance(frame, Trace)]
+        samples = [frame for frame in written if isinstance(frame, Trace)]
+        found = [traced(writer.append(sample), sample) for sample in samples]
         pieces = [writer.append_partial(frame) for frame in written if isinstance(frame, Partial)]
         writer.close()
         scan = scan_segment(writer.path)
-        assert (scan.traces, scan.pieces, scan.torn_bytes) == (traced, pieces, 0)
-        assert [read_trace(folder, position) for position, _ in traced] == [trace for _, trace in traced]
+        assert (scan.traces, scan.pieces, scan.torn_bytes) == (found, pieces, 0)
+        assert traces_of(writer.path) == samples
         for piece in pieces:
             with pytest.raises(CorruptRunError, match="is no trace's"):
                 read_trace(folder, piece.position)
-        for position, _ in traced:
+        for one in found:
             with pytest.raises(CorruptRunError, match="does not go on from 0 tokens"):
-                read_saved(folder, [position])
+                read_saved(folder, [one.position])
 
 
 @settings(max_examples=25)
@@ -131,7 +132,7 @@ def test_a_segment_from_before_there_were_partials_is_read(tmp_path: Path) -> No
     path = tmp_path / "e-000001.seg"
     path.write_bytes(MAGIC + b"".join(FRAME.pack(len(frame), zlib.crc32(frame)) + frame for frame in frames))
     scan = scan_segment(path)
-    assert [trace for _, trace in scan.traces] == SAMPLES
+    assert traces_of(path) == SAMPLES
     assert scan.pieces == []
 
 
@@ -146,7 +147,7 @@ def test_a_segment_gives_back_its_traces_in_order_and_each_at_its_position(writt
         scan = scan_segment(writer.path)
         assert scan.header == HEADER
         assert scan.torn_bytes == 0
-        assert scan.traces == list(zip(positions, written, strict=True))
+        assert scan.traces == list(map(traced, positions, written))
         assert [read_trace(folder, position) for position in positions] == written
 
 
@@ -169,7 +170,7 @@ def test_a_flipped_byte_never_gives_another_trace(place: int, mask: int) -> None
 def test_a_damaged_frame_costs_itself_and_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "s.seg"
     path.write_bytes(SEGMENT)
-    places = [position.offset for position, _ in scan_segment(path).traces]
+    places = [one.position.offset for one in scan_segment(path).traces]
     assert len(places) >= 3
     for number, place in enumerate(places[:-1]):
         damaged = bytearray(SEGMENT)
@@ -177,12 +178,12 @@ def test_a_damaged_frame_costs_itself_and_is_told_of(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         scan = scan_segment(path)
         assert scan.damaged == (place,)
-        assert [trace for _, trace in scan.traces] == SAMPLES[:number] + SAMPLES[number + 1 :]
+        assert traces_of(path) == SAMPLES[:number] + SAMPLES[number + 1 :]
         assert segment_table(path).num_rows == len(SAMPLES) - 1
     path.write_bytes(SEGMENT[:5] + bytes([SEGMENT[5] ^ 1]) + SEGMENT[6:])  # the header's length
     assert scan_segment(path).traces == []
     path.write_bytes(SEGMENT[:40] + bytes([SEGMENT[40] ^ 1]) + SEGMENT[41:])  # in the header
-    assert [trace for _, trace in scan_segment(path).traces] == SAMPLES
+    assert traces_of(path) == SAMPLES
 
 
 @given(st.binary(max_size=64) | st.integers(0, 64).map(bytes))
@@ -199,9 +200,10 @@ def test_no_position_gives_another_trace(offset: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "s.seg").write_bytes(SEGMENT)
-        starts = {position.offset: trace for position, trace in scan_segment(folder / "s.seg").traces}
+        starts = {one.position.offset: one for one in scan_segment(folder / "s.seg").traces}
         if offset in starts:
-            assert read_trace(folder, Position("s.seg", offset)) == starts[offset]
+            position = Position("s.seg", offset)
+            assert starts[offset] == traced(position, read_trace(folder, position))
         elif offset != len(MAGIC):  # the header's own frame
             with pytest.raises(CorruptRunError):
                 read_trace(folder, Position("s.seg", offset))
@@ -259,7 +261,7 @@ def test_a_living_writer_is_waited_for_and_a_killed_one_is_not(tmp_path: Path) -
             wait_for_writer(path, 0.3)
         os.kill(child.pid, signal.SIGKILL)
         wait_for_writer(path, 30)
-        assert [trace.sample_index for _, trace in scan_segment(path).traces] == [0]
+        assert [one.sample_index for one in scan_segment(path).traces] == [0]
     finally:
         child.kill()
         child.communicate()
@@ -297,7 +299,7 @@ def test_a_full_disk_raises_and_loses_nothing_that_was_synced(tmp_path: Path, th
     synced, refused = int(lines[-3]), int(lines[-1])
     assert lines[-2] == "refused"
     assert refused == synced + 1
-    found = [trace.sample_index for _, trace in scan_segment(tmp_path / "engine-0-e1-1-000001.seg").traces]
+    found = [one.sample_index for one in scan_segment(tmp_path / "engine-0-e1-1-000001.seg").traces]
     assert found == list(range(synced if then == "die" else refused))
 
 

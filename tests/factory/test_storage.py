@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from factory import objectlock, objects, parts
 from factory.committer import Committer
-from factory.journal import SegmentHeader, SegmentWriter, delete_segment, read_trace, scan_segment, wait_for_writer
+from factory.journal import SegmentHeader, SegmentWriter, Traced, delete_segment, scan_segment, wait_for_writer
 from factory.objectlock import ObjectLock
 from factory.objects import ObjectPath
 from factory.rederive import rederive
@@ -49,7 +49,7 @@ from schemas.errors import ConfigError, FencedError, RunLockedError, StorageErro
 from schemas.trace import Trace
 from tests.factory import test_tables as demo_tables
 from tests.objectstore import BUCKET, Reply, S3Server, environment, fault, forwarded, odd_s3_server, s3_server
-from tests.runs import make_problem, make_trace, make_verdict, start_run, write_segment
+from tests.runs import make_problem, make_trace, make_verdict, start_run, traced, traces_of, write_segment
 from tests.strategies import traces
 
 HEADER = SegmentHeader(fingerprint="f" * 32, engine_id="engine-0-e1-1", sequence=1)
@@ -220,20 +220,21 @@ def test_a_segment_holds_what_was_synced_each_trace_at_its_position(
 ) -> None:
     folder = _fresh(place)
     writer = SegmentWriter(folder, HEADER)
-    written = []
+    written: list[Traced] = []
+    samples: list[Trace] = []
     for batch in batches:
-        written += [(writer.append(trace), trace) for trace in batch]
+        written += [traced(writer.append(trace), trace) for trace in batch]
+        samples += batch
         writer.sync()
     writer.sync()
-    position = writer.append(unsynced)
+    last = traced(writer.append(unsynced), unsynced)
     assert scan_segment(writer.path) == (HEADER, written, [], 0, ())
     writer.close()
-    assert scan_segment(writer.path).traces == [*written, (position, unsynced)]
+    assert scan_segment(writer.path).traces == [*written, last]
     wait_for_writer(writer.path, 1)
     for _ in range(2):
-        assert scan_segment(writer.path) == (HEADER, [*written, (position, unsynced)], [], 0, ())
-    for at, trace in written:
-        assert read_trace(folder, at) == trace
+        assert scan_segment(writer.path) == (HEADER, [*written, last], [], 0, ())
+    assert traces_of(writer.path) == [*samples, unsynced]
     delete_segment(writer.path)
     with pytest.raises(FileNotFoundError):
         scan_segment(writer.path)
@@ -248,7 +249,7 @@ def test_a_part_that_is_gone_costs_what_follows_and_nothing_before(remote: Objec
     writer.close()
     (writer.path / parts.list_parts(writer.path)[2].name).unlink()
     scan = scan_segment(writer.path)
-    assert [trace.sample_index for _, trace in scan.traces] == [0, 1]
+    assert [one.sample_index for one in scan.traces] == [0, 1]
     assert scan.torn_bytes > 0
 
 
@@ -279,7 +280,7 @@ def test_a_writer_whose_segment_was_sealed_ends_and_what_it_had_said_to_be_safe_
         assert [child.stdout.readline() for _ in range(3)] == ["0\n", "1\n", "2\n"]
         segment = remote / "engine-0-e1-1-000001.seg"
         wait_for_writer(segment, 30)
-        seen = [trace.sample_index for _, trace in scan_segment(segment).traces]
+        seen = [one.sample_index for one in scan_segment(segment).traces]
         rest, said = child.communicate(timeout=30)
     finally:
         child.kill()
@@ -288,7 +289,7 @@ def test_a_writer_whose_segment_was_sealed_ends_and_what_it_had_said_to_be_safe_
     assert "FencedError" in said
     assert "was sealed at byte" in said
     assert seen == list(range(3 + len(rest.split())))
-    assert [trace.sample_index for _, trace in scan_segment(segment).traces] == seen
+    assert [one.sample_index for one in scan_segment(segment).traces] == seen
 
 
 @pytest.mark.slow
@@ -313,7 +314,7 @@ def test_a_part_whose_answer_was_lost_is_written_once_and_the_next_ones_after_it
         writer.sync()
     assert lost
     scan = scan_segment(writer.path)
-    assert [position for position, _ in scan.traces] == with_one
+    assert [one.position for one in scan.traces] == with_one
     assert scan.torn_bytes == 0
 
 
