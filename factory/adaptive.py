@@ -11,8 +11,8 @@ and ``needed`` useful samples still missing:
 2. ``useful`` reached: the rest is cancelled (``quota_reached``), running attempts included.
 3. The pass rate is believed to be Beta(a + t, b + f). Where the chance to find ``needed`` more right answers among all
    attempts that are left (or, where fewer are left, that all of them are right) is below ``give_up_below``, the rest is
-   cancelled (``hopeless``); but where the wrong answers agree with one another, not before there are as many attempts
-   as it takes to see that the reference is probably wrong (`suspects`).
+   cancelled (``hopeless``). But where the answers, all wrong, agree with one another, not before there are as many as
+   it takes to see that the reference is probably wrong (`suspects`). Such a problem is not easy: fewer left than needed are too few.
 4. Else as many attempts are in flight as are needed: none of them can turn out to be one too many. Only when engines
    would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
@@ -106,7 +106,8 @@ def decide(now: Standing, rule: AdaptiveConfig, prior: Prior, *, is_tail: bool =
     believed = Prior(prior.a + now.num_true, prior.b + now.num_against)
     num_seen = now.num_true + now.num_against
     rest = now.num_left + now.num_out
-    is_hopeless = num_seen >= rule.min_samples and chance_of(min(needed, rest), rest, believed) < rule.give_up_below
+    least = needed if now.is_agreeing else min(needed, rest)
+    is_hopeless = num_seen >= rule.min_samples and chance_of(least, rest, believed) < rule.give_up_below
     num_to_suspect = MIN_AGREEING - num_seen if now.is_agreeing else 0
     if is_hopeless and num_to_suspect <= 0:
         return Decision(ending=CancelReason.HOPELESS)
@@ -243,7 +244,7 @@ class Adaptive:
 
     def _note_answer(self, place: int, answer: str | None) -> None:
         """Keep an answer as long as it can matter: the problem is open, none is right, few count against it."""
-        if self._is_closed[place] or self._tally.true[place] or self._tally.against[place] >= MIN_AGREEING:
+        if self._is_closed[place] or self._tally.true[place] or self._tally.against[place] > MIN_AGREEING:
             self._answers.pop(place, None)
         elif answer is not None:
             self._answers.setdefault(place, Counter())[answer] += 1
