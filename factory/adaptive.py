@@ -181,6 +181,7 @@ class Adaptive:
         self._short: deque[int] = deque()
         self._next = 0  # the first problem that may not have been begun
         self._is_tail = False
+        self._closings: list[Closing] = []  # of problems whose turn came, not yet told
 
     @property
     def num_left(self) -> int:
@@ -201,11 +202,16 @@ class Adaptive:
                 yield closing
 
     def take(self) -> Key | None:
-        """Return the next attempt to make; None if none is wanted now."""
+        """Return the next attempt to make; None if none is wanted now.
+
+        A problem may turn out to be hopeless as its turn comes, by a prior that is newer: see ``take_closings``.
+        """
         while (place := self._pop()) is not None:
-            more = self._decide(place).num_more if not self._is_closed[place] else 0
-            if more:
-                if more > 1:
+            decision = self._decide(place) if not self._is_closed[place] else Decision()
+            if decision.ending is not None:
+                self._closings.append(self._close(place, decision.ending))
+            elif decision.num_more:
+                if decision.num_more > 1:
                     heapq.heappush(self._long, (-math.inf, place))  # its next one at once: they share a prompt
                 return self._issue(place)
         if self._is_tail:
@@ -214,6 +220,11 @@ class Adaptive:
         for place in np.flatnonzero((self._out > 0) & ~self._is_closed).tolist():
             self._queue(place)
         return self.take()
+
+    def take_closings(self) -> list[Closing]:
+        """Return the problems that were closed as their turn came, and forget them; comes after each ``take``."""
+        found, self._closings = self._closings, []
+        return found
 
     def made(self, number: int, num_tokens: int) -> None:
         """Take note of an attempt's length."""

@@ -109,6 +109,8 @@ class Sampling(RuleBasedStateMachine):
     @rule(capacity=st.integers(1, 5))
     def lease(self, capacity: int) -> None:
         keys = self.dispatch.lease("e", capacity)
+        for closing in self.adaptive.take_closings():
+            self.close(closing)
         assert not set(keys) & (self.held | self.ended()), "issued twice"
         assert len(keys) == len(set(keys)) <= capacity
         self.held |= set(keys)
@@ -174,7 +176,7 @@ class Sampling(RuleBasedStateMachine):
         for _ in range(10_000):
             if not hasattr(self, "dispatch") or (self.dispatch.is_done and self.traced == self.words.keys()):
                 return
-            self.held |= set(self.dispatch.lease("e", 5))
+            self.lease(5)
             for key in sorted(self.held):
                 self.held.remove(key)
                 self.dispatch.finish("e", [key])
@@ -408,3 +410,18 @@ def test_only_as_many_more_are_asked_for_as_it_takes_to_flag_a_problem() -> None
         assert decide(known, rule, prior, is_tail=is_tail) == (1, None)
         assert decide(known._replace(num_out=1, num_left=1), rule, prior, is_tail=is_tail) == (0, None)
     assert decide(known._replace(num_against=3), rule, prior).ending is CancelReason.HOPELESS
+
+
+def test_a_problem_that_is_known_to_be_hopeless_only_when_its_turn_comes_ends_all_the_same() -> None:
+    """Short ones wait for the end, and by then the prior, fitted to a hundred more, says other than when they queued."""
+    state = _state(120, 6)
+    adaptive = Adaptive(state, AdaptiveConfig())
+    while (key := adaptive.take()) is not None:
+        number = state.number(key)
+        state.flags[number] |= TRACED
+        adaptive.made(number, 1_000 - key.problem)
+        closings = [adaptive.judged(number, WRONG), *adaptive.take_closings()]
+        for closing in filter(None, closings):
+            state.flags[closing.never_made] |= CANCELLED
+    assert adaptive.num_left == 0
+    assert [closing.reason for closing in adaptive.take_closings()] == [CancelReason.HOPELESS] * 98
