@@ -11,7 +11,8 @@ and ``needed`` useful samples still missing:
 2. ``useful`` reached: the rest is cancelled (``quota_reached``), running attempts included.
 3. The pass rate is believed to be Beta(a + t, b + f). Where the chance to find ``needed`` more right answers among all
    attempts that are left (or, where fewer are left, that all of them are right) is below ``give_up_below``, the rest is
-   cancelled (``hopeless``).
+   cancelled (``hopeless``). But where the answers, all wrong, agree with one another, not before there are as many as
+   it takes to see that the reference is probably wrong (`suspects`). Such a problem is not easy: fewer left than needed are too few.
 4. Else as many attempts are in flight as are needed: none of them can turn out to be one too many. Only when engines
    would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -32,6 +33,7 @@ import numpy as np
 
 from factory.dispatch import CancelReason, Key
 from factory.state import AGAINST, ENDED, JUDGED, TRACED, TRUE, UNUSABLE, USEFUL, Counts_P, Places, RunState, word_of
+from factory.suspects import MIN_AGREEING, answer_of, may_be_suspect
 from schemas.config import AdaptiveConfig
 from schemas.verdict import Verdict, summarize
 
@@ -61,6 +63,7 @@ class Standing(NamedTuple):
     num_left: int  # attempts that may still be issued
     num_first_left: int  # of them those that are made whatever comes
     is_unusable: bool = False  # its reference cannot be read: no attempt can be right
+    is_agreeing: bool = False  # its attempts, none of them right, agree so far on an answer
 
 
 class Decision(NamedTuple):
@@ -103,10 +106,15 @@ def decide(now: Standing, rule: AdaptiveConfig, prior: Prior, *, is_tail: bool =
     believed = Prior(prior.a + now.num_true, prior.b + now.num_against)
     num_seen = now.num_true + now.num_against
     rest = now.num_left + now.num_out
-    if num_seen >= rule.min_samples and chance_of(min(needed, rest), rest, believed) < rule.give_up_below:
+    least = needed if now.is_agreeing else min(needed, rest)
+    is_hopeless = num_seen >= rule.min_samples and chance_of(least, rest, believed) < rule.give_up_below
+    num_to_suspect = MIN_AGREEING - num_seen if now.is_agreeing else 0
+    if is_hopeless and num_to_suspect <= 0:
         return Decision(ending=CancelReason.HOPELESS)
     most = needed
-    if is_tail:
+    if is_hopeless:
+        most = num_to_suspect
+    elif is_tail:
         most = max(needed, min(num_seen, math.ceil(needed * sum(believed) / believed.a)))
     return Decision(min(now.num_left, max(0, most - now.num_out)))
 
@@ -161,6 +169,7 @@ class Adaptive:
         self._is_closed = self._left + self._out == 0
         self._num_left = int(self._left.sum(dtype=np.int64))
         self._tally = state.tally(rule.min_samples)
+        self._answers: dict[int, Counter[str]] = {}  # of this start; of problems that may turn out to be suspects
         self._tokens = np.zeros(len(self._left), np.float32)  # of this start, as is the next
         self._made = np.zeros(len(self._left), np.int16)
         self._all_tokens = self._all_made = 0
@@ -172,6 +181,7 @@ class Adaptive:
         self._short: deque[int] = deque()
         self._next = 0  # the first problem that may not have been begun
         self._is_tail = False
+        self._closings: list[Closing] = []  # of problems whose turn came, not yet told
 
     @property
     def num_left(self) -> int:
@@ -192,11 +202,16 @@ class Adaptive:
                 yield closing
 
     def take(self) -> Key | None:
-        """Return the next attempt to make; None if none is wanted now."""
+        """Return the next attempt to make; None if none is wanted now.
+
+        A problem may turn out to be hopeless as its turn comes, by a prior that is newer: see ``take_closings``.
+        """
         while (place := self._pop()) is not None:
-            more = self._decide(place).num_more if not self._is_closed[place] else 0
-            if more:
-                if more > 1:
+            decision = self._decide(place) if not self._is_closed[place] else Decision()
+            if decision.ending is not None:
+                self._closings.append(self._close(place, decision.ending))
+            elif decision.num_more:
+                if decision.num_more > 1:
                     heapq.heappush(self._long, (-math.inf, place))  # its next one at once: they share a prompt
                 return self._issue(place)
         if self._is_tail:
@@ -205,6 +220,11 @@ class Adaptive:
         for place in np.flatnonzero((self._out > 0) & ~self._is_closed).tolist():
             self._queue(place)
         return self.take()
+
+    def take_closings(self) -> list[Closing]:
+        """Return the problems that were closed as their turn came, and forget them; comes after each ``take``."""
+        found, self._closings = self._closings, []
+        return found
 
     def made(self, number: int, num_tokens: int) -> None:
         """Take note of an attempt's length."""
@@ -222,6 +242,7 @@ class Adaptive:
         self._tally.true[place] += word & TRUE > 0
         self._tally.against[place] += word & AGAINST > 0
         self._tally.is_unusable[place] |= word & UNUSABLE > 0
+        self._note_answer(place, answer_of(verdict))
         if index < self._rule.min_samples and word & (TRUE | AGAINST):
             self._learn(place, is_true=word & TRUE > 0)
         return self.ended(number)
@@ -231,6 +252,13 @@ class Adaptive:
         place = number // self._num_samples
         self._out[place] -= 1
         return None if self._is_closed[place] else self._look_at(place)
+
+    def _note_answer(self, place: int, answer: str | None) -> None:
+        """Keep an answer as long as it can matter: the problem is open, none is right, few count against it."""
+        if self._is_closed[place] or self._tally.true[place] or self._tally.against[place] > MIN_AGREEING:
+            self._answers.pop(place, None)
+        elif answer is not None:
+            self._answers.setdefault(place, Counter())[answer] += 1
 
     def _learn(self, place: int, *, is_true: bool) -> None:
         """Correct the moments by another of a problem's first attempts."""
@@ -251,6 +279,7 @@ class Adaptive:
             num_left=int(self._left[place]),
             num_first_left=int(self._first_left[place]),
             is_unusable=bool(self._tally.is_unusable[place]),
+            is_agreeing=place in self._answers and may_be_suspect(self._answers[place]),
         )
         return decide(standing, self._rule, self._prior, is_tail=self._is_tail)
 
@@ -266,6 +295,7 @@ class Adaptive:
     def _close(self, place: int, reason: CancelReason) -> Closing:
         """Close a problem; its first attempts go on, unless no attempt at it can be right."""
         self._is_closed[place] = True
+        self._answers.pop(place, None)
         begin = place * self._num_samples
         kept = 0 if self._tally.is_unusable[place] else self._rule.min_samples
         flags = self._flags[begin + kept : begin + self._num_samples]

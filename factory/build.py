@@ -8,21 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factory.dispatch import CancelReason
 from factory.joining import PROBLEM_COLUMNS, TRACE_COLUMNS
 from factory.state import FrozenProblems, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
 from factory.tables import RunContent, WrittenTables, write_tables
+from schemas.arrow import UNTRACED
 from schemas.config import SelectConfig
 from schemas.manifest import Manifest
 from schemas.tables import RunRow
+from schemas.verdict import Outcome
 
 FIRST_MANIFEST: Final = 1
+
+
+class FirstAttempts(NamedTuple):
+    """Which attempts `pass_rate_unbiased` counts."""
+
+    num_first: int  # per problem, by sample index, that were made whatever the others gave
+    incomplete: pa.StringArray  # ids of problems of which one of these was cancelled all the same
 
 
 def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTables:
@@ -33,6 +43,7 @@ def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTa
     """
     folder = RunFolder(path)
     manifest = folder.manifest()
+    first = first_attempts(folder, manifest)
     content = RunContent(
         problems=folder.tables_of("problems", manifest.problems, PROBLEM_COLUMNS),
         traces=folder.tables_of("traces", manifest.traces, TRACE_COLUMNS),
@@ -40,22 +51,56 @@ def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTa
         runs=[_run_row(folder, manifest)],
         fingerprint=manifest.fingerprint,
         verdict_digest=manifest.verifiers,
-        num_first=first_attempts(folder, manifest),
+        num_first=first.num_first,
+        incomplete=first.incomplete,
     )
     return write_tables(folder.tables, content, config or SelectConfig(**manifest.config["select"]))
 
 
-def first_attempts(folder: RunFolder, manifest: Manifest) -> int:
-    """Return how many attempts at every problem, by sample index, were made whatever the others gave.
+def first_attempts(folder: RunFolder, manifest: Manifest) -> FirstAttempts:
+    """Return how many attempts at every problem were made whatever the others gave, and which problems lack some.
 
-    The job says so; a run that was once adaptive with fewer has cancelled some of them, and goes by those.
+    The job says how many; a run that was once adaptive with fewer has cancelled some of them by its rule, and goes by
+    those, at all problems. What is cancelled for other grounds leaves the other problems alone: ADAPTIVE.md says why.
     """
     adaptive = manifest.config.get("schedule", {}).get("adaptive")
-    found: int = manifest.num_samples if adaptive is None else adaptive["min_samples"]
-    for table in folder.tables_of("untraced", manifest.untraced, ["sample_index", "ending"]):
-        cancelled = table["sample_index"].filter(pc.equal(table["ending"], "cancelled"))
-        found = min([found, *([pc.min(cancelled).as_py()] if len(cancelled) else [])])
+    asked: int = manifest.num_samples if adaptive is None else adaptive["min_samples"]
+    lowest = _lowest_cancelled(folder, manifest, asked)
+    is_hopeless = pc.equal(lowest["reason"], CancelReason.HOPELESS.value)
+    unusable = _once_unusable(folder, manifest, lowest["problem_id"].filter(is_hopeless))
+    is_other = pc.or_(
+        pc.equal(lowest["reason"], CancelReason.SOLVED.value),
+        pc.and_(is_hopeless, pc.is_in(lowest["problem_id"], value_set=unusable)),
+    )
+    by_rule = lowest["sample_index"].filter(pc.invert(is_other))
+    num_first = pc.min(by_rule).as_py() if len(by_rule) else asked
+    return FirstAttempts(num_first, _unique(lowest["problem_id"].filter(pc.less(lowest["sample_index"], num_first))))
+
+
+def _lowest_cancelled(folder: RunFolder, manifest: Manifest, below: int) -> pa.Table:
+    """Return, of every problem and reason, the lowest index of a cancelled attempt, where that is below a number."""
+    columns = ["problem_id", "sample_index", "reason"]
+    found = UNTRACED.empty_table().select(columns)
+    for table in folder.tables_of("untraced", manifest.untraced, [*columns, "ending"]):
+        is_wanted = pc.and_(pc.equal(table["ending"], "cancelled"), pc.less(table["sample_index"], below))
+        found = pa.concat_tables([found, table.filter(is_wanted).select(columns)])
+        grouped = found.group_by(["problem_id", "reason"]).aggregate([("sample_index", "min")])
+        found = grouped.rename_columns({"sample_index_min": "sample_index"}).select(columns)
     return found
+
+
+def _once_unusable(folder: RunFolder, manifest: Manifest, problem_ids: pa.ChunkedArray) -> pa.StringArray:
+    """Return which of these problems had a reference that could not be read, by any verdict, older ones included."""
+    wanted, found = _unique(problem_ids), [pa.array([], pa.string())]
+    for shards in manifest.verdicts.values() if len(wanted) else ():
+        for table in folder.tables_of("verdicts", shards, ["problem_id", "outcome"]):
+            is_bad = pc.equal(table["outcome"], Outcome.BAD_REFERENCE.value)
+            found.append(_unique(table["problem_id"].filter(is_bad)))
+    return _unique(pa.chunked_array(found))
+
+
+def _unique(column: pa.ChunkedArray) -> pa.StringArray:
+    return pc.unique(column.cast(pa.string()))
 
 
 def _run_row(folder: RunFolder, manifest: Manifest) -> RunRow:

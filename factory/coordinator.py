@@ -236,6 +236,8 @@ class Coordinator:
         if self.is_draining or self.dispatch.is_done:
             return Orders(stop=True)
         keys = self.dispatch.lease(report.engine_id, report.capacity, has_others=report.num_others > 0)
+        for closing in self.adaptive.take_closings() if self.adaptive is not None else ():
+            self._close(closing)
         leases = tuple(self._lease(key) for key in keys if self._is_to_make(report.engine_id, key))
         return Orders(
             leases=leases,

@@ -9,7 +9,7 @@ over a quota; rows come out by (problem_id, own id).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +48,8 @@ class Rules:
 
     config: SelectConfig
     num_first: int  # attempts per problem, by sample index, that were made whatever the others gave
+    # Ids of problems of which one of these was cancelled all the same.
+    incomplete: pa.StringArray = field(default_factory=lambda: pa.array([], pa.string()))
     digest: str  # of the selection
     over: Over | None = None  # the traces that are over a quota; null where there is none
 
@@ -93,7 +95,7 @@ def decide(found: pa.Table, rules: Rules) -> Decided:
     groups = judged_groups(found, rules.config)
     decisions = list(select(groups, rules.config, rules.over))
     starts = group_starts(found["problem_id"])
-    made = _decision_columns(found, decisions) | _rate_columns(found, starts, rules.num_first)
+    made = _decision_columns(found, decisions) | _rate_columns(found, starts, rules)
     made["selection_digest"] = pa.repeat(pa.scalar(rules.digest), found.num_rows)
     return Decided(
         table=_table(CANDIDATES, made, found),
@@ -114,19 +116,22 @@ def _decision_columns(found: pa.Table, decisions: Sequence[Sequence[Decision]]) 
     }
 
 
-def _rate_columns(found: pa.Table, starts: Places, num_first: int) -> dict[str, pa.Array]:
+def _rate_columns(found: pa.Table, starts: Places, rules: Rules) -> dict[str, pa.Array]:
     """Return what the attempts at a problem gave, on each of its rows."""
     words = found["is_correct"]
     is_word = words.is_valid().to_numpy()
     is_true = pc.fill_null(words, False).to_numpy()
-    is_first = found["sample_index"].to_numpy() < num_first
+    is_first = found["sample_index"].to_numpy() < rules.num_first
+    if len(rules.incomplete):
+        is_first &= ~pc.is_in(found["problem_id"], value_set=rules.incomplete).to_numpy()
     sizes = np.diff(np.append(starts, found.num_rows))
     num_true, num_judged, first_true, first_judged = (
         np.repeat(_sums(mask, starts), sizes) for mask in (is_true, is_word, is_true & is_first, is_word & is_first)
     )
     return {
         "pass_rate": _share(num_true, num_judged),
-        # Unbiased given how many of the first attempts were judged: which those are does not depend on the others.
+        # Unbiased given how many of the first attempts were judged, as long as that does not depend on what they give:
+        # where some were cancelled it does, and there is none (factory/ADAPTIVE.md).
         "pass_rate_unbiased": _share(first_true, first_judged),
         "num_true": pa.array(num_true, pa.int32()),
         "num_judged": pa.array(num_judged, pa.int32()),

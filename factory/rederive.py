@@ -2,8 +2,9 @@
 
 Reads the folder of a selection, or a downloaded copy of what was published, and changes nothing. The rules are those
 that built it: the same functions make the tables anew, which must say row for row what is there. What the attempts at a
-problem were is taken from ``candidates``; ``runs`` follows from nothing, so of it files and digest alone are checked.
-Invariant: the first difference of each table is named by id and column; memory does not grow with the dataset.
+problem were is taken from ``candidates``, and for which problems no unbiased rate can be said; ``runs`` follows from
+nothing, so of it files and digest alone are checked. Invariant: the first difference of each table is named by id and
+column; memory does not grow with the dataset.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.buckets import group_starts
@@ -29,6 +32,8 @@ from factory.storage import AnyPath, parquet_source
 from schemas.config import TableName
 from schemas.errors import StoreError
 from schemas.tables import FOUND, SCHEMAS
+
+UNBIASED: Final = "pass_rate_unbiased"
 
 Key = tuple[TableName, str]  # a table and its split
 
@@ -98,8 +103,8 @@ class _Comparison:
         runs = sides.pop(("runs", TRAIN))
         runs.follow_itself()
         with _Files(list(sides) if with_bytes else []) as files:
-            for found in _candidates(self._folder, FOUND.names):
-                decided = decide(found, rules)
+            for found in _candidates(self._folder, [*FOUND.names, UNBIASED]):
+                decided = decide(found, replace(rules, incomplete=_without_rate(found)))
                 for name in self._folder.names:
                     for split, table in derive(decided, name, rules.config) if name != "runs" else ():
                         if (name, split) not in sides and table.num_rows:
@@ -272,6 +277,11 @@ def _candidates(folder: TableFolder, columns: list[str]) -> Iterator[pa.Table]:
         held.append(table.slice(int(starts[-1])))
     if held:
         yield pa.concat_tables(held)
+
+
+def _without_rate(found: pa.Table) -> pa.StringArray:
+    """Return the problems of which candidates say no unbiased rate: what was cancelled is only in the run."""
+    return pc.unique(found["problem_id"].filter(pc.is_null(found[UNBIASED])))
 
 
 def _check_order(table: pa.Table, last: tuple[str, str]) -> tuple[str, str]:

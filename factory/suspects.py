@@ -7,7 +7,7 @@ could share. It changes no verdict: whether the reference is wrong is for a read
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,9 +20,12 @@ from factory.state import RunState, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
 from schemas.manifest import Manifest
-from verifiers.math import judge_answer
+from schemas.problem import Answer
+from schemas.verdict import MathDetail, Verdict
+from verifiers.math import compare_exactly, judge_answer
 
 MIN_AGREEING: Final = 3  # attempts with one answer; guess
+MIN_SAME: Final = 2  # with one answer, so that they agree so far: one agrees with nothing
 MIN_SHARE: Final = 2 / 3  # of the attempts that gave an answer; guess
 MAX_ANSWERS: Final = 8  # different ones of a problem that are compared with one another, most frequent first
 
@@ -89,15 +92,36 @@ def _extracted(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     return [check["math"]["extracted"] for check in checks if check["math"] and check["math"]["extracted"]][:1]
 
 
-def agreed_answer(answers: Counter[str]) -> tuple[str, int] | None:
-    """Return the answer that enough attempts agree on, and how many do; answers are equal as the verifier has it."""
-    texts = [text for text, _ in answers.most_common(MAX_ANSWERS)]
-    for text in texts:
-        count = sum(answers[other] for other in texts if other == text or _are_equal(other, text))
-        if count >= MIN_AGREEING and count >= MIN_SHARE * answers.total():
-            return text, count
-    return None
+def answer_of(verdict: Verdict) -> str | None:
+    """Return the answer that was read, if one was."""
+    details = (check.detail for check in verdict.checks)
+    return next((found.extracted for found in details if isinstance(found, MathDetail) and found.extracted), None)
+
+
+def may_be_suspect(answers: Counter[str]) -> bool:
+    """Return whether answers, none of them right, agree so far: a few more like them make their problem a suspect.
+
+    Answers that only sympy could call equal count as different: nobody has to wait for a process.
+    """
+    return agreed_answer(answers, least=MIN_SAME, are_equal=_are_plainly_equal) is not None
+
+
+def _are_plainly_equal(answer: str, reference: str) -> bool:
+    found = compare_exactly(answer, Answer(text=reference))
+    return found is not None and found.reason is None
 
 
 def _are_equal(answer: str, reference: str) -> bool:
     return judge_answer(rf"\boxed{{{answer}}}", reference).is_correct is True
+
+
+def agreed_answer(
+    answers: Counter[str], *, least: int = MIN_AGREEING, are_equal: Callable[[str, str], bool] = _are_equal
+) -> tuple[str, int] | None:
+    """Return the answer that enough attempts agree on, and how many do; answers are equal as the verifier has it."""
+    texts = [text for text, _ in answers.most_common(MAX_ANSWERS)]
+    for text in texts:
+        count = sum(answers[other] for other in texts if other == text or are_equal(other, text))
+        if count >= least and count >= MIN_SHARE * answers.total():
+            return text, count
+    return None

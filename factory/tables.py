@@ -61,6 +61,8 @@ class RunContent:
     fingerprint: str  # of the run
     verdict_digest: str  # which verifiers judged
     num_first: int = 32_767  # attempts per problem, by sample index, that were made whatever the others gave
+    # Ids of problems of which one of these was cancelled all the same.
+    incomplete: pa.StringArray = field(default_factory=lambda: pa.array([], pa.string()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ def write_tables(
         built = work / config.name
         with Joined(work, content.problems, content.traces, content.verdicts, spill_bytes=spill_bytes) as joined:
             digest = selection_digest(config, {"verdicts": content.verdict_digest})
-            rules = Rules(config=config, num_first=content.num_first, digest=digest)
+            rules = Rules(config=config, num_first=content.num_first, incomplete=content.incomplete, digest=digest)
             if has_pass(config):
                 rules = replace(rules, over=find_over(joined.tables(deciding_columns(config)), config))
             counts, tables = _Counts(), TableSet(built, config)

@@ -75,7 +75,11 @@ def make_trace(problem_id: str, sample_index: int, *, text: str = "", engine_id:
 
 def make_verdict(trace: Trace, problem: Problem, outcome: Outcome = Outcome.CORRECT) -> JudgedTrace:
     """Return a verdict of one check against the problem's reference."""
-    reason = {Outcome.UNJUDGED: Reason.WORKER_DIED, Outcome.WRONG_ANSWER: Reason.VALUE_DIFFERS}.get(outcome)
+    reason = {
+        Outcome.UNJUDGED: Reason.WORKER_DIED,
+        Outcome.WRONG_ANSWER: Reason.VALUE_DIFFERS,
+        Outcome.BAD_REFERENCE: Reason.UNPARSED_REFERENCE,
+    }.get(outcome)
     check = Check(name="math", version="1", outcome=outcome, reason=reason)
     verdict = Verdict(reference_hash=problem.reference_hash, checks=(check,))
     return JudgedTrace(trace_id=trace.trace_id, problem_id=trace.problem_id, verdict=verdict)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from factory.adaptive import Adaptive, CancelReason, Closing, Prior, Standing, chance_of, decide, fit_prior
 from factory.dispatch import Dispatch, Key
 from factory.state import CANCELLED, ENDED, JUDGED, TRACED, FrozenProblems, RunState, word_of
+from factory.suspects import MIN_AGREEING, read_suspects
 from schemas.arrow import problems_to_table
 from schemas.config import AdaptiveConfig
-from schemas.verdict import Check, Outcome, Reason, Verdict, summarize
-from tests.runs import make_problem, make_prompt
+from schemas.verdict import Check, JudgedTrace, Outcome, Reason, Verdict, summarize
+from tests.runs import make_problem, make_prompt, make_trace, start_run, write_segment
+from verifiers.math import judge_answer
 
 MATH = {
     Outcome.CORRECT: None,
@@ -105,6 +109,8 @@ class Sampling(RuleBasedStateMachine):
     @rule(capacity=st.integers(1, 5))
     def lease(self, capacity: int) -> None:
         keys = self.dispatch.lease("e", capacity)
+        for closing in self.adaptive.take_closings():
+            self.close(closing)
         assert not set(keys) & (self.held | self.ended()), "issued twice"
         assert len(keys) == len(set(keys)) <= capacity
         self.held |= set(keys)
@@ -170,7 +176,7 @@ class Sampling(RuleBasedStateMachine):
         for _ in range(10_000):
             if not hasattr(self, "dispatch") or (self.dispatch.is_done and self.traced == self.words.keys()):
                 return
-            self.held |= set(self.dispatch.lease("e", 5))
+            self.lease(5)
             for key in sorted(self.held):
                 self.held.remove(key)
                 self.dispatch.finish("e", [key])
@@ -189,6 +195,12 @@ TestSampling.settings = settings(max_examples=60, stateful_step_count=40, deadli
 
 def _run(outcomes: list[list[bool]], rule: AdaptiveConfig, *, capacity: int, seed: int = 0) -> Adaptive:
     """Make every attempt that is wanted, in an engine of that capacity, with these answers."""
+    words = [[RIGHT if is_right else WRONG for is_right in answers] for answers in outcomes]
+    return _run_verdicts(words, rule, capacity=capacity, seed=seed)
+
+
+def _run_verdicts(outcomes: list[list[Verdict]], rule: AdaptiveConfig, *, capacity: int, seed: int = 0) -> Adaptive:
+    """Make every attempt that is wanted, with these verdicts; as ``_run``."""
     state = _state(len(outcomes), len(outcomes[0]))
     adaptive = Adaptive(state, rule)
     chance = random.Random(seed)
@@ -204,7 +216,7 @@ def _run(outcomes: list[list[bool]], rule: AdaptiveConfig, *, capacity: int, see
             closing = adaptive.ended(number)
         else:
             state.flags[number] |= TRACED
-            closing = adaptive.judged(number, RIGHT if outcomes[key.problem][key.sample_index] else WRONG)
+            closing = adaptive.judged(number, outcomes[key.problem][key.sample_index])
         if closing is not None:
             state.flags[closing.never_made] |= CANCELLED
             for running in closing.running:
@@ -333,3 +345,83 @@ def test_the_rate_of_the_first_attempts_is_unbiased_and_that_of_all_is_not(right
         first += likely * Fraction(sum(words[: rule.min_samples]), rule.min_samples)
     assert first == right
     assert all_of_them > right
+
+
+# Wrong references
+
+
+def _answered(answer: str | None, reference: str = "1") -> Verdict:
+    """Return the verdict on a text that gives this answer, or none."""
+    return judge_answer("I do not know." if answer is None else rf"\boxed{{{answer}}}", reference)
+
+
+FIVES = ("5", "5.0", r"\frac{10}{2}")
+answers_of = st.lists(st.sampled_from([*FIVES, "7", "8", None]), min_size=6, max_size=6)
+
+
+@given(answers=answers_of, num_samples=st.integers(2, 6), min_samples=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_a_problem_is_given_up_later_only_where_its_wrong_answers_agree_and_are_too_few_to_flag_it(
+    answers: list[str | None], num_samples: int, min_samples: int
+) -> None:
+    rule = AdaptiveConfig(useful=2, min_samples=min(min_samples, num_samples))
+    silent = _run([[False] * num_samples], rule, capacity=1)  # no verdict says what the answer was
+    found = _run_verdicts([[_answered(answer) for answer in answers[:num_samples]]], rule, capacity=1)
+    before, now = (int((one._state.flags & TRACED > 0).sum()) for one in (silent, found))
+    same = [_num_same(answers[:count]) for count in range(rule.min_samples, before + 1)]
+    if max(same, default=0) < 2:
+        assert now == before, "they never agreed"
+    assert now <= max(before, min(num_samples, MIN_AGREEING))
+    if _num_same(answers[:MIN_AGREEING]) == MIN_AGREEING <= num_samples:
+        assert now >= MIN_AGREEING
+
+
+def _num_same(answers: list[str | None]) -> int:
+    """Return how many give the most frequent answer."""
+    return max(Counter("5" if answer in FIVES else answer for answer in answers if answer).values(), default=0)
+
+
+def test_by_default_a_problem_whose_attempts_agree_against_its_reference_is_flagged(tmp_path: Path) -> None:
+    given_answers = [["5", "5.0", "5", "5"], ["7", "8", "9", "10"]]  # references are 1 and 2
+    problems = [make_problem(number) for number in range(2)]
+    verdicts = [
+        [_answered(answer, problem.reference.text) for answer in answers]
+        for problem, answers in zip(problems, given_answers, strict=True)
+    ]
+    adaptive = _run_verdicts(verdicts, AdaptiveConfig(), capacity=1)
+    made = adaptive._state.flags.reshape(2, 4) & TRACED > 0
+    assert made.sum(axis=1).tolist() == [MIN_AGREEING, 2]
+    config = {"name": "t", "select": {"name": "default"}, "teacher": {"kind": "x"}}
+    committer = start_run(tmp_path, problems, num_samples=4, config=config)
+    traces, judged = [], []
+    for place, index in np.argwhere(made).tolist():
+        problem = problems[place]
+        verdict = Verdict(reference_hash=problem.reference_hash, checks=verdicts[place][index].checks)
+        traces.append(make_trace(problem.problem_id, index))
+        judged.append(JudgedTrace(trace_id=traces[-1].trace_id, problem_id=problem.problem_id, verdict=verdict))
+    committer.commit(segments=[write_segment(tmp_path / "journal", traces, sequence=1)], judged=judged)
+    assert [suspect.problem_id for suspect in read_suspects(tmp_path)] == [problems[0].problem_id]
+
+
+def test_only_as_many_more_are_asked_for_as_it_takes_to_flag_a_problem() -> None:
+    rule, prior = AdaptiveConfig(), Prior(0.5, 0.5)
+    known = Standing(num_useful=0, num_true=0, num_against=2, num_out=0, num_left=2, num_first_left=0, is_agreeing=True)
+    for is_tail in (False, True):
+        assert decide(known, rule, prior, is_tail=is_tail) == (1, None)
+        assert decide(known._replace(num_out=1, num_left=1), rule, prior, is_tail=is_tail) == (0, None)
+    assert decide(known._replace(num_against=3), rule, prior).ending is CancelReason.HOPELESS
+
+
+def test_a_problem_that_is_known_to_be_hopeless_only_when_its_turn_comes_ends_all_the_same() -> None:
+    """Short ones wait for the end, and by then the prior, fitted to a hundred more, says other than when they queued."""
+    state = _state(120, 6)
+    adaptive = Adaptive(state, AdaptiveConfig())
+    while (key := adaptive.take()) is not None:
+        number = state.number(key)
+        state.flags[number] |= TRACED
+        adaptive.made(number, 1_000 - key.problem)
+        closings = [adaptive.judged(number, WRONG), *adaptive.take_closings()]
+        for closing in filter(None, closings):
+            state.flags[closing.never_made] |= CANCELLED
+    assert adaptive.num_left == 0
+    assert [closing.reason for closing in adaptive.take_closings()] == [CancelReason.HOPELESS] * 98
