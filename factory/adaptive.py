@@ -12,7 +12,7 @@ and ``needed`` useful samples still missing:
 3. The pass rate is believed to be Beta(a + t, b + f). Where the chance to find ``needed`` more right answers among all
    attempts that are left (or, where fewer are left, that all of them are right) is below ``give_up_below``, the rest is
    cancelled (``hopeless``). But where the answers, all wrong, agree with one another, not before there are as many as
-   it takes to see that the reference is probably wrong (`suspects`). Such a problem is not easy: fewer left than needed are too few.
+   it takes to see that the reference is probably wrong (`suspects`); for these, fewer left than needed are too few.
 4. Else as many attempts are in flight as are needed: none of them can turn out to be one too many. Only when engines
    would run dry there are as many as it takes on average, needed / mean pass rate, and no more than were judged so far.
 
@@ -106,7 +106,7 @@ def decide(now: Standing, rule: AdaptiveConfig, prior: Prior, *, is_tail: bool =
     believed = Prior(prior.a + now.num_true, prior.b + now.num_against)
     num_seen = now.num_true + now.num_against
     rest = now.num_left + now.num_out
-    least = needed if now.is_agreeing else min(needed, rest)
+    least = needed if now.is_agreeing else min(needed, rest)  # an easy problem gives what it can; that one is not
     is_hopeless = num_seen >= rule.min_samples and chance_of(least, rest, believed) < rule.give_up_below
     num_to_suspect = MIN_AGREEING - num_seen if now.is_agreeing else 0
     if is_hopeless and num_to_suspect <= 0:

@@ -290,7 +290,7 @@ def shapes(facts: Facts, drawn: Sequence[Histogram]) -> list[str]:
             f"counts only the first {facts.selection['num_first']:,} attempts, made whatever they gave. Where "
             "one of those was cancelled all the same, it is null."
         )
-    if facts.config["schedule"].get("first_max_tokens") and facts.config["schedule"]["continue_cut"] == "unsolved":
+    if facts.config["schedule"].get("first_max_tokens") and facts.config["schedule"].get("continue_cut") == "unsolved":
         lines.append(
             "Attempts that a first limit cut went on only at problems without an accepted answer: rates lack long "
             "attempts at the others, and `pass_rate_unbiased` is null where one of its attempts is lacking."

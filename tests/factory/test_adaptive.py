@@ -413,7 +413,7 @@ def test_only_as_many_more_are_asked_for_as_it_takes_to_flag_a_problem() -> None
 
 
 def test_a_problem_that_is_known_to_be_hopeless_only_when_its_turn_comes_ends_all_the_same() -> None:
-    """Short ones wait for the end, and by then the prior, fitted to a hundred more, says other than when they queued."""
+    """Short ones wait for the end; by then the prior, fitted to a hundred more, says other than when they queued."""
     state = _state(120, 6)
     adaptive = Adaptive(state, AdaptiveConfig())
     while (key := adaptive.take()) is not None:

@@ -302,7 +302,8 @@ def test_a_run_without_a_completion_has_a_card_and_no_figures(tmp_path: Path) ->
 
 def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    job = {**JOB, "schedule": {"adaptive": {"useful": 1, "min_samples": 2}}, "select": {"near_duplicates": 0.9}}
+    cut = {"first_max_tokens": 100, "continue_cut": "unsolved"}
+    job = {**JOB, "schedule": {"adaptive": {"useful": 1, "min_samples": 2}, **cut}, "select": {"near_duplicates": 0.9}}
     config = parse_config(job, origin="test").model_dump(mode="json")
     problem = make_problem(1)
     committer = start_run(path, [], num_samples=NUM_SAMPLES, config=config)
@@ -341,6 +342,7 @@ def test_cleaning_cost_and_adaptive_sampling_are_said_as_the_run_has_them(tmp_pa
     assert "The run has no record of engine time" in build_card(path, "default").readme
     assert "counts only the first 2 attempts" in readme
     assert "until 1 useful ones, 2 at least" in readme
+    assert "went on only at problems without an accepted answer" in readme
 
 
 def test_a_recorded_set_states_no_sampling_and_no_cost(tmp_path: Path) -> None:
