@@ -208,7 +208,8 @@ class Table:
     def read(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows in their order, some at a time."""
         for path in self.files:
-            for batch in pq.ParquetFile(path).iter_batches(batch_rows, columns=list(columns)):
+            # buffered before, a file's columns would stay in memory as a whole
+            for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_rows, columns=list(columns)):
                 yield batch.to_pylist()
 
     def sample(self, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
@@ -227,7 +228,7 @@ class Table:
         for group in groups:
             num_read = num_picked = 0
             # with a buffer a group is read as far as it is wanted, without one as a whole
-            file = pq.ParquetFile(group.path, metadata=group.metadata, buffer_size=1 << 20)
+            file = pq.ParquetFile(group.path, metadata=group.metadata, buffer_size=1 << 20, pre_buffer=False)
             for batch in file.iter_batches(BATCH_ROWS, row_groups=[group.place], columns=list(columns)):
                 picked = batch.take(pa.array(range(-place % every, batch.num_rows, every), pa.int32()))
                 place += batch.num_rows

@@ -1,7 +1,8 @@
 """Fine-tuning: a recipe and a table become a student, in a folder that the same command goes on with.
 
 OUT holds `plan.json` (recipe, base, data, versions: another one is refused), `base/`, `rows/` (what is learnt, as
-tokens), `checkpoints/`, `progress.jsonl`, `model/`. All guards run before a training process starts. Nothing here needs a GPU.
+tokens), `checkpoints/`, `progress.jsonl`, `model/`. All guards run before a training process starts. Nothing here needs
+a GPU.
 """
 
 from __future__ import annotations
