@@ -27,7 +27,9 @@ Data = Annotated[
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the training.  [default: runs/students/RECIPE]")
 ]
-CheckData = Annotated[bool, typer.Option("--check-data", help="Run the guards and nothing else; no GPU is needed.")]
+CheckData = Annotated[
+    bool, typer.Option("--check-data", help="Run the guards alone: on the ids of all rows, and on a sample of rows.")
+]
 Submit = Annotated[
     str | None,
     typer.Option(

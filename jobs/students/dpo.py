@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from jobs.students.guards import ROW_GUARDS, Findings, TableGuards
+from jobs.students.guards import ROW_GUARDS, Findings, TableGuards, look_at_ids
 from jobs.students.launching import launch
 from jobs.students.prepare_base import prepare_base
 from jobs.students.recipe import Recipe
@@ -53,7 +53,7 @@ def prefer(
 
 
 def check_pairs(recipe: Recipe, model: Path, data: str, folder: Path, say: Say) -> Findings:
-    """Run all guards on a table of pairs; return what they saw.
+    """Run the guards of ids on a table of pairs and all others on a sample of it; return what they saw.
 
     Raises:
         GuardError: If one refuses.
@@ -61,7 +61,9 @@ def check_pairs(recipe: Recipe, model: Path, data: str, folder: Path, say: Say) 
     recipe, selection = starting_from(recipe, model), open_data(data)
     student = load_student(prepare_base(recipe, folder / "base", with_weights=False), recipe)
     table, findings = full_table(selection, TABLES["dpo"]), Findings()
-    for _ in look_at_pairs(table, student, guards_of(recipe, selection, table.name), findings):
+    guards = guards_of(recipe, selection, table.name)
+    look_at_ids(table.ids("pair_id"), guards, findings)
+    for _ in look_at_pairs(table, student, guards, findings, is_sample=True):
         pass
     findings.refuse()
     say(describe(findings, recipe))
@@ -113,14 +115,18 @@ def write_pairs(table: Table, student: Student, guards: TableGuards, folder: Pat
     return findings
 
 
-def look_at_pairs(table: Table, student: Student, guards: TableGuards, findings: Findings) -> Iterator[Pair]:
-    """Yield the pairs that fit, encoded, and note in ``findings`` what is wrong with any."""
-    for batch in table.read(_COLUMNS):
+def look_at_pairs(
+    table: Table, student: Student, guards: TableGuards, findings: Findings, *, is_sample: bool = False
+) -> Iterator[Pair]:
+    """Yield the pairs that fit, encoded, and note what is wrong with any; the ids of a sample were looked at before."""
+    find = guards.find_item if is_sample else guards.find
+    for batch in table.sample(_COLUMNS) if is_sample else table.read(_COLUMNS):
         rows = [(_row(raw, "chosen"), _row(raw, "rejected")) for raw in batch]
-        findings.num_rows += len(rows)
+        if not is_sample:
+            findings.num_rows += len(rows)
         chosen, rejected = (student.encode(side) for side in zip(*rows, strict=True))
         for better, worse in zip(chosen, rejected, strict=True):
-            for guard, fault in guards.find(better.row):
+            for guard, fault in find(better.row):
                 findings.add(guard, better.row, fault)
             if better.row.completion == worse.row.completion:
                 findings.add("pairs", better.row, "chosen and rejected are the same text: nothing to prefer")

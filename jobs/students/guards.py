@@ -18,6 +18,7 @@ from factory.decontaminate import Protection
 from jobs.students.rows import IGNORED, Encoded, Row, Student
 from schemas.errors import GuardError
 
+OF_IDS: Final = ("ids", "splits")  # guards that look at the ids of a row alone, and so at every row
 _SHOWN: Final = 60  # characters of a text in a message
 
 
@@ -143,7 +144,7 @@ class Findings:
     """What the guards saw of a table, and what of it is fit to learn."""
 
     num_rows: int = 0  # that were looked at
-    num_encoded: int = 0  # of them, with all guards
+    num_encoded: int = 0  # of them, with all guards; of the others the ids alone were looked at
     num_too_long: int = 0  # dropped
     num_tokens: int = 0  # of rows that are kept
     num_learnt: int = 0  # of these, that have a label
@@ -168,9 +169,9 @@ class Findings:
                 f"{self.longest} tokens): nothing is left to learn"
             )
         if self.faults:
+            seen = {name: self.num_rows if name in OF_IDS else self.num_encoded for name in self.faults}
             lines = [
-                f"guard {name}: {count} of {self.num_rows} rows; {self.first[name]}"
-                for name, count in self.faults.items()
+                f"guard {name}: {count} of {seen[name]} rows; {self.first[name]}" for name, count in self.faults.items()
             ]
             raise GuardError("\n".join([*lines, "nothing was started"]))
 
@@ -186,11 +187,19 @@ class TableGuards:
 
     def find(self, row: Row) -> Iterator[tuple[str, str]]:
         """Yield guard and fault of what is wrong with a row, beside those before it."""
+        yield from self.find_by_ids(row)
+        yield from self.find_item(row)
+
+    def find_by_ids(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the ids of a row, beside those before it."""
         if row.row_id in self._rows:
             yield "ids", "its id came before: ids must be unique; the table holds rows twice"
         self._rows.add(row.row_id)
         if row.problem_id in self._elsewhere:
             yield "splits", f"its problem {row.problem_id} is in the validation split, too"
+
+    def find_item(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with its question: that it is an item of a benchmark."""
         text = "\n".join(turn["content"] for turn in row.prompt)
         key = sha256(text.encode("utf-8", "surrogatepass")).digest()
         if key not in self._clean:
@@ -200,17 +209,32 @@ class TableGuards:
             yield "benchmark", fault
 
 
+def look_at_ids(batches: Iterable[Sequence[Row]], table_guards: TableGuards, findings: Findings) -> None:
+    """Note what is wrong with the ids of all rows, where only a sample of them is looked into."""
+    for batch in batches:
+        findings.num_rows += len(batch)
+        for row in batch:
+            for guard, fault in table_guards.find_by_ids(row):
+                findings.add(guard, row, fault)
+
+
 def look(
-    rows: Iterable[Sequence[Row]], student: Student, table_guards: TableGuards, findings: Findings, *, every: int = 1
+    rows: Iterable[Sequence[Row]],
+    student: Student,
+    table_guards: TableGuards,
+    findings: Findings,
+    *,
+    is_sample: bool = False,
 ) -> Iterator[Encoded]:
-    """Yield the rows that fit, encoded, and note what is wrong with any; of ``every`` rows, encode one."""
+    """Yield the rows that fit, encoded, and note what is wrong with any; the ids of a sample were looked at before."""
+    find = table_guards.find_item if is_sample else table_guards.find
     for batch in rows:
         for row in batch:
-            for guard, fault in table_guards.find(row):
+            for guard, fault in find(row):
                 findings.add(guard, row, fault)
-        chosen = [row for place, row in enumerate(batch, findings.num_rows) if place % every == 0]
-        findings.num_rows += len(batch)
-        for encoded in student.encode(chosen) if chosen else ():
+        if not is_sample:
+            findings.num_rows += len(batch)
+        for encoded in student.encode(batch):
             findings.num_encoded += 1
             findings.longest = max(findings.longest, len(encoded.token_ids))
             if len(encoded.token_ids) > student.max_length:

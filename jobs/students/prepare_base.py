@@ -8,11 +8,14 @@ is checked is what was written, read by the same classes that training and servi
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from factory.teachers import hash_model_folder
 from jobs.demo_teacher import SHIPPED_MODELS
 from jobs.students.recipe import Base, Recipe, Shape
 from schemas.errors import ConfigError, GuardError
@@ -52,6 +55,26 @@ def prepare_base(recipe: Recipe, folder: Path, *, with_weights: bool = True, cop
         part.rename(folder)
     check_base(recipe, folder)
     return folder
+
+
+def pin_base(recipe: Recipe) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe with the commit of a base on the Hub, and hashes of what else a base is made of.
+
+    They tell whether a folder, or a template, is what it was when a training began: at the same path may lie another.
+    A tokenizer of its own that is on the Hub is known by its name alone.
+
+    Raises:
+        ConfigError: If there is no such base, or no such template.
+    """
+    base = recipe.base
+    found = {"template": sha256(_template(base).encode()).hexdigest()[:16]}
+    for key, name in (("model", base.model), ("tokenizer", base.tokenizer)):
+        if name is not None and (folder := _given(name)) is not None:
+            found[key] = hash_model_folder(folder)
+    if base.model is None or "model" in found:
+        return recipe, found
+    commit = _fetch(base.model, base.revision, ("config.json",)).name  # a snapshot's folder has the name of its commit
+    return recipe.model_copy(update={"base": base.model_copy(update={"revision": commit})}), found
 
 
 def check_base(recipe: Recipe, folder: Path) -> None:
@@ -128,7 +151,8 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool, copies_weights: 
     from transformers import AutoConfig, GenerationConfig
 
     base = recipe.base
-    source = None if base.model is None else _fetch(base.model, base.revision, with_weights=with_weights)
+    wanted = [*_SMALL, *(_WEIGHTS if with_weights else ())]
+    source = None if base.model is None else _fetch(base.model, base.revision, wanted)
     config = _new_config(base, recipe.train.max_length) if source is None else AutoConfig.from_pretrained(source)
     _check_shape(base, config)
     tokenizer = _tokenizer(base, source)
@@ -158,18 +182,21 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool, copies_weights: 
     generation.save_pretrained(folder)
 
 
-def _fetch(name: str, revision: str | None, *, with_weights: bool) -> Path:
-    """Return the folder of a model: given, shipped, or downloaded."""
+def _given(name: str) -> Path | None:
+    """Return the folder of a model that is given or shipped; None of one on the Hub."""
     path = SHIPPED_MODELS.get(name, Path(name).expanduser())
-    if path.is_dir():
-        return path.resolve()
+    return path.resolve() if path.is_dir() else None
+
+
+def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Return the folder of a model: given, shipped, or downloaded, of which only some files are."""
+    if (path := _given(name)) is not None:
+        return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=[*_SMALL, *(_WEIGHTS if with_weights else ())])
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"base {name}: neither a folder, nor to be had from the Hub ({' '.join(str(error).split())[:300]}); give a "
@@ -181,7 +208,7 @@ def _tokenizer(base: Base, source: Path | None) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     family = base.of
-    folder = source if base.tokenizer is None else _fetch(base.tokenizer, None, with_weights=False)
+    folder = source if base.tokenizer is None else _fetch(base.tokenizer, None, _SMALL)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if source is None:  # random weights know no tokens, so it may be given any
         tokens = [token for token in (family.pad, family.end, family.start, *family.others) if token is not None]
@@ -192,11 +219,16 @@ def _tokenizer(base: Base, source: Path | None) -> PreTrainedTokenizerBase:
     if family.start is not None and family.start in known:
         tokenizer.bos_token = family.start
     check_tokens(tokenizer, base)
-    try:
-        tokenizer.chat_template = family.template.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"base.template={family.template}: cannot be read: {error}") from error
+    tokenizer.chat_template = _template(base)
     return tokenizer
+
+
+def _template(base: Base) -> str:
+    path = base.of.template
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"base.template={path}: cannot be read: {error}") from error
 
 
 def _check_shape(base: Base, config: PretrainedConfig) -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 IGNORED: Final = -100  # label that PyTorch's cross entropy leaves out
 BATCH_ROWS: Final = 64  # read and encoded together: enough for a tokenizer's threads, little memory
+# Of a sample: groups of rows that are read at least, bytes of text that are read, and bytes that are picked of them.
+SAMPLE_GROUPS: Final = 64
+SAMPLE_READ_BYTES: Final = 240_000_000
+SAMPLE_BYTES: Final = 12_000_000
 FOOTER_BYTES: Final = 1 << 16  # of a Parquet file, that stand for it: its end holds sizes and statistics of all columns
 
 ROWS_SCHEMA: Final = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
@@ -204,16 +208,68 @@ class Table:
     def read(self, columns: Sequence[str], batch_rows: int = BATCH_ROWS) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows in their order, some at a time."""
         for path in self.files:
-            for batch in pq.ParquetFile(path).iter_batches(batch_rows, columns=list(columns)):
+            # buffered before, a file's columns would stay in memory as a whole
+            for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_rows, columns=list(columns)):
                 yield batch.to_pylist()
 
-    def rows(self) -> Iterator[list[Row]]:
-        """Yield the rows of `sft_prompt_completion`, some at a time."""
-        for batch in self.read(("trace_id", "problem_id", "prompt", "completion")):
+    def sample(self, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """Yield rows evenly spread over the table, the same each time, and read little more; all of a small table.
+
+        A Parquet file is read by groups of rows, from their beginning on: of a table with more text than
+        SAMPLE_READ_BYTES, only the first rows of some groups are read.
+        """
+        groups = [group for path in self.files for group in _groups(path, columns)]
+        total = max(1, sum(group.num_bytes for group in groups))
+        wanted = min(len(groups), max(SAMPLE_GROUPS, len(groups) * SAMPLE_READ_BYTES // total))
+        groups = [groups[(2 * n + 1) * len(groups) // (2 * wanted)] for n in range(wanted)]
+        share = SAMPLE_READ_BYTES // max(1, len(groups))
+        every = max(1, -(-sum(min(share, group.num_bytes) for group in groups) // SAMPLE_BYTES))
+        place = 0  # of a batch among all that is read
+        for group in groups:
+            num_read = num_picked = 0
+            # with a buffer a group is read as far as it is wanted, without one as a whole
+            file = pq.ParquetFile(group.path, metadata=group.metadata, buffer_size=1 << 20, pre_buffer=False)
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group.place], columns=list(columns)):
+                picked = batch.take(pa.array(range(-place % every, batch.num_rows, every), pa.int32()))
+                place += batch.num_rows
+                if picked.num_rows:
+                    yield picked.to_pylist()
+                num_read, num_picked = num_read + batch.nbytes, num_picked + picked.nbytes
+                # what repeats takes less room in the file, so that its own words do not bound what comes out of it
+                if num_read >= share or num_picked >= SAMPLE_BYTES // len(groups):
+                    break
+
+    def ids(self, key: str) -> Iterator[list[Row]]:
+        """Yield all rows with their ids alone, some at a time; the id of a row is in the column ``key``."""
+        for batch in self.read((key, "problem_id"), 4096):
+            yield [row_of({**row, "prompt": ()}, key, "") for row in batch]
+
+    def rows(self, *, is_sample: bool = False) -> Iterator[list[Row]]:
+        """Yield the rows of `sft_prompt_completion`, some at a time; all, or those of ``sample``."""
+        columns = ("trace_id", "problem_id", "prompt", "completion")
+        for batch in self.sample(columns) if is_sample else self.read(columns):
             yield [
                 row_of(row, "trace_id", only_turn(row["completion"], f"row {row['trace_id']}: completion"))
                 for row in batch
             ]
+
+
+class _Group(NamedTuple):
+    """A group of rows in a Parquet file."""
+
+    path: Path
+    metadata: pq.FileMetaData  # of the file
+    place: int  # in the file
+    num_bytes: int  # of some columns, by the file's own words
+
+
+def _groups(path: Path, columns: Sequence[str]) -> Iterator[_Group]:
+    metadata = pq.read_metadata(path)
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        chunks = [group.column(place) for place in range(metadata.num_columns)]
+        sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+        yield _Group(path, metadata, index, sum(sizes))
 
 
 def row_of(raw: Mapping[str, Any], key: str, completion: str) -> Row:

@@ -1,7 +1,8 @@
 """Fine-tuning: a recipe and a table become a student, in a folder that the same command goes on with.
 
-OUT holds `plan.json` (recipe, data, versions: another one is refused), `base/`, `rows/` (what is learnt, as tokens),
-`checkpoints/`, `progress.jsonl`, `model/`. All guards run before a training process starts. Nothing here needs a GPU.
+OUT holds `plan.json` (recipe, base, data, versions: another one is refused), `base/`, `rows/` (what is learnt, as
+tokens), `checkpoints/`, `progress.jsonl`, `model/`. All guards run before a training process starts. Nothing here needs
+a GPU.
 """
 
 from __future__ import annotations
@@ -21,17 +22,15 @@ import yaml
 from factory.benchmarks import load_benchmarks
 from factory.decontaminate import Protection
 from factory.store import RunLock
-from jobs.students.guards import Findings, TableGuards, look
+from jobs.students.guards import Findings, TableGuards, look, look_at_ids
 from jobs.students.launching import launch, launch_config
 from jobs.students.packing import check_packing
-from jobs.students.prepare_base import prepare_base
+from jobs.students.prepare_base import pin_base, prepare_base
 from jobs.students.recipe import Recipe
 from jobs.students.rows import ROWS_SCHEMA, Student, Table, load_student, open_data, open_table
 from schemas.errors import ConfigError, FingerprintError
 
 TABLES: Final = {"sft": "sft_prompt_completion", "dpo": "preference"}
-# Bytes of text that --check-data encodes at most, in rows evenly spread over the table. Training encodes all of them.
-CHECK_BYTES: Final = 12_000_000
 LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
 
 Say = Callable[[str], None]
@@ -40,7 +39,9 @@ Launcher = Callable[[Recipe, Path, int], None]  # recipe, OUT, and the open file
 
 
 def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
-    """Run all guards on a table, with the base's tokenizer in a folder of one's own; return what they saw.
+    """Run the guards of ids on a table and all others on a sample of it; return what they saw.
+
+    The base's tokenizer is prepared in a folder of one's own.
 
     Raises:
         GuardError: If a guard refuses.
@@ -48,10 +49,10 @@ def check_data(recipe: Recipe, data: str, folder: Path, say: Say) -> Findings:
     selection = open_data(data)
     table = full_table(selection, TABLES["sft"])
     student = load_student(prepare_base(recipe, folder / "base", with_weights=False), recipe)
-    every = max(1, -(-_text_bytes(table) // CHECK_BYTES))
-    findings = Findings()
+    guards, findings = guards_of(recipe, selection, table.name), Findings()
+    look_at_ids(table.ids("trace_id"), guards, findings)
     few: list[dict[str, list[int]]] = []
-    for encoded in look(table.rows(), student, guards_of(recipe, selection, table.name), findings, every=every):
+    for encoded in look(table.rows(is_sample=True), student, guards, findings, is_sample=True):
         if len(few) < 8:
             few.append({"input_ids": encoded.token_ids, "labels": encoded.labels})
     findings.refuse()
@@ -68,7 +69,7 @@ def fine_tune(
 
     Raises:
         GuardError: If a guard refuses the data or the base; nothing is started then.
-        FingerprintError: If OUT belongs to another recipe, other data or other libraries.
+        FingerprintError: If OUT belongs to another recipe, base, other data or other libraries.
         FactoryError: If training broke off.
     """
     return carry_out("sft", recipe, data, out, write_rows, say, launch, is_shared=is_shared)
@@ -93,13 +94,16 @@ def carry_out(
     with RunLock(out) as lock:
         selection = open_data(data)
         table = full_table(selection, TABLES[method])
+        asked = recipe.model_dump(mode="json")
+        recipe, contents = pin_base(recipe)
         plan = {
             "method": method,
             "recipe": recipe.model_dump(mode="json"),
+            "base": contents,
             "data": table.digest,
             "versions": versions,
         }
-        if claim(out, plan, say):
+        if claim(out, plan, asked, say):
             return out / "model"
         base = prepare_base(recipe, out / "base", copies_weights=is_shared)
         if not (out / "rows").exists():
@@ -113,20 +117,25 @@ def carry_out(
     return out / "model"
 
 
-def claim(out: Path, plan: dict[str, Any], say: Say) -> bool:
+def claim(out: Path, plan: dict[str, Any], asked: dict[str, Any], say: Say) -> bool:
     """Make OUT that of a plan; return whether it holds the plan's model already.
+
+    One that was begun before plans knew their base is gone on with: it holds the recipe as it was ``asked`` for.
 
     Raises:
         FingerprintError: If it holds rows of another plan; says what differs. Without rows nothing was trained yet.
     """
     path = out / "plan.json"
     found = json.loads(path.read_text()) if path.exists() else None
-    if found != plan and found is not None and (out / "rows").exists():
-        seen = [f"{key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(found, plan)]
-        raise FingerprintError(
-            f"{out} was begun otherwise: {'; '.join(seen[:5])}. Give another --out, or the same as before"
-        )
-    if found != plan:
+    if found is not None and (out / "rows").exists():
+        if "base" not in found:
+            plan = {key: value for key, value in plan.items() if key != "base"} | {"recipe": asked}
+        if found != plan:
+            seen = [f"{key}: {_short(old)} there, {_short(new)} now" for key, old, new in _differences(found, plan)]
+            raise FingerprintError(
+                f"{out} was begun otherwise: {'; '.join(seen[:5])}. Give another --out, or the same as before"
+            )
+    elif found != plan:
         for name in ("base", "rows"):
             shutil.rmtree(out / name, ignore_errors=True)
         write_whole(path, json.dumps(plan, indent=1))
@@ -167,9 +176,13 @@ def write_tokens(
 def describe(findings: Findings, recipe: Recipe) -> str:
     """Return what the guards saw, in words."""
     is_part = findings.num_encoded < findings.num_rows
-    part = f", {findings.num_encoded} of them encoded, which the rest is about" if is_part else ""
+    rows = (
+        f"{findings.num_encoded} of {findings.num_rows} rows, and the ids of all"
+        if is_part
+        else f"{findings.num_rows} rows"
+    )
     return (
-        f"guards: {findings.num_rows} rows{part}, no fault; {findings.num_too_long} longer than "
+        f"guards: {rows}, no fault; {findings.num_too_long} longer than "
         f"{recipe.train.max_length} tokens are dropped; {findings.num_tokens} tokens, {findings.num_learnt} of them "
         f"learnt; the longest row has {findings.longest}"
     )
@@ -202,21 +215,6 @@ def guards_of(recipe: Recipe, selection: Path, name: str) -> TableGuards:
     if validation is not None:
         elsewhere = [row["problem_id"] for batch in validation.read(["problem_id"], 4096) for row in batch]
     return TableGuards(Protection(fingerprints), elsewhere)
-
-
-def _text_bytes(table: Table) -> int:
-    """Return how large a table's texts are, by the files' own words."""
-    import pyarrow.parquet as pq
-
-    total = 0
-    for path in table.files:
-        metadata = pq.read_metadata(path)
-        for group in range(metadata.num_row_groups):
-            columns = [metadata.row_group(group).column(place) for place in range(metadata.num_columns)]
-            total += sum(
-                c.total_uncompressed_size for c in columns if c.path_in_schema.startswith(("prompt", "completion"))
-            )
-    return total
 
 
 def _versions() -> dict[str, str]:
