@@ -20,6 +20,7 @@ from factory.store import RunFolder
 from factory.tables import RunContent, WrittenTables, write_tables
 from schemas.config import SelectConfig
 from schemas.manifest import Manifest
+from schemas.problem import digest
 from schemas.tables import RunRow
 
 FIRST_MANIFEST: Final = 1
@@ -41,8 +42,26 @@ def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTa
         fingerprint=manifest.fingerprint,
         verdict_digest=manifest.verifiers,
         num_first=first_attempts(folder, manifest),
+        state=state_of(folder, manifest),
     )
     return write_tables(folder.tables, content, config or SelectConfig(**manifest.config["select"]))
+
+
+def state_of(folder: RunFolder, manifest: Manifest) -> str:
+    """Return a digest of all that tables are made from, selection apart; reads no shard.
+
+    Shards are named by it: their sha256 stand in the manifest. One more commit without anything new changes nothing.
+    """
+    kinds = {
+        "problems": manifest.problems,
+        "traces": manifest.traces,
+        "untraced": manifest.untraced,
+        "verdicts": manifest.verdicts.get(manifest.verifiers, ()),
+    }
+    shards = {kind: [(shard.name, shard.sha256) for shard in some] for kind, some in kinds.items()}
+    body = folder.run_yaml()
+    code = [body["verifiers"], body["versions"].get("distillation-factory")]
+    return digest(["tables", manifest.fingerprint, manifest.verifiers, dict(manifest.config), code, shards])
 
 
 def first_attempts(folder: RunFolder, manifest: Manifest) -> int:

@@ -217,9 +217,7 @@ TestEngines = Engines.TestCase
 TestEngines.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-@given(
-    st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 8]), st.integers(0, 60), st.sampled_from([8, 64, 256])
-)
+@given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 8]), st.integers(0, 60), st.sampled_from([8, 64, 256]))
 @settings(max_examples=60)
 def test_a_prompt_that_kills_engines_at_once_fails_before_its_engine_has_died_seven_times_in_a_row(
     num_samples: int, num_engines: int, killer: int, capacity: int
