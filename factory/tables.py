@@ -120,7 +120,8 @@ def write_tables(
         _write_json(built / MANIFEST, _manifest(written, tables, content, config))
         tables_sha256 = hashlib.sha256((built / MANIFEST).read_bytes()).hexdigest()
         _put_in_place(built, written.folder)
-        _note_origin(work, origin_path(root, config.name), Origin(tables_sha256, content.state))
+        if content.state is not None:
+            _note_origin(work, origin_path(root, config.name), Origin(tables_sha256, content.state))
     return written
 
 
@@ -129,7 +130,7 @@ class Origin(NamedTuple):
     that was killed, are the same tables, byte for byte; and a version on the Hub is named by those bytes."""
 
     tables_sha256: str  # of the manifest of the tables that this is said of
-    state: str | None  # of the run
+    state: str  # of the run
 
 
 def origin_path(root: AnyPath, name: str) -> AnyPath:
