@@ -22,6 +22,7 @@ from factory.tables import RunContent, WrittenTables, write_tables
 from schemas.arrow import UNTRACED
 from schemas.config import SelectConfig
 from schemas.manifest import Manifest
+from schemas.problem import digest
 from schemas.tables import RunRow
 from schemas.verdict import Outcome
 
@@ -53,8 +54,26 @@ def build_tables(path: AnyPath, config: SelectConfig | None = None) -> WrittenTa
         verdict_digest=manifest.verifiers,
         num_first=first.num_first,
         incomplete=first.incomplete,
+        state=state_of(folder, manifest),
     )
     return write_tables(folder.tables, content, config or SelectConfig(**manifest.config["select"]))
+
+
+def state_of(folder: RunFolder, manifest: Manifest) -> str:
+    """Return a digest of all that tables are made from, selection apart; reads no shard.
+
+    Shards are named by it: their sha256 stand in the manifest. One more commit without anything new changes nothing.
+    """
+    kinds = {
+        "problems": manifest.problems,
+        "traces": manifest.traces,
+        "untraced": manifest.untraced,
+        "verdicts": [shard for _, shards in sorted(manifest.verdicts.items()) for shard in shards],
+    }
+    shards = {kind: [(shard.name, shard.sha256) for shard in some] for kind, some in kinds.items()}
+    body = folder.run_yaml()
+    code = [body["verifiers"], body["versions"].get("distillation-factory")]
+    return digest(["tables", manifest.fingerprint, manifest.verifiers, dict(manifest.config), code, shards])
 
 
 def first_attempts(folder: RunFolder, manifest: Manifest) -> FirstAttempts:

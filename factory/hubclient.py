@@ -38,6 +38,15 @@ MAX_PAUSE_S: Final = 30.0
 TIMEOUT_S: Final = 120.0  # without a byte: guess, above the Hub's own limit of a request (504 after 60 s)
 CHUNK_FILES: Final = 16  # uploaded together; after each chunk there is a word for the user
 TRANSIENT: Final = (408, 425, 429, 500, 502, 503, 504)
+UNSETTLED: Final = (
+    409,
+    412,
+    423,
+)  # of 4xx: somebody else is at work there; not tried again at once, but a rerun may help
+OLD_ADDRESS: Final = (
+    400,
+    404,
+)  # of the storage: an upload's address or parts that it no longer knows; a rerun asks anew
 
 Addition = CommitOperationAdd  # a file of a commit, its content at the Hub
 Result = TypeVar("Result")
@@ -202,6 +211,8 @@ class Hub:
         """
         try:
             self._ask("checking the card", lambda: self._api._validate_yaml(text, repo_type="dataset"))
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(f"{CARD}: the Hub refuses its metadata: {error}") from error
 
@@ -223,7 +234,7 @@ class Hub:
                 except ValueError as error:  # the Hub's word on a file that it does not take
                     if isinstance(error, HfHubHTTPError):
                         raise
-                    raise PartialError(f"{self.repo}: the Hub does not take a file: {self._words(error)}") from error
+                    raise self._refused(f"the Hub does not take a file: {self._words(error)}") from error
 
             self._ask("uploading", send)
             for addition in chunk:
@@ -319,7 +330,8 @@ class Hub:
 
         Raises:
             NoPermissionError: If the token may not.
-            PartialError: If patience is spent, or the Hub refuses for a reason that we do not know.
+            ConfigError: If the Hub refuses, and would again.
+            PartialError: If patience is spent, or the Hub is in a state that may pass.
         """
         deadline, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
@@ -354,7 +366,8 @@ class Hub:
         """Return the seconds that the Hub asks us to wait, None where it does not say.
 
         Raises:
-            NoPermissionError, PartialError: If trying again is of no use.
+            NoPermissionError, ConfigError: If trying again is of no use, neither now nor by a rerun.
+            PartialError: If a rerun may be of use.
         """
         cause = error if isinstance(error, httpx2.HTTPError) else error.__cause__  # an upload's is wrapped
         if isinstance(cause, FileNotFoundError):
@@ -371,12 +384,23 @@ class Hub:
                 f"there; give another one in {self._variable or 'HF_TOKEN'}. Nothing was changed by this request"
             ) from error
         if response.status_code not in (*TRANSIENT, *also):
-            raise PartialError(f"{self.repo}: the Hub refuses: {self._words(error)}") from error
+            passing = (*UNSETTLED, *(OLD_ADDRESS if is_storage else ()))
+            if 400 <= response.status_code < 500 and response.status_code not in passing:
+                raise self._refused(f"the Hub refuses: {self._words(error)}") from error
+            raise PartialError(
+                f"{self.repo}: the Hub fails: {self._words(error)}; nothing is half visible: run the same command again"
+            ) from error
         limit = parse_ratelimit_headers(response.headers)
         if response.status_code == 429 and limit is not None and limit.remaining == 0:
             return limit.reset_in_seconds + 1.0
         after = response.headers.get("retry-after", "")
         return float(after) if after.isdecimal() else None
+
+    def _refused(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"{self.repo}: {why}. Another try would be refused, too: change what it names (card, files, repository, "
+            "quota of the account), then run the command again. Nothing is half visible"
+        )
 
     def _words(self, error: BaseException) -> str:
         """Return an error in a line, without secrets."""

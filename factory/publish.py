@@ -77,7 +77,7 @@ def publish(
 
     Raises:
         NoPermissionError, ConflictError, PartialError, VerificationError: See `schemas/errors.py`.
-        ConfigError: If the Hub refuses the card.
+        ConfigError: If the Hub refuses the card, or anything else for good.
     """
     say(f"publishing as {hub.user()}")
     remote = _open(hub, asked)

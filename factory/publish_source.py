@@ -1,29 +1,32 @@
 """Which tables are published: a selection of a run as it is committed now, in a local folder.
 
-Tables that are older than what the run has committed are built again, so that publishing while a run goes on publishes
-what there is by then, and publishing after its end all of it. What is sent is a snapshot: a run that ends, or `factory
-select`, puts new tables under the same names at any moment.
+Tables that were not built from exactly what the run holds now (problems with their references, traces, verdicts, job),
+or not by today's rules of selection, are built again. So publishing while a run goes on publishes what there is by
+then, publishing after its end all of it, and a repaired reference leaves no old verdict in any selection. What is sent
+is a snapshot: a run that ends, or `factory select`, puts new tables under the same names at any moment.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any
 
-from factory.build import build_tables
+from factory.build import build_tables, state_of
 from factory.publish_plan import MANIFEST, read_manifest
+from factory.selection import selection_digest
 from factory.storage import AnyPath, log_folder
 from factory.store import RunFolder
-from schemas.config import SelectConfig
+from factory.tables import Origin, read_origin
+from schemas.config import SelectConfig, parse_select
 from schemas.errors import ConfigError, PartialError
 from schemas.manifest import Manifest
-
-COUNTS: Final = ("traces", "waiting", "judged", "unjudged")  # what says whether tables are current
 
 
 def journal_folder(path: AnyPath, repo: str) -> Path:
@@ -36,7 +39,7 @@ def current_tables(path: AnyPath, selection: str, work: Path, say: Callable[[str
     """Return a local folder with the tables of a selection; those of a run on an object store are copied to ``work``.
 
     Raises:
-        ConfigError: If there is no such selection.
+        ConfigError: If there is no such selection, or its manifest does not say how it was selected.
     """
     run = RunFolder(path).manifest()
     folder = path / "tables" / selection
@@ -48,26 +51,24 @@ def current_tables(path: AnyPath, selection: str, work: Path, say: Callable[[str
         say("the run has no tables yet; building them from what is committed")
         build_tables(path)
     local = folder if isinstance(folder, Path) else _copy(folder, work / selection)
-    tables = read_manifest(local)
-    _require_origin(tables, folder)
-    if not is_current(tables, run):
-        say("the run has committed more since its tables were built; building them again")
-        build_tables(path, SelectConfig(**tables["selection"]))
+    config = _selection(read_manifest(local), folder)
+    if not is_current(path, config, local, run):
+        say("the tables were not built from what the run holds now; building them again")
+        build_tables(path, config)
         local = folder if isinstance(folder, Path) else _copy(folder, work / selection)
     return local
 
 
-def _require_origin(tables: Mapping[str, Any], folder: AnyPath) -> None:
-    """Check that a manifest says what its tables were made from.
+def _selection(tables: Mapping[str, Any], folder: AnyPath) -> SelectConfig:
+    """Return the config that tables say they were made by, under the name of the folder where they lie.
 
     Raises:
-        ConfigError: If it does not: it was changed.
+        ConfigError: If they say none, or none that can be: the manifest was changed.
     """
-    counts = tables.get("counts")
-    missing = [key for key in ("selection", "fingerprint", "verdict_digest", "counts") if key not in tables]
-    missing += [f"counts.{key}" for key in COUNTS if not isinstance(counts, Mapping) or key not in counts]
-    if missing:
-        raise ConfigError(f"{folder / MANIFEST}: lacks {', '.join(missing)}; run `factory select` again")
+    found = tables.get("selection")
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{folder / MANIFEST}: lacks selection; run `factory select` again")
+    return parse_select({**found, "name": folder.name}, origin=f"{folder / MANIFEST}: selection")
 
 
 @contextmanager
@@ -133,15 +134,15 @@ def _lives(pid: str) -> bool:
     return True
 
 
-def is_current(tables: Mapping[str, Any], run: Manifest) -> bool:
-    """Return whether tables hold all that a run has committed."""
-    counts = tables["counts"]
-    num_traces = sum(shard.rows for shard in run.traces)
-    origin = (tables["fingerprint"], tables["verdict_digest"]) == (run.fingerprint, run.verifiers)
-    is_judged = (
-        not counts["waiting"] or counts["judged"] + counts["unjudged"] >= run.counts.judged + run.counts.unjudged
-    )
-    return origin and counts["traces"] == num_traces and is_judged
+def is_current(path: AnyPath, config: SelectConfig, local: Path, run: Manifest) -> bool:
+    """Return whether the tables in ``local`` are those that would be built now, of that state of the run.
+
+    Tables of which nobody noted what they were built from (they are older than that note) are not.
+    """
+    body = (local / MANIFEST).read_bytes()
+    expected = Origin(hashlib.sha256(body).hexdigest(), state_of(RunFolder(path), run))
+    rules = selection_digest(config, {"verdicts": run.verifiers})
+    return read_origin(path / "tables", config.name) == expected and json.loads(body)["selection_digest"] == rules
 
 
 def _copy(folder: Any, target: Path) -> Path:

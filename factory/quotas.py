@@ -2,14 +2,15 @@
 
 A pass over a whole selection, between the choice within each problem (`rules`) and the tables. Invariants: what goes
 depends on the traces and the seed alone, not on their order; no quota is exceeded, and none of the traces that went
-would fit in without exceeding one. Keeps 20 bytes per accepted trace, some 60 while it decides; no ids, no text.
+would fit in without exceeding one (of `difficulty_balanced`: or having more of its difficulty than of another that
+quotas leave any of). Keeps 20 bytes per accepted trace, some 60 while it decides; no ids, no text.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from factory.rules import Candidate, Decision, RejectReason, count_passes, difficulty_of, priority
 from schemas.config import SelectConfig
 
-DECIDED_AT_ONCE: Final = 1 << 20  # traces whose cells are Python numbers at a time: 8 MB
+DECIDED_AT_ONCE: Final = 1 << 18  # traces whose places and cells are Python numbers at a time: guess
 
 Words = npt.NDArray[np.uint64]
 
@@ -102,10 +103,11 @@ class QuotaPass:
         highs, lows = np.frombuffer(self._highs, np.uint64), np.frombuffer(self._lows, np.uint64)
         order = np.lexsort((lows, highs, np.frombuffer(self._ranks, np.uint16)))
         numbers = np.frombuffer(self._numbers, np.uint16)[order]
-        limits, bounds = self._limits(numbers)
-        is_over = _fill(numbers, limits, bounds)
+        rooms = _Rooms(*self._limits())
         if self._config.rule == "difficulty_balanced":
-            self._level(numbers, is_over)
+            is_over = _fill_evenly(numbers, rooms, [cell.difficulty for cell in self._cells])
+        else:
+            is_over = _fill(numbers, rooms)
         places = order[is_over]
         return Over(self._config.seed, highs[places], lows[places])
 
@@ -113,14 +115,11 @@ class QuotaPass:
         place = bisect_left(self._length_ends, num_tokens)
         return self._length_ends[place] if place < len(self._length_ends) else None
 
-    def _limits(self, numbers: npt.NDArray[np.uint16]) -> tuple[list[int], list[list[int]]]:
+    def _limits(self) -> tuple[list[int], list[list[int]]]:
         """Return the limits, and for each cell which of them its traces count against."""
         quotas = self._config.quotas
-        difficulties = {str(name): most for name, most in quotas.difficulty.items()}
-        if self._config.rule == "difficulty_balanced":
-            difficulties = self._shares(numbers)
         by_name: dict[tuple[str, object], int] = {("domain", domain): most for domain, most in quotas.domain.items()}
-        by_name |= {("difficulty", difficulty): most for difficulty, most in difficulties.items()}
+        by_name |= {("difficulty", str(name)): most for name, most in quotas.difficulty.items()}
         by_name |= {("length", end): most for end, most in quotas.length.items()}
         if quotas.total is not None:
             by_name["total", None] = quotas.total
@@ -131,48 +130,71 @@ class QuotaPass:
         ]
         return list(by_name.values()), [[places[name] for name in names if name in places] for names in wanted]
 
-    def _shares(self, numbers: npt.NDArray[np.uint16]) -> dict[str, int]:
-        """Return how many `difficulty_balanced` takes of each difficulty there is: as many as the rarest has."""
-        sizes = self._by_difficulty(numbers)
-        most = min(sizes.values(), default=0)
-        if self._config.quotas.total is not None and sizes:
-            most = min(most, self._config.quotas.total // len(sizes))
-        return dict.fromkeys(sizes, most)
 
-    def _by_difficulty(self, numbers: npt.NDArray[np.uint16]) -> dict[str, int]:
-        counts = np.bincount(numbers, minlength=len(self._cells)).tolist()
-        sizes: dict[str, int] = {}
-        for cell, count in zip(self._cells, counts, strict=True):
-            sizes[cell.difficulty] = sizes.get(cell.difficulty, 0) + count
-        return sizes
+class _Rooms:
+    """How many more traces each limit lets in, and so which cells are full: for good, nothing is taken out again."""
 
-    def _level(self, numbers: npt.NDArray[np.uint16], is_over: npt.NDArray[np.bool_]) -> None:
-        """Take out what other quotas left one difficulty more of than another."""
-        sizes = self._by_difficulty(numbers[~is_over])
-        most = min(sizes.values(), default=0)
-        for difficulty in sizes:
-            cells = [number for cell, number in self._cells.items() if cell.difficulty == difficulty]
-            kept = np.flatnonzero(~is_over & np.isin(numbers, cells))
-            is_over[kept[most:]] = True
+    def __init__(self, limits: Sequence[int], bounds: Sequence[Sequence[int]]) -> None:
+        self._rooms, self._bounds = list(limits), bounds
+        self._cells_of = [[cell for cell, names in enumerate(bounds) if limit in names] for limit in range(len(limits))]
+        self.is_full = [any(not limits[limit] for limit in names) for names in bounds]  # by cell
+
+    def take(self, cell: int) -> None:
+        """Count one trace of a cell that is not full."""
+        for limit in self._bounds[cell]:
+            self._rooms[limit] -= 1
+            if not self._rooms[limit]:
+                for other in self._cells_of[limit]:
+                    self.is_full[other] = True
 
 
-def _fill(numbers: npt.NDArray[np.uint16], limits: list[int], bounds: list[list[int]]) -> npt.NDArray[np.bool_]:
+def _fill(numbers: npt.NDArray[np.uint16], rooms: _Rooms) -> npt.NDArray[np.bool_]:
     """Return which traces, given by their cells in the order of preference, find a limit that is used up."""
-    rooms = list(limits)
-    cells_of = [[cell for cell, names in enumerate(bounds) if limit in names] for limit in range(len(limits))]
-    is_full = [any(not rooms[limit] for limit in names) for names in bounds]
-    is_over = bytearray(len(numbers))
-    for start in range(0, len(numbers), DECIDED_AT_ONCE):
-        for place, cell in enumerate(numbers[start : start + DECIDED_AT_ONCE].tolist(), start):
-            if is_full[cell]:
-                is_over[place] = True
-                continue
-            for limit in bounds[cell]:
-                rooms[limit] -= 1
-                if not rooms[limit]:
-                    for other in cells_of[limit]:
-                        is_full[other] = True
-    return np.frombuffer(is_over, np.bool_)
+    is_over = np.ones(len(numbers), np.bool_)
+    for place, cell in _fitting(numbers, np.arange(len(numbers)), rooms):
+        rooms.take(cell)
+        is_over[place] = False
+    return is_over
+
+
+def _fill_evenly(numbers: npt.NDArray[np.uint16], rooms: _Rooms, difficulties: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return as ``_fill`` does, with equally many taken of each difficulty of which one is; ``difficulties`` by cell.
+
+    In rounds of one trace of each, rarest first. A difficulty that finds nothing in the first round is none to be
+    balanced with; a later round in which one finds nothing is the end, and does not count.
+    """
+    is_over = np.ones(len(numbers), np.bool_)
+    number_of = {name: number for number, name in enumerate(sorted(set(difficulties)))}
+    found = np.array([number_of[name] for name in difficulties], np.uint8)[numbers]
+    places = sorted((np.flatnonzero(found == number) for number in number_of.values()), key=len)
+    streams = [_fitting(numbers, some, rooms) for some in places]
+    is_first = True
+    while streams:
+        taken = [_take_next(stream, rooms) for stream in streams]
+        if None in taken and not is_first:
+            break
+        streams = [stream for stream, place in zip(streams, taken, strict=True) if place is not None]
+        is_over[[place for place in taken if place is not None]] = False
+        is_first = False
+    return is_over
+
+
+def _take_next(stream: Iterator[tuple[int, int]], rooms: _Rooms) -> int | None:
+    place, cell = next(stream, (None, -1))
+    if place is not None:
+        rooms.take(cell)
+    return place
+
+
+def _fitting(
+    numbers: npt.NDArray[np.uint16], places: npt.NDArray[np.int64], rooms: _Rooms
+) -> Iterator[tuple[int, int]]:
+    """Yield place and cell of those that find room at the moment when they are asked for."""
+    for start in range(0, len(places), DECIDED_AT_ONCE):
+        part = places[start : start + DECIDED_AT_ONCE]
+        for place, cell in zip(part.tolist(), numbers[part].tolist(), strict=True):
+            if not rooms.is_full[cell]:
+                yield place, cell
 
 
 def _halves(seed: int, trace_id: str) -> tuple[int, int]:

@@ -33,7 +33,7 @@ __all__ = [
     "split_of",
 ]
 
-SELECTION_VERSION: Final = "2"  # raised when the same candidates and config would give other rows
+SELECTION_VERSION: Final = "3"  # raised when the same candidates and config would give other rows
 
 
 def select(

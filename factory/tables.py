@@ -9,6 +9,7 @@ folder appears whole, in place of the one before; memory does not grow with the 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,7 @@ class RunContent:
     num_first: int = 32_767  # attempts per problem, by sample index, that were made whatever the others gave
     # Ids of problems of which one of these was cancelled all the same.
     incomplete: pa.StringArray = field(default_factory=lambda: pa.array([], pa.string()))
+    state: str | None = None  # digest of what the run held (`build.state_of`); null: not said, tables count as outdated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +119,44 @@ def write_tables(
                     tables.write(decided)
                 tables.write_runs(content.runs)
         written = counts.written(root / config.name, rules, tables)
-        _write_manifest(built / MANIFEST, _manifest(written, tables, content, config))
+        _write_json(built / MANIFEST, _manifest(written, tables, content, config))
+        tables_sha256 = hashlib.sha256((built / MANIFEST).read_bytes()).hexdigest()
         _put_in_place(built, written.folder)
+        if content.state is not None:
+            _note_origin(work, origin_path(root, config.name), Origin(tables_sha256, content.state))
     return written
+
+
+class Origin(NamedTuple):
+    """What a selection's tables were built from. Not in their manifest: the same rows, cut into other shards by a run
+    that was killed, are the same tables, byte for byte; and a version on the Hub is named by those bytes."""
+
+    tables_sha256: str  # of the manifest of the tables that this is said of
+    state: str  # of the run
+
+
+def origin_path(root: AnyPath, name: str) -> AnyPath:
+    """Return where the origin of a selection's tables is noted: beside its folder, which is what people pass on."""
+    return root / f".{name}.origin.json"
+
+
+def read_origin(root: AnyPath, name: str) -> Origin | None:
+    """Return what a selection's tables were built from; None where nobody noted it (older tables)."""
+    try:
+        body = json.loads(origin_path(root, name).read_bytes())
+        return Origin(body["tables_sha256"], body["state"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _note_origin(work: Path, path: AnyPath, origin: Origin) -> None:
+    """Say what tables were built from, after they are in place: said of others, it would not count (their sha256)."""
+    aside = work / "origin"
+    _write_json(aside, origin._asdict())
+    if isinstance(path, Path):
+        aside.rename(path)
+    else:
+        path.write_bytes(aside.read_bytes())
 
 
 @contextmanager
@@ -289,7 +326,7 @@ def _manifest(written: WrittenTables, tables: TableSet, content: RunContent, con
     }
 
 
-def _write_manifest(path: Path, body: Mapping[str, Any]) -> None:
+def _write_json(path: Path, body: Mapping[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
         file.flush()

@@ -86,8 +86,9 @@ def publish(
     any interruption: it goes on; where nothing has changed, it does nothing. While a run goes on, what is committed is
     published. The token is HF_TOKEN's or the login's (`hf auth login`).
 
-    Exit codes: 0 published, or there already; 2 the plan is refused, nothing was sent; 4 no permission; 5 conflict with
-    what others put there; 6 not finished, run it again; 7 what the Hub gives back is not what was published.
+    Exit codes: 0 published, or there already; 2 the plan is refused, before anything is sent, or by the Hub for good; 4
+    no permission; 5 conflict with what others put there; 6 not finished, run it again; 7 what the Hub gives back is not
+    what was published.
     """
     from factory.publish_plan import Allowed
 

@@ -16,7 +16,7 @@ FactoryError
 ├── PublishError           a version is not there yet: the Hub shows the one before, or this one, whole
 │   ├── NoPermissionError      the token is missing, expired, or may not write there
 │   ├── ConflictError          the repository or the tag holds what somebody else put there
-│   ├── PartialError           the Hub could not be reached for long enough; the same command goes on
+│   ├── PartialError           the Hub could not be reached for long enough, or fails; the same command goes on
 │   └── VerificationError      what the Hub gives back is not what was published
 ├── VerifierError          our own judging machinery is broken (a canary failed); never a verdict
 └── StoreError             a run on disk
@@ -108,7 +108,10 @@ class ConflictError(PublishError):
 
 
 class PartialError(PublishError):
-    """The Hub could not be reached, or refused, for longer than patience lasts; the same command goes on."""
+    """The Hub could not be reached, or failed, for longer than patience lasts; the same command goes on.
+
+    What it refuses for good is a ``ConfigError``: no rerun would help.
+    """
 
     exit_code = 6
 

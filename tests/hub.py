@@ -30,7 +30,7 @@ from tests.servers import free_port
 class Faults:
     """What goes wrong, and when. Each fault strikes once, at the ``at``-th request, or the ``nth`` that it matches.
 
-    429, 412, 503, 401, 403: the answer, nothing done. ``cut``: the connection ends in the middle of the request's body,
+    429, 412, 503, 401, ...: the answer, nothing done. ``cut``: the connection ends in the middle of the request's body,
     or, where it has none, of the answer's. ``lost``: done, and no answer. ``hold``, ``hold_done``: nobody answers until
     released, before or after it was done; then the connection ends. ``pause``: held, then answered as if nothing was.
     """

@@ -21,10 +21,10 @@ import pytest
 from factory.build import build_tables
 from factory.hubclient import Hub, find_token
 from factory.objects import ObjectPath
-from factory.publish_source import current_tables, require_same, snapshot
+from factory.publish_source import require_same, snapshot
 from jobs.bench.drill import wait_until
 from schemas.config import PreferenceConfig, SelectConfig, parse_config
-from schemas.errors import ConfigError, NoPermissionError, PartialError
+from schemas.errors import NoPermissionError, PartialError
 from tests.hub import HubServer, hub_server
 from tests.hubanswers import EXPIRED, READER, WRITER
 from tests.objectstore import BUCKET, s3_server
@@ -514,6 +514,28 @@ def test_the_variable_that_the_job_names_is_the_one_in_the_message(hub, monkeypa
     assert "HF_TOKEN" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/commit/", 422), pytest.param("/lfs/", 413, marks=SLOW), pytest.param("/repos/create", 400, marks=SLOW)],
+)
+def test_what_the_hub_refuses_for_good_is_not_called_unfinished(hub, forker, run, path, status):
+    hub.order({"path": path, "nth": 1, "kind": str(status)})
+    done = forker.run(*arguments(run))
+    assert done.code == 2, done.err
+    assert f"HTTP {status}" in done.err
+    assert "Another try would be refused, too" in done.err
+    assert not [ref for ref in (hub.repo() or {"refs": {}})["refs"] if "tags" in ref]
+    assert forker.run(*arguments(run)).code == 0, "and once it is mended, the command goes on"
+
+
+@pytest.mark.parametrize("status", [409, pytest.param(507, marks=SLOW)])
+def test_a_state_of_the_hub_that_may_pass_is_called_unfinished(hub, forker, run, status):
+    hub.order({"path": "/lfs/", "nth": 1, "kind": str(status)})
+    done = forker.run(*arguments(run))
+    assert done.code == 6, done.err
+    assert "run the same command again" in done.err
+
+
 @pytest.mark.slow
 def test_the_token_and_signatures_are_in_no_message_and_no_file(hub, forker, run):
     hub.order({"path": "/-blobs/", "nth": 1, "kind": "403"}, {"path": "/commit/", "nth": 1, "kind": "503"})
@@ -603,17 +625,6 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(hub, forker, run):
     assert forker.run(*arguments(run)).code == 0
     body = json.loads(forker.run(*arguments(run, "--dry-run", "--json")).out)
     assert (body["commits"], body["added"], body["num_bytes"]) == (0, [], 0)
-
-
-@pytest.mark.parametrize("key", ["selection", "fingerprint", "verdict_digest", "counts", "counts.waiting"])
-def test_a_manifest_that_does_not_say_what_its_tables_are_from_is_named(run, tmp_path, key):
-    path = run / "tables" / "default" / "manifest.json"
-    body = json.loads(path.read_text())
-    inner = body["counts"] if key.startswith("counts.") else body
-    del inner[key.rpartition(".")[2]]
-    path.write_text(json.dumps(body))
-    with pytest.raises(ConfigError, match=rf"manifest\.json: lacks {key}"):
-        current_tables(run, "default", tmp_path, print)
 
 
 def test_a_dry_run_without_a_token_asks_nobody(hub, forker, run):

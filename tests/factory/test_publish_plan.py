@@ -17,9 +17,7 @@ from factory.card import Card
 from factory.filecheck import KEYS, FileReport, read_report, scan
 from factory.publish_journal import PublishJournal
 from factory.publish_plan import Allowed, PublishPlan, make_plan
-from factory.publish_source import is_current
 from schemas.errors import ConfigError
-from schemas.manifest import Counts, Manifest, Shard
 from schemas.tables import MAX_ROW_BYTES, SCHEMAS
 from tests.selections import describe, make_rows, write_selection
 
@@ -235,40 +233,6 @@ def test_a_torn_journal_is_read_up_to_the_tear_and_goes_on(tmp_path_factory, cut
     journal.write("verified", revision="new", digest="d")
     assert PublishJournal(folder).is_verified("new", "d")
     assert PublishJournal(folder).is_verified("r0", "d") == (kept > 0)
-
-
-# Which tables.
-
-
-def manifest_of_run(*, traces: int, judged: int) -> Manifest:
-    return Manifest(
-        number=1,
-        epoch=1,
-        note="",
-        created_at="",
-        fingerprint="f",
-        config={},
-        sources_state="",
-        num_samples=1,
-        verifiers="v",
-        counts=Counts(judged=judged),
-        traces=(Shard(name="t", rows=traces, num_bytes=1, sha256=""),),
-    )
-
-
-@pytest.mark.parametrize(
-    ("counts", "is_so"),
-    [
-        ({"traces": 5, "judged": 4, "unjudged": 1, "waiting": 0}, True),
-        ({"traces": 4, "judged": 4, "unjudged": 0, "waiting": 0}, False),  # more traces since
-        ({"traces": 5, "judged": 3, "unjudged": 0, "waiting": 2}, False),  # more verdicts since
-        ({"traces": 5, "judged": 4, "unjudged": 0, "waiting": 1}, True),
-    ],
-)
-def test_tables_are_current_if_they_hold_what_the_run_has_committed(counts, is_so):
-    run = manifest_of_run(traces=5, judged=4)
-    assert is_current({"fingerprint": "f", "verdict_digest": "v", "counts": counts}, run) == is_so
-    assert not is_current({"fingerprint": "f", "verdict_digest": "other", "counts": counts}, run)
 
 
 def test_page_indices_and_row_groups_do_no_harm(tmp_path):

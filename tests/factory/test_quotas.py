@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from hypothesis import given
@@ -41,9 +41,9 @@ def limits_of(quotas: Quotas) -> dict[Key, int]:
 
 
 @st.composite
-def bounded(draw: st.DrawFn) -> SelectConfig:
+def bounded(draw: st.DrawFn, rules: tuple[str, ...] = UNBALANCED) -> SelectConfig:
     # Lengths of all ends or of none: keys_of knows their ranges.
-    config = draw(configs(UNBALANCED, bounded=True))
+    config = draw(configs(rules, bounded=True))
     length = {end: draw(st.integers(0, 8)) for end in LENGTH_ENDS} if config.quotas.length else {}
     return config.model_copy(update={"quotas": config.quotas.model_copy(update={"length": length})})
 
@@ -68,25 +68,80 @@ def test_quotas_only_take_away_and_a_pass_is_made_where_one_is_needed_alone(foun
     assert has_pass(config) or before == after
 
 
-@given(many, configs(("difficulty_balanced",)))
-def test_a_balanced_selection_has_the_same_number_of_each_difficulty_that_there_is(found, config):
+BALANCED = ("difficulty_balanced",)
+
+
+def chosen_and_kept(found: list[Candidate], config: SelectConfig) -> tuple[set[str], set[str]]:
+    """Return the traces that a rule chose, and those of them that quotas leave."""
     groups = grouped(found)
-    available: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    for group, decisions in zip(groups, decided(groups, config), strict=True):
-        for old, new in zip(choose(group, config), decisions, strict=True):
-            if old.is_accepted:
-                available[difficulty_of(count_passes(group))] += 1
-                kept[difficulty_of(count_passes(group))] += new.is_accepted
+    chosen = {d.trace_id for group in groups for d in choose(group, config) if d.is_accepted}
+    return chosen, {d.trace_id for some in decided(groups, config) for d in some if d.is_accepted}
+
+
+def by_difficulty(traces: Iterable[str], keys: Mapping[str, list[Key]]) -> Counter[str]:
+    return Counter(str(dict(keys[trace_id])["difficulty"]) for trace_id in traces)
+
+
+@given(many, configs(BALANCED))
+def test_a_balanced_selection_has_the_same_number_of_each_difficulty_that_quotas_leave_any_of(found, config):
+    keys = keys_of(found)
+    chosen, kept = (by_difficulty(traces, keys) for traces in chosen_and_kept(found, config))
     assert len(set(kept.values())) <= 1
-    if available and not config.quotas.is_set:
-        assert set(kept.values()) == {min(available.values())}
-    if available and config.quotas == Quotas(total=config.quotas.total):
-        most = config.quotas.total // len(available) if config.quotas.total else min(available.values())
-        assert set(kept.values()) == {min(most, *available.values())}
+    if chosen and not config.quotas.is_set:
+        assert kept == dict.fromkeys(chosen, min(chosen.values()))
+    total = config.quotas.total
+    if chosen and total is not None and config.quotas == Quotas(total=total):
+        most = min(total // len(chosen), *chosen.values()) if total >= len(chosen) else 1
+        assert set(kept.values()) == {most}
+        assert len(kept) == min(total, len(chosen))
 
 
-@given(many, bounded(), st.randoms(use_true_random=False))
+@given(many, bounded(BALANCED) | configs(BALANCED, bounded=False))
+def test_what_a_balanced_selection_leaves_out_is_over_a_full_quota_or_its_difficulty_has_as_many_as_others(
+    found, config
+):
+    keys, limits = keys_of(found), limits_of(config.quotas)
+    chosen, taken = chosen_and_kept(found, config)
+    kept = by_difficulty(taken, keys)
+    sizes = Counter(key for trace_id in taken for key in keys[trace_id])
+    assert all(sizes[key] <= most for key, most in limits.items())
+    for trace_id in chosen - taken:
+        is_full = any(key in limits and sizes[key] == limits[key] for key in keys[trace_id])
+        (own,) = by_difficulty([trace_id], keys)
+        assert is_full or kept[own] == max(kept.values(), default=0) > 0
+
+
+def of_difficulty(name: str, count: int, domain: str = "math") -> list[list[Candidate]]:
+    """Return problems with one correct trace each, and as many wrong ones as the difficulty takes."""
+    others = {"easy": 0, "medium": 1, "hard": 3}[name]
+    return [
+        [
+            candidate._replace(domain=domain, problem_id=f"{name}{domain}{n}")
+            for candidate in (correct(f"{name}{domain}{n}"), *(wrong(f"{name}{domain}{n}-{i}") for i in range(others)))
+        ]
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        (Quotas(), {"easy": 3, "medium": 3, "hard": 3}),
+        (Quotas(domain={"code": 0}), {"easy": 50, "medium": 50}),  # no hard one may be taken
+        (Quotas(domain={"code": 2}), {"easy": 2, "medium": 2, "hard": 2}),
+        (Quotas(total=2), {"easy": 1, "hard": 1}),  # rarest first, then by name
+        (Quotas(total=8), {"easy": 2, "medium": 2, "hard": 2}),
+        (Quotas(length={5: 0, 20: 0}), {}),
+    ],
+)
+def test_a_difficulty_that_another_quota_empties_is_none_to_be_balanced_with(quotas, expected):
+    groups = [*of_difficulty("easy", 50), *of_difficulty("medium", 50), *of_difficulty("hard", 3, "code")]
+    config = SelectConfig(rule="difficulty_balanced", quotas=quotas)
+    found = [candidate for group in groups for candidate in group]
+    assert by_difficulty(chosen_and_kept(found, config)[1], keys_of(found)) == expected
+
+
+@given(many, bounded() | bounded(BALANCED), st.randoms(use_true_random=False))
 def test_the_order_of_groups_and_of_their_traces_changes_nothing(found, config, random):
     overs = []
     for order in (found, random.sample(found, len(found))):
