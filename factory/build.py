@@ -99,12 +99,14 @@ def first_attempts(folder: RunFolder, manifest: Manifest) -> FirstAttempts:
 def _lowest_cancelled(folder: RunFolder, manifest: Manifest, below: int) -> pa.Table:
     """Return, of every problem and reason, the lowest index of a cancelled attempt, where that is below a number."""
     columns = ["problem_id", "sample_index", "reason"]
-    found = UNTRACED.empty_table().select(columns)
+    # As groups come out: no column says that it holds no null, in which tables must agree to be put together.
+    schema = pa.schema([pa.field(name, UNTRACED.field(name).type) for name in columns])
+    found = schema.empty_table()
     for table in folder.tables_of("untraced", manifest.untraced, [*columns, "ending"]):
         is_wanted = pc.and_(pc.equal(table["ending"], "cancelled"), pc.less(table["sample_index"], below))
-        found = pa.concat_tables([found, table.filter(is_wanted).select(columns)])
+        found = pa.concat_tables([found, table.filter(is_wanted).select(columns).cast(schema)])
         grouped = found.group_by(["problem_id", "reason"]).aggregate([("sample_index", "min")])
-        found = grouped.rename_columns({"sample_index_min": "sample_index"}).select(columns)
+        found = grouped.rename_columns({"sample_index_min": "sample_index"}).select(columns).cast(schema)
     return found
 
 

@@ -45,7 +45,9 @@ def _write_run(path: Path, ends: Sequence[Ends], *, min_samples: int | None) -> 
             else:
                 untraced.append(_cancelled(problem, index, end))
     segment = write_segment(path / "journal", traces, sequence=1)
-    committer.commit(segments=[segment], judged=judged, untraced=untraced)
+    committer.commit(segments=[segment], judged=judged)
+    for one in untraced:  # a shard for each, as in a run that commits again and again
+        committer.commit(untraced=[one])
     return committer
 
 
