@@ -60,6 +60,7 @@ def _traces_by_status(child: FactoryProcess, jobs: Sequence[Path], num_problems:
     return [committed_traces(job.parent / "run") for job in jobs]
 
 
+@pytest.mark.drill  # fails one time in three by milliseconds: what holds the next job up is not settled yet
 def test_the_next_job_fills_the_tail_of_the_first_and_a_job_that_fails_takes_no_other_along(tmp_path: Path) -> None:
     names = ("first", "broken", "nothing", "last")
     # It fails as its first attempt ends: soon, while the first job's last ones go on.
