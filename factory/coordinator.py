@@ -102,6 +102,7 @@ class Progress:
     num_to_judge: int = 0  # traces that wait for a verifier
     journal_lag_s: float = 0.0  # since the oldest frame of any engine was appended that is not yet synced
     occupancy: Mapping[str, Occupancy] = field(default_factory=dict)  # by engine that this coordinator heard of
+    verifier_reports: Mapping[str, int] = field(default_factory=dict)  # how many came of each: signs of life
     delays: Quantiles | None = None  # from the end of a trace until its verdict was here; null: none was
 
 
@@ -137,6 +138,7 @@ class Coordinator:
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _num_reports: Counter[str] = field(default_factory=Counter)  # by engine
+    _num_judge_reports: Counter[str] = field(default_factory=Counter)  # by verifier
     _dying: set[str] = field(default_factory=set)
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)
     _journal_lags: dict[str, float] = field(default_factory=dict)  # seconds, as each living engine last said
@@ -163,6 +165,11 @@ class Coordinator:
             self._damage.append(
                 f"journal/{name}: {len(scan.damaged)} frames are damaged, the first at byte {scan.damaged[0]} (the "
                 "disk?); what they held is made again, the rest is kept"
+            )
+        if scan.mended:
+            self._damage.append(
+                f"journal/{name}: {len(scan.mended)} frames have a wrong bit in their length, the first at byte "
+                f"{scan.mended[0]} (the disk?); nothing is lost by it"
             )
         if scan.torn_bytes and is_closed:  # of a writer that lives it is what it writes right now
             self._damage.append(
@@ -364,6 +371,7 @@ class Coordinator:
 
         What it has been given and says nothing of, it still has. Verdicts on anything else are ignored.
         """
+        self._num_judge_reports[worker_id] += 1
         held = self._judging.get(worker_id, {})
         for verdict in judged:
             item = held.pop(verdict.trace_id, None)
@@ -377,6 +385,7 @@ class Coordinator:
 
     def verifier_died(self, worker_id: str) -> None:
         """Take back what a dead verifier still had; a trace that was there at ``max_tries`` deaths ends as unjudged."""
+        self._num_judge_reports.pop(worker_id, None)
         for item in self._judging.pop(worker_id, {}).values():
             self._tries[item.number] += 1
             if self._tries[item.number] < self.max_tries:
@@ -470,6 +479,7 @@ class Coordinator:
             num_queued=self.dispatch.num_queued,
             num_to_judge=len(self._to_judge) + sum(map(len, self._judging.values())),
             delays=self.delays.quantiles(),
+            verifier_reports=dict(self._num_judge_reports),
             journal_lag_s=max(self._journal_lags.values(), default=0.0),
             occupancy=dict(self._occupancy),
         )

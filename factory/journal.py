@@ -2,7 +2,8 @@
 
 One writer per segment, append-only, locked while its writer lives. A segment is a header frame, and frames of traces
 and of partials (tokens of attempts that go on), each ``length, crc32, payload``. A torn tail costs only what was not
-yet synced; a damaged frame that good ones follow is skipped and told of, and costs itself. A trace counts as made when
+yet synced; a damaged frame that good ones follow is skipped and told of, and costs itself; a flipped bit in a length
+costs nothing. A trace counts as made when
 ``append`` and then ``sync`` have returned. The partials of one attempt by one engine follow each other without a gap,
 the first at offset 0: an engine that goes on from what another made writes that again with its own first piece, so no
 two engines' pieces are ever put together. Does not know about manifests: the coordinator decides when a segment may go.
@@ -256,6 +257,7 @@ class SegmentScan(NamedTuple):
     pieces: list[Piece]
     torn_bytes: int
     damaged: tuple[int, ...] = ()  # places of bad frames that good ones follow
+    mended: tuple[int, ...] = ()  # places of frames that were read though a bit of their length is wrong
 
 
 def list_segments(journal: AnyPath) -> list[AnyPath]:
@@ -320,8 +322,9 @@ def scan_segment(path: AnyPath) -> SegmentScan:
     traces: list[Traced] = []
     pieces: list[Piece] = []
     damaged: list[int] = []
+    mended: list[int] = []
     good = 0
-    for offset, payload in _frames(data, damaged):
+    for offset, payload in _frames(data, damaged, mended):
         if offset == HEADER_AT:
             header = _check_header(path, payload)
         elif _is_partial(payload):
@@ -329,7 +332,7 @@ def scan_segment(path: AnyPath) -> SegmentScan:
         else:
             traces.append(_traced(Position(path.name, offset), payload))
         good = offset + FRAME.size + len(payload)
-    return SegmentScan(header, traces, pieces, len(data) - good, tuple(damaged))
+    return SegmentScan(header, traces, pieces, len(data) - good, tuple(damaged), tuple(mended))
 
 
 def _traced(position: Position, payload: bytes) -> Traced:
@@ -371,7 +374,7 @@ def segment_table(path: AnyPath) -> pa.Table:
     headers: list[dict[str, Any]] = []
     texts: list[bytes] = []
     tokens: list[bytes] = []
-    for offset, payload in _frames(_read_segment(path), []):
+    for offset, payload in _frames(_read_segment(path), [], []):
         if offset == HEADER_AT:
             _check_header(path, payload)
             continue
@@ -385,35 +388,42 @@ def segment_table(path: AnyPath) -> pa.Table:
     return trace_table(headers, texts, tokens)
 
 
-def _frames(data: bytes, damaged: list[int]) -> Iterator[tuple[int, bytes]]:
+def _frames(data: bytes, damaged: list[int], mended: list[int]) -> Iterator[tuple[int, bytes]]:
     """Yield offset and payload of the good frames, and add those of bad ones that a good one follows to ``damaged``.
 
     What follows is found by the bad frame's own length, never by looking for a frame: a text may hold what looks like
-    one. Where the length is bad too, or nothing good follows, reading ends.
+    one. Where one bit of the length is wrong, the checksum tells which: such a frame is good, and added to ``mended``.
+    Where the length is bad beyond that, or nothing good follows, reading ends.
     """
     offset = HEADER_AT
     bad: list[int] = []
-    while (found := _frame_at(data, offset)) is not None:
-        payload, is_good = found
-        if is_good:
+    while (payload := _payload_at(data, offset)) is not None:
+        size, checksum = FRAME.unpack_from(data, offset)
+        if zlib.crc32(payload) == checksum:
             damaged += bad
             bad.clear()
+            if len(payload) != size:
+                mended.append(offset)
             yield offset, payload
         else:
             bad.append(offset)
         offset += FRAME.size + len(payload)
 
 
-def _frame_at(data: bytes, offset: int) -> tuple[bytes, bool] | None:
-    """Return the payload at an offset, and whether its checksum is right; None if no whole frame is there."""
-    if offset + FRAME.size > len(data):
+def _payload_at(data: bytes, offset: int) -> bytes | None:
+    """Return the payload of the frame at an offset, good or not; None if no whole frame is there."""
+    room = len(data) - offset - FRAME.size
+    if room < PARTS.size:
         return None
     size, checksum = FRAME.unpack_from(data, offset)
-    payload = data[offset + FRAME.size : offset + FRAME.size + size]
+    begin = offset + FRAME.size
     # A size below the smallest payload is a tail of zeros, which some file systems leave after a power loss.
-    if not PARTS.size <= size <= MAX_FRAME_BYTES or len(payload) < size:
-        return None
-    return payload, zlib.crc32(payload) == checksum
+    sizes = [one for one in (size, *(size ^ 1 << bit for bit in range(32))) if PARTS.size <= one <= room]
+    for one in sizes:
+        payload = data[begin : begin + one]
+        if one <= MAX_FRAME_BYTES and zlib.crc32(payload) == checksum:
+            return payload
+    return data[begin : begin + size] if size in sizes and size <= MAX_FRAME_BYTES else None
 
 
 def read_trace(folder: AnyPath, position: Position) -> Trace:
@@ -450,10 +460,13 @@ def read_saved(folder: AnyPath, positions: Sequence[Position]) -> Saved:
 def _read_payload(folder: AnyPath, position: Position) -> bytes:
     path = folder / position.file
     with _open_at(path, position.offset) as file:
-        head = file.read(FRAME.size)
-        size, checksum = FRAME.unpack(head) if len(head) == FRAME.size else (0, 0)
-        payload = file.read(size) if PARTS.size <= size <= MAX_FRAME_BYTES else b""
-    if not payload or len(payload) != size or zlib.crc32(payload) != checksum:
+        frame = file.read(FRAME.size)
+        size, checksum = FRAME.unpack(frame) if len(frame) == FRAME.size else (0, 0)
+        frame += file.read(size) if size <= MAX_FRAME_BYTES else b""
+        payload = frame[FRAME.size :]
+        if len(payload) != size or zlib.crc32(payload) != checksum:
+            payload = _payload_at(frame + file.read(), 0) or b""
+    if len(payload) < PARTS.size or zlib.crc32(payload) != checksum:
         raise CorruptRunError(f"{path}: no good frame at byte {position.offset}; it was changed after its sync")
     return payload
 

@@ -726,9 +726,9 @@ def bench_resume(
         show.figures(f"seconds until the first lease, {traces:,} committed traces ({rate:,.0f}/s)", starts)
 
 
-@bench.command("saturation", epilog="Example: factory bench saturation --pairs 3 --requests 96 --slots 24")
+@bench.command("saturation", epilog="Example: factory bench saturation --rounds 2 --requests 96 --slots 24")
 def bench_saturation(
-    pairs: Annotated[int, typer.Option(min=1, help="Rounds of all three arms.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of all three arms.")] = 3,
     requests: Annotated[int, typer.Option(min=8, metavar="N", help="Requests of an arm.")] = 128,
     slots: Annotated[int, typer.Option(min=1, metavar="N", help="Requests that the engine holds at a time.")] = 32,
     tokens: Annotated[int, typer.Option(min=0, metavar="N", help="Length of every output; 0: as they come.")] = 1_024,
@@ -756,14 +756,14 @@ def bench_saturation(
         shutil.rmtree(folder)
         return
     job = measured.overrides(requests, slots, tokens)
-    with show.counting("arms", pairs * len(measured.ARMS)) as done:
+    with show.counting("rounds", rounds + 1) as done:
         bench = measured.prepare(folder / "bench", config, job)
-        found = measured.measure_pairs(bench, pairs, done)
-    rows, ratios = measured.figures(found, bench.slots), measured.ratios(found, bench.slots)
+        found, alone = measured.measure_rounds(bench, rounds, done)
+    rows, ratios = measured.figures(found, alone, bench.slots), measured.ratios(found, alone, bench.slots)
     if as_json:
         show.json_line({"arms": rows, "ratios": ratios, "machine": measured.machine()})
     else:
-        show.figures(f"{requests} requests, {slots} at a time; medians of {pairs} rounds", rows)
+        show.figures(f"{requests} requests, {slots} at a time; medians of {rounds} rounds", rows)
         show.figures(f"ratios; {measured.machine()}", [ratios])
     shutil.rmtree(folder)
 

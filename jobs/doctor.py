@@ -49,7 +49,6 @@ def examine() -> list[Finding]:
         _versions,
         _import_names,
         _vllm,
-        _guard,
         _verifiers,
         _sandbox,
         _compiler,
@@ -125,17 +124,6 @@ def _vllm() -> Finding:
         except PackageNotFoundError:
             continue
     return Finding(name="vllm", is_fine=True, detail="importable, of unknown version")
-
-
-def _guard() -> Finding:
-    from importlib.metadata import entry_points
-
-    names = {point.value for point in entry_points(group="vllm.general_plugins")}
-    is_there = "factory.teachers.watch:end_with_parent" in names
-    detail = (
-        "engine cores end with their actor" if is_there else f"not registered; install {DISTRIBUTION} with pip or uv"
-    )
-    return Finding(name="vllm guard", is_fine=is_there, detail=detail)
 
 
 def _verifiers() -> Finding:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from factory.actors import CommitterActor, CoordinatorActor, RunSpec, VerifierActor, spawn
 from factory.coordinator import CommitBatch, Progress
@@ -27,8 +27,10 @@ from jobs.freezing import Warn, verdicts_digest
 from jobs.meters import Gauges, Meters
 from schemas.errors import FactoryError, StoreError, TimeLimitRun, VerifierError
 
+POLL_S: Final = 1.0  # between two looks at a commit that is waited for
 MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progress of the run between; guess
 DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
+MIN_HUNG_S: Final = 60.0  # without a word, at least, before a role other than an engine is taken for hung; guess
 
 Watch = Callable[[Progress, str], None]
 
@@ -45,6 +47,21 @@ class _Deaths:
         self.in_a_row = 1 if progress > self.progress else self.in_a_row + 1
         self.progress = progress
         return self.in_a_row
+
+
+@dataclass(slots=True)
+class _Verifier:
+    """A verifier, and when it was last heard of."""
+
+    number: int
+    actor: Any
+    num_reports: int = 0
+    heard_at: float = math.inf  # not watched before its first report: it reads the problems
+
+    @property
+    def name(self) -> str:
+        """By which the coordinator knows it."""
+        return f"verifier-{self.number}"
 
 
 class Supervisor:
@@ -72,11 +89,12 @@ class Supervisor:
         self._committer: Any = None
         self._num_coordinators = 0
         self._num_stamps = 0
-        self._verifiers: dict[Any, tuple[int, Any]] = {}  # run reference -> (number, actor)
+        self._verifiers: dict[Any, _Verifier] = {}  # by the reference of its work
         self._num_verifiers = 0
         self._verifier_deaths, self._coordinator_deaths, self._committer_deaths = _Deaths(), _Deaths(), _Deaths()
         self._num_seen = 0  # traces, verdicts and failures, when the coordinator last said
         self._commit: Any = None
+        self._commit_began_at = 0.0
         self._batch: CommitBatch | None = None  # what is being committed, until it is: the committer may die
         self._num_commits = 0
         self._is_draining = False
@@ -85,6 +103,11 @@ class Supervisor:
         self._note = ""
         self._last_progress: Progress | None = None
         self._stop_at = math.inf
+
+    @property
+    def _hung_s(self) -> float:
+        """Seconds after which a coordinator, a verifier or a committer that says nothing is killed."""
+        return max(self.job.schedule.stall_s, MIN_HUNG_S)
 
     @property
     def takes_engines(self) -> bool:
@@ -118,6 +141,7 @@ class Supervisor:
         self._reap_commit(timeout_s=0)
         asked = self._num_coordinators
         progress = self._progress()
+        self._kill_hung_verifiers(progress.verifier_reports)
         if not self._verifiers and (progress.in_flight or progress.num_to_judge):  # not before its turn comes
             self._start_verifiers()
         if progress.is_done or (self._is_closing and progress.is_judged):
@@ -165,7 +189,7 @@ class Supervisor:
         if self._last_progress is not None:
             self.meters.keep(self._last_progress, is_last=True)
         self._engines.release(self)
-        verifiers = [actor for _, actor in self._verifiers.values()]
+        verifiers = [verifier.actor for verifier in self._verifiers.values()]
         for actor in (*verifiers, self.coordinator, self._committer):
             if actor is not None:
                 ray.kill(actor)
@@ -230,13 +254,14 @@ class Supervisor:
         return default
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what the coordinator answers; where it has died, start another one and ask that."""
+        """Return what the coordinator answers; where it has died, or hangs, start another one and ask that."""
         while True:
             try:
-                return ray.get(getattr(self.coordinator, method).remote(*arguments))
-            except RayActorError as error:
+                return ray.get(getattr(self.coordinator, method).remote(*arguments), timeout=self._hung_s)
+            except (RayActorError, GetTimeoutError) as error:
                 self._count_coordinator_death(self.coordinator, error)
-                self._warn("the coordinator died, another takes over")
+                what = f"did not answer in {self._hung_s:g} s" if isinstance(error, GetTimeoutError) else "died"
+                self._warn(f"the coordinator {what}, another takes over")
                 self._start_coordinator()
 
     def _start_coordinator(self) -> None:
@@ -254,10 +279,12 @@ class Supervisor:
             except RayActorError as error:
                 self._count_coordinator_death(coordinator, error)
         self._num_coordinators += 1
-        for _, actor in self._verifiers.values():
-            actor.attach.remote(self.coordinator)
+        for verifier in self._verifiers.values():
+            verifier.actor.attach.remote(self.coordinator)
+            verifier.num_reports = 0
+            verifier.heard_at = math.inf if math.isinf(verifier.heard_at) else time.monotonic()
 
-    def _count_coordinator_death(self, coordinator: Any, error: RayActorError) -> None:
+    def _count_coordinator_death(self, coordinator: Any, error: RayActorError | GetTimeoutError) -> None:
         """Make sure that it is dead; it may only be out of reach.
 
         Raises:
@@ -283,8 +310,24 @@ class Supervisor:
 
     def _start_verifier(self) -> None:
         self._num_verifiers += 1
-        actor = spawn(VerifierActor, self.spec, f"verifier-{self._num_verifiers}")
-        self._verifiers[actor.run.remote(self.coordinator)] = (self._num_verifiers, actor)
+        verifier = _Verifier(self._num_verifiers, None)
+        verifier.actor = spawn(VerifierActor, self.spec, verifier.name)
+        self._verifiers[verifier.actor.run.remote(self.coordinator)] = verifier
+
+    def _kill_hung_verifiers(self, num_reports: Mapping[str, int]) -> None:
+        """Kill verifiers that have reported and do not any more: they do so several times in a second, come what may.
+
+        What judges is in processes of its own, which have limits of their own.
+        """
+        now = time.monotonic()
+        for verifier in self._verifiers.values():
+            count = num_reports.get(verifier.name, 0)
+            if count not in (0, verifier.num_reports):
+                verifier.num_reports, verifier.heard_at = count, now
+            elif now - verifier.heard_at > self._hung_s:
+                self._warn(f"{verifier.name} did not report in {self._hung_s:g} s, it is killed")
+                verifier.heard_at = math.inf
+                ray.kill(verifier.actor)
 
     def verifier_ended(self, ref: Any) -> None:
         """Start another verifier in place of one that died; one that found itself broken ends the run.
@@ -292,13 +335,13 @@ class Supervisor:
         Raises:
             VerifierError: If a canary came out wrong, or verifiers keep dying.
         """
-        number, _ = self._verifiers.pop(ref)
+        verifier = self._verifiers.pop(ref)
         try:
             ray.get(ref)
         except RayTaskError as error:  # also one that waited in vain for another coordinator
-            raise VerifierError(f"verifier {number} failed: {cause_of(error)}") from error
+            raise VerifierError(f"verifier {verifier.number} failed: {cause_of(error)}") from error
         except RayActorError as error:
-            self.ask("verifier_died", f"verifier-{number}")
+            self.ask("verifier_died", verifier.name)
             counts = self._progress().counts
             deaths = self._verifier_deaths.add(counts.judged + counts.unjudged)
             if deaths > self.job.verify.max_tries:
@@ -319,19 +362,28 @@ class Supervisor:
         if batch.is_empty:
             return False
         self._batch = batch
-        self._commit = self._committer.commit.remote(batch)
+        self._hand_over(batch)
         if not batch.is_last:
             self._committed_at = -math.inf  # the next follows at once
         return True
 
-    def _reap_commit(self, *, timeout_s: float | None) -> None:
-        """Take note of a commit that has ended; where the committer died at it, have another one do it again.
+    def _hand_over(self, batch: CommitBatch | None) -> None:
+        self._commit = self._committer.commit.remote(batch)
+        self._commit_began_at = time.monotonic()
+
+    def _reap_commit(self, *, timeout_s: float) -> None:
+        """Take note of a commit that has ended; where the committer died or hangs, have another one do it again.
 
         Raises:
             StoreError: If it failed, or committers die again and again.
         """
-        if self._commit is None or not ray.wait([self._commit], timeout=timeout_s)[0]:
+        if self._commit is None:
             return
+        if not ray.wait([self._commit], timeout=timeout_s)[0]:
+            if time.monotonic() - self._commit_began_at <= self._hung_s:
+                return
+            self._warn(f"the committer did not end a commit in {self._hung_s:g} s, it is killed")
+            ray.kill(self._committer)  # one that lives on all the same finds its number taken
         try:
             ray.get(self._commit)
         except RayTaskError as error:
@@ -349,7 +401,7 @@ class Supervisor:
                 ) from error
             self._warn("the committer died, another takes over")
             self._start_committer()
-            self._commit = self._committer.commit.remote(self._batch)
+            self._hand_over(self._batch)
         else:
             self._commit = self._batch = None
             self._num_commits += 1
@@ -357,7 +409,7 @@ class Supervisor:
     def _finish_commit(self) -> None:
         """Wait for the commit that goes on, if one does."""
         while self._commit is not None:
-            self._reap_commit(timeout_s=None)
+            self._reap_commit(timeout_s=POLL_S)
 
     def _commit_all(self) -> None:
         """Commit until nothing is left."""

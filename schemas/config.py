@@ -434,7 +434,8 @@ class ScheduleConfig(Part):
     # Which of these go on: all, or those at problems without an accepted answer; the others are cancelled.
     continue_cut: Literal["all", "unsolved"] = "all"
     max_deaths_per_attempt: int = Field(default=3, ge=3)  # engines that may die under an attempt before it fails
-    # Without a token while attempts are in flight, or without a report while none is: the engine is killed.
+    # Without a token while attempts are in flight, or without a report while none is: the engine is killed. So is a
+    # coordinator or a verifier that says nothing for so long, or a committer at one commit; they have 60 s at least.
     stall_s: float = Field(default=600, gt=0)
     time_limit_s: float | None = Field(default=None, gt=0)  # of the scheduler that runs the job; null: none
     stop_before_s: float = Field(default=60, ge=0)  # so long before it the run stops itself (exit code 3), resumable

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from factory.minder import mind
 from factory.teachers import Completion, EngineInfo, Request, Watch
-from factory.teachers.watch import OWNER_VARIABLE
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason
@@ -77,7 +77,7 @@ class VllmEngine:
         Raises:
             TeacherError: If vLLM is not installed or cannot load the model.
         """
-        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        mind()
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive vLLM's forks
         if self._config.engine.cpu_kvcache_gib is not None:

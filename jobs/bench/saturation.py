@@ -3,10 +3,11 @@
 Real in every arm: vLLM with the job's teacher, the same prompts, the same resolved settings. Arms: ``factory`` (a run
 by the command, with journal, verification and commits), ``offline`` (``LLM.generate``) and ``async`` (a bare
 ``AsyncLLM`` loop). Each is a process of its own. Once its engine is there, its processes are bound to one core and all
-else of the arm to the others. The arms of a pair follow each other, in another order each time. The rate is that
+else of the arm to the others. The arms of a round work in turns of two seconds while the others are stopped
+(``turns``): a machine that others use, too, is a tenth faster in one minute than in the next. The rate is that
 between ramp (as many requests as the engine holds have their first token) and drain (fewer than that are left), from
 the times of the requests, which all arms note alike; what a request makes is taken to come evenly from first token to
-end.
+end. At last the factory runs alone, without stops: from there are its all-in rate and how its engine's time was spent.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +32,7 @@ import yaml
 from factory.actors import STARTED
 from factory.plan import make_plan
 from factory.store import RunFolder
-from jobs.bench.hostile import below
+from jobs.bench.turns import Tree, Watch, run_alone, take_turns
 from jobs.demo_teacher import SHIPPED_MODELS
 from jobs.freezing import freeze
 from schemas.config import JobConfig, SamplingConfig, VllmTeacher, load_config, parse_config
@@ -41,9 +41,8 @@ from schemas.errors import FactoryError
 FACTORY, OFFLINE, ASYNC = "factory", "offline", "async"
 ARMS: Final = (FACTORY, OFFLINE, ASYNC)
 BARE: Final = (OFFLINE, ASYNC)
-ENGINE_TITLE: Final = "VLLM::"  # how vLLM names its processes: the core, and on a CPU its worker
-LOOK_S: Final = 0.25  # between two looks at the processes of an arm
 ARM_LIMIT_S: Final = 3_600.0
+BEGUN: Final = "begun"  # file that a bare arm makes once its engine is there
 TIMES: Final = ("submitted_at", "first_token_at", "finished_at")
 COMPARED: Final = ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
 
@@ -152,22 +151,25 @@ def prepare(folder: Path, job_file: Path, overrides: Sequence[str]) -> Bench:
     return Bench(folder, job, prompts)
 
 
-def measure_pairs(bench: Bench, pairs: int, done: Callable[[int], None]) -> list[dict[str, ArmResult]]:
-    """Return the arms of each pair; they begin with another one each time."""
+def measure_rounds(
+    bench: Bench, rounds: int, done: Callable[[int], None]
+) -> tuple[list[dict[str, ArmResult]], ArmResult]:
+    """Return the arms of each round, which begins with another one each time, and what the factory did alone."""
     found = []
-    for pair in range(pairs):
-        order = ARMS[pair % len(ARMS) :] + ARMS[: pair % len(ARMS)]
-        arms = {}
-        for arm in order:
-            arms[arm] = run_arm(bench, arm, bench.folder / f"{arm}-{pair}")
-            done(pair * len(ARMS) + len(arms))
+    for number in range(rounds):
+        order = ARMS[number % len(ARMS) :] + ARMS[: number % len(ARMS)]
+        arms = run_in_turns(bench, {arm: bench.folder / f"{arm}-{number}" for arm in order})
         compare(arms, bench.job.sampling.min_tokens)
         found.append(arms)
-    return found
+        done(number + 1)
+    folder = bench.folder / "alone"
+    alone = _result(bench, FACTORY, folder, run_alone(lambda: _start(bench, FACTORY, folder), ARM_LIMIT_S))
+    done(rounds + 1)
+    return found, alone
 
 
 def compare(arms: dict[str, ArmResult], forced: int) -> None:
-    """Check that the engines of a pair were set alike, and that all outputs have the length that was forced, if any.
+    """Check that the engines of a round were set alike, and that all outputs have the length that was forced, if any.
 
     Raises:
         FactoryError: If not: their rates could not be compared.
@@ -182,12 +184,27 @@ def compare(arms: dict[str, ArmResult], forced: int) -> None:
             raise FactoryError(f"the arms differ in {name}: {seen}")
 
 
-def run_arm(bench: Bench, arm: str, folder: Path) -> ArmResult:
-    """Run one arm as a process of its own.
+def run_in_turns(bench: Bench, folders: Mapping[str, Path]) -> dict[str, ArmResult]:
+    """Run some arms, each as a process of its own, in turns; all times are those of an arm's own turns.
 
     Raises:
-        FactoryError: If it failed; its log is named.
+        FactoryError: If one failed; its log is named.
     """
+    starts = [partial(_start, bench, arm, folder) for arm, folder in folders.items()]
+    trees = take_turns(starts, ARM_LIMIT_S)
+    results = {}
+    for (arm, folder), tree in zip(folders.items(), trees, strict=True):
+        result = _result(bench, arm, folder, tree)
+        results[arm] = replace(
+            result,
+            begun_us=tree.at(result.begun_us),
+            ended_us=tree.at(result.ended_us),
+            requests=[Times(tree.at(one.first_us), tree.at(one.end_us), one.num_tokens) for one in result.requests],
+        )
+    return results
+
+
+def _start(bench: Bench, arm: str, folder: Path) -> Tree:
     folder.mkdir()
     out = folder / "result.json"
     command = [sys.executable, "-m", "jobs.bench.saturation", arm, str(bench.folder), str(out)]
@@ -200,16 +217,20 @@ def run_arm(bench: Bench, arm: str, folder: Path) -> ArmResult:
     }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        watch = _Watch(process.pid, engine_cores, other_cores)
-        try:
-            code = process.wait(timeout=ARM_LIMIT_S)
-        finally:
-            watch.end()
-            process.kill()
-    if code:
+    has_begun = partial(_has_begun, folder / "run" / "logs" if arm == FACTORY else out.with_name(BEGUN))
+    return Tree(process, has_begun, Watch(process.pid, engine_cores, other_cores))
+
+
+def _has_begun(path: Path) -> bool:
+    """Return whether the engine of an arm has loaded: of a run by its logs, else by a file that says so."""
+    return settings_in(path) is not None if path.name == "logs" else path.exists()
+
+
+def _result(bench: Bench, arm: str, folder: Path, tree: Tree) -> ArmResult:
+    if code := tree.process.returncode:
         raise FactoryError(f"the arm {arm} ended with exit code {code}; see {folder / 'log'}")
-    result = _of_run(folder / "run") if arm == FACTORY else _of_file(out)
-    result.cpu_s = watch.seconds_since(result.begun_us)
+    result = _of_run(folder / "run") if arm == FACTORY else _of_file(folder / "result.json")
+    result.cpu_s = tree.watch.seconds_since(result.begun_us)
     return result
 
 
@@ -217,64 +238,6 @@ def split_cores() -> tuple[list[int], list[int]]:
     """Return the engine's core, and those of everything else; on a machine with one core both are that."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[:1], cores[1:] or cores
-
-
-class _Watch(threading.Thread):
-    """Binds the processes of an arm to their cores, and notes what CPU time those outside of the engine use."""
-
-    def __init__(self, pid: int, engine_cores: list[int], other_cores: list[int]) -> None:
-        super().__init__(daemon=True)
-        self._pid, self._engine_cores, self._other_cores = pid, engine_cores, other_cores
-        self._is_ended = threading.Event()
-        self._looks: list[tuple[int, dict[int, float]]] = []  # (Unix microseconds, CPU seconds by process)
-        self.start()
-
-    def run(self) -> None:
-        """Look until told to end."""
-        while not self._is_ended.wait(LOOK_S):
-            self._looks.append((time.time_ns() // 1000, self._look()))
-
-    def _look(self) -> dict[int, float]:
-        pids = [self._pid, *below(self._pid)]
-        engines = {pid for pid in pids if ENGINE_TITLE in _command_line(pid)}
-        used: dict[int, float] = {}
-        for pid in pids:
-            with suppress(OSError, IndexError):
-                if engines:
-                    _bind(pid, self._engine_cores if pid in engines else self._other_cores)
-                if pid not in engines:
-                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                    used[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return used
-
-    def end(self) -> None:
-        """Stop looking."""
-        self._is_ended.set()
-        self.join()
-
-    def seconds_since(self, begun_us: int) -> float:
-        """Return the CPU seconds that were used after a moment."""
-        before: dict[int, float] = {}
-        last: dict[int, float] = {}
-        for at_us, used in self._looks:
-            last |= used
-            if at_us <= begun_us:
-                before |= used
-        return sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
-
-
-def _command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:  # it ended this moment
-        return ""
-
-
-def _bind(pid: int, cores: list[int]) -> None:
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with suppress(OSError):
-            if os.sched_getaffinity(int(thread)) != set(cores):
-                os.sched_setaffinity(int(thread), cores)
 
 
 def _of_run(path: Path) -> ArmResult:
@@ -286,17 +249,20 @@ def _of_run(path: Path) -> ArmResult:
     requests = list(map(Times, first, finished, traces["num_completion_tokens"].to_pylist()))
     ended_us = (path / "manifest" / f"{manifest.number:06d}.json").stat().st_mtime_ns // 1000
     ledger = json.loads(max((path / "logs").glob("engine-time-*.json")).read_text())["seconds"]
-    return ArmResult(min(submitted), ended_us, requests, _settings_in(path / "logs"), ledger=ledger)
+    settings = settings_in(path / "logs")
+    if settings is None:
+        raise FactoryError(f"{path / 'logs'}: no engine says what its settings are")
+    return ArmResult(min(submitted), ended_us, requests, settings, ledger=ledger)
 
 
-def _settings_in(logs: Path) -> dict[str, Any]:
-    """Return the settings that the engine told at its start."""
+def settings_in(logs: Path) -> dict[str, Any] | None:
+    """Return the settings that the engine told at its start; None before that."""
     for log in logs.glob("*.log"):
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith(f'{{"{STARTED}": '):
                 settings: dict[str, Any] = json.loads(line)[STARTED]
                 return settings
-    raise FactoryError(f"{logs}: no engine says what its settings are")
+    return None
 
 
 def _of_file(path: Path) -> ArmResult:
@@ -304,11 +270,10 @@ def _of_file(path: Path) -> ArmResult:
     return ArmResult(body["begun_us"], body["ended_us"], [Times(*one) for one in body["requests"]], body["settings"])
 
 
-def figures(pairs: Sequence[dict[str, ArmResult]], slots: int) -> list[dict[str, Any]]:
-    """Return a row for each arm: medians over the pairs."""
+def figures(rounds: Sequence[dict[str, ArmResult]], alone: ArmResult, slots: int) -> list[dict[str, Any]]:
+    """Return a row for each arm: medians over the rounds; and one for the factory alone."""
     rows = []
-    for arm in ARMS:
-        results = [pair[arm] for pair in pairs]
+    for arm, results in [*((arm, [arms[arm] for arms in rounds]) for arm in ARMS), (f"{FACTORY} alone", [alone])]:
         rows.append(
             {
                 "arm": arm,
@@ -323,41 +288,35 @@ def figures(pairs: Sequence[dict[str, ArmResult]], slots: int) -> list[dict[str,
     return rows
 
 
-def ratios(pairs: Sequence[dict[str, ArmResult]], slots: int) -> dict[str, Any]:
-    """Return the factory's rate over that of the better bare arm, pair by pair and in the median, and the ledger.
+def ratios(rounds: Sequence[dict[str, ArmResult]], alone: ArmResult, slots: int) -> dict[str, Any]:
+    """Return the factory's rate over that of the better bare arm, round by round and in the median, and the ledger.
 
-    The better arm is the one with the higher median of all pairs. Each pair's better one stands beside it: of two
-    figures that scatter the larger lies, on average, above both.
+    The better arm is the one with the higher median of all rounds. Each round's better one stands beside it: of two
+    figures that scatter the larger lies, on average, above both. All in, the factory is the one that ran alone: in
+    turns its waits for a clock are too short.
     """
-    steady = [{arm: steady_rate(pair[arm].requests, slots) for arm in ARMS} for pair in pairs]
-    whole = [{arm: rate_of_all(pair[arm]) for arm in ARMS} for pair in pairs]
-    ledgers = [pair[FACTORY].ledger for pair in pairs]
-    fed = [sum(ledger[name] for name in ("full", "starved", "blocked")) for ledger in ledgers]
-    shares = {
-        f"{name}, share of the time of feeding": statistics.median(
-            ledger[name] / total for ledger, total in zip(ledgers, fed, strict=True)
-        )
-        for name in ("full", "starved", "blocked")
-    }
+    steady = [{arm: steady_rate(arms[arm].requests, slots) for arm in ARMS} for arms in rounds]
+    whole = [{arm: rate_of_all(arms[arm]) for arm in BARE} | {FACTORY: rate_of_all(alone)} for arms in rounds]
+    spent = {name: alone.ledger[name] for name in ("full", "starved", "blocked")}
     found = over_better(steady)
     return {
         "factory / better bare arm after ramp, median": statistics.median(found),
         "the least": min(found),
         "the most": max(found),
-        "factory / each pair's better bare arm after ramp, median": statistics.median(map(over_each_better, steady)),
-        "factory / better bare arm all in, median": statistics.median(over_better(whole)),
-        **shares,
+        "factory / each round's better bare arm after ramp, median": statistics.median(map(over_each_better, steady)),
+        "factory alone / better bare arm all in, median": statistics.median(over_better(whole)),
+        **{f"{name}, share of the time of feeding": spent[name] / sum(spent.values()) for name in spent},
     }
 
 
 def over_better(rates: Sequence[Mapping[str, float]]) -> list[float]:
-    """Return the factory's rate in each pair over that of the bare arm whose median of all pairs is the higher."""
-    better = max(BARE, key=lambda arm: statistics.median(pair[arm] for pair in rates))
-    return [pair[FACTORY] / pair[better] for pair in rates]
+    """Return the factory's rate in each round over that of the bare arm whose median of all rounds is the higher."""
+    better = max(BARE, key=lambda arm: statistics.median(arms[arm] for arms in rates))
+    return [arms[FACTORY] / arms[better] for arms in rates]
 
 
 def over_each_better(rates: Mapping[str, float]) -> float:
-    """Return the factory's rate in a pair over that of its better bare arm."""
+    """Return the factory's rate in a round over that of its better bare arm."""
     return rates[FACTORY] / max(rates[arm] for arm in BARE)
 
 
@@ -378,7 +337,7 @@ def _sampling_params(sampling: SamplingConfig) -> Any:
     )
 
 
-def _offline(teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[int]]) -> dict[str, Any]:
+def _offline(teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[int]], begun: Path) -> dict[str, Any]:
     from vllm import LLM
     from vllm.inputs import TokensPrompt
 
@@ -386,6 +345,7 @@ def _offline(teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[
 
     llm = LLM(**engine_arguments(teacher) | {"disable_log_stats": False})  # else it tells no times
     shift_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000  # its times are monotonic
+    begun.touch()
     begun_us = time.time_ns() // 1000
     outputs = llm.generate(
         [TokensPrompt(prompt_token_ids=ids) for ids in prompts], _sampling_params(sampling), use_tqdm=False
@@ -402,7 +362,9 @@ def _offline(teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[
     return _body(begun_us, ended_us, requests, llm.llm_engine.vllm_config)
 
 
-async def _bare_async(teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[int]]) -> dict[str, Any]:
+async def _bare_async(
+    teacher: VllmTeacher, sampling: SamplingConfig, prompts: list[list[int]], begun: Path
+) -> dict[str, Any]:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.inputs import TokensPrompt
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -423,6 +385,7 @@ async def _bare_async(teacher: VllmTeacher, sampling: SamplingConfig, prompts: l
         assert first_us is not None, "vLLM was told to keep statistics"
         return first_us, time.time_ns() // 1000, len(final.outputs[0].token_ids)
 
+    begun.touch()
     begun_us = time.time_ns() // 1000
     requests = await asyncio.gather(*(one(number, ids) for number, ids in enumerate(prompts)))
     ended_us = time.time_ns() // 1000
@@ -448,9 +411,9 @@ def main(arm: str, folder: Path, out: Path) -> None:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{teacher.engine.cpu_kvcache_gib:g}"
     prompts = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
     body = (
-        _offline(teacher, job.sampling, prompts)
+        _offline(teacher, job.sampling, prompts, out.with_name(BEGUN))
         if arm == OFFLINE
-        else asyncio.run(_bare_async(teacher, job.sampling, prompts))
+        else asyncio.run(_bare_async(teacher, job.sampling, prompts, out.with_name(BEGUN)))
     )
     out.write_text(json.dumps(body))
 

@@ -114,6 +114,10 @@ class Engines:
         self._journal = _Journal(run, name)
         self._in_flight = in_flight
 
+    async def is_there(self) -> bool:
+        """Return once its process has started."""
+        return True
+
     async def run(self, coordinator: Any) -> None:
         """Make attempts until the coordinator says stop."""
         syncing = asyncio.create_task(self._journal.sync_regularly())
@@ -163,6 +167,10 @@ class Engines:
 
 class Verifier:
     """An actor with all verifiers, which find every trace correct."""
+
+    async def is_there(self) -> bool:
+        """Return once its process has started."""
+        return True
 
     async def run(self, coordinator: Any) -> None:
         """Judge until the actor is ended."""
@@ -226,6 +234,7 @@ def measure(
             spawn(Engines, run, f"host-{number}", num_engines // NUM_HOSTS, in_flight) for number in range(NUM_HOSTS)
         ]
         verifier = spawn(Verifier)
+        ray.get([actor.is_there.remote() for actor in (*hosts, verifier)])  # starting Python is not what is measured
         usage.look()
         began = time.monotonic()
         loops = [host.run.remote(coordinator) for host in hosts]

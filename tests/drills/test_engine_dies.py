@@ -1,4 +1,4 @@
-"""Engines that die, stall or never start, a second process, an interrupt, a full disk: the run ends or goes on."""
+"""Engines that die, stall or never start, roles that hang, a second process, an interrupt, a full disk: the run ends or goes on."""
 
 from __future__ import annotations
 
@@ -140,6 +140,28 @@ def test_an_engine_that_is_frozen_while_it_has_nothing_to_do_does_not_hold_up_th
         wait_for_no_process(child.mark)
     assert "was killed: it neither reported nor ended in 4 s" in child.said()
     assert RunFolder(path).manifest().counts.judged == 1
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        ("CoordinatorActor", "the coordinator did not answer in 60 s, another takes over"),
+        ("VerifierActor", "verifier-1 did not report in 60 s, it is killed"),
+        ("CommitterActor", "the committer did not end a commit in 60 s, it is killed"),
+    ],
+)
+def test_a_role_that_hangs_is_replaced(tmp_path: Path, role: str, said: str) -> None:
+    path = tmp_path / "run"
+    job = _job(tmp_path, schedule={"stall_s": 30}, tokens_per_s=1000)
+    with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
+        wait_until(lambda: RunFolder(path).leftover_segments() or child.process.poll() is not None, 120, "a segment")
+        (pid,) = (pid for pid, line in processes_of(child.mark).items() if line.startswith(f"ray::{role}"))
+        os.kill(pid, signal.SIGSTOP)
+        assert child.wait(300) == 0, child.said()
+        wait_for_no_process(child.mark)
+    assert said in " ".join(child.said().split())
+    _check_complete(path, 60)
 
 
 def test_a_teacher_that_never_starts_ends_the_run_with_its_log(tmp_path: Path) -> None:

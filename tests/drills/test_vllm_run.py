@@ -30,10 +30,11 @@ def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_
     with factory_process(arguments, tmp_path / "mark") as child:
         wait_until(lambda: child.process.poll() is not None or traces_on_disk(run), 300, "a trace")
         assert child.process.poll() is None, child.said()
-        core = [pid for pid, line in processes_of(child.mark).items() if "EngineCore" in line]
-        assert len(core) == 1
-        workers = [pid for pid, line in processes_of(child.mark).items() if "VLLM::Worker" in line]
-        assert len(workers) == 2
+        processes = processes_of(child.mark)
+        core = [pid for pid, line in processes.items() if "EngineCore" in line]
+        assert len(core) == 1, (processes, child.said())
+        workers = [pid for pid, line in processes.items() if "VLLM::Worker" in line]
+        assert len(workers) == 2, processes
         os.kill(core[0], signal.SIGKILL)
         before = traces_on_disk(run)
         assert child.wait(400) == 0, child.said()

@@ -634,7 +634,7 @@ if __name__ == "__main__":
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_an_engine_core_ends_when_its_actor_is_killed(tmp_path: Path) -> None:
+def test_an_engine_core_ends_when_its_actor_is_killed_though_it_is_frozen(tmp_path: Path) -> None:
     script = tmp_path / "actor.py"  # a file, since vLLM starts its core by importing the main module again
     script.write_text(ACTOR)
     with (tmp_path / "log").open("wb") as log:
@@ -648,6 +648,8 @@ def test_an_engine_core_ends_when_its_actor_is_killed(tmp_path: Path) -> None:
             assert line, (tmp_path / "log").read_text()[-3000:]
         cores = children_of(child.pid)
         assert cores
+        for pid in cores:
+            os.kill(pid, signal.SIGSTOP)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         wait_until(lambda: not any(map(is_alive, cores)), 30, f"processes {cores} outlive their actor")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.bench import adaptive, mutants, saturation, selection
+from jobs.bench import adaptive, mutants, saturation, selection, turns
+from jobs.bench.hostile import below
 from jobs.bench.math import (
     Case,
     by_category,
@@ -381,3 +387,46 @@ def test_the_better_bare_arm_is_that_of_all_pairs_and_scatter_makes_no_rival() -
     ]
     assert saturation.over_better(pairs) == pytest.approx([1.0, 0.9, 10 / 9])
     assert [saturation.over_each_better(pair) for pair in pairs] == pytest.approx([1.0, 0.75, 10 / 9])
+
+
+COUNTING = """
+import sys, time
+begun, out = sys.argv[1:]
+open(begun, "w").close()
+while time.process_time() < 3:
+    pass
+open(out, "w").write(f"{time.time_ns() // 1000}")
+"""
+
+
+def test_trees_in_turns_have_the_time_of_their_own_turns_alone(tmp_path: Path) -> None:
+    def start(number: int) -> turns.Tree:
+        begun, out = tmp_path / f"{number}.begun", tmp_path / f"{number}.out"
+        process = subprocess.Popen([sys.executable, "-c", COUNTING, str(begun), str(out)])
+        cores = sorted(os.sched_getaffinity(0))
+        return turns.Tree(process, begun.exists, turns.Watch(process.pid, cores, cores))
+
+    trees = turns.take_turns([partial(start, number) for number in range(2)], 60)
+    for number, tree in enumerate(trees):
+        ended_us = int((tmp_path / f"{number}.out").read_text())
+        assert tree.process.returncode == 0
+        assert len(tree.turns) >= 2
+        assert tree.at(tree.turns[0][0]) == 0
+        assert tree.at(ended_us) >= 2.9e6  # it needs three seconds of CPU
+        assert tree.at(tree.turns[-1][1] + 5_000_000) == sum(end - begin for begin, end in tree.turns)
+    both = sorted(turn for tree in trees for turn in tree.turns)
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(both))
+
+
+def test_a_tree_that_does_not_end_is_killed_with_all_below_it(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    script = f"import subprocess; open({str(begun)!r}, 'w').close(); subprocess.run(['sleep', '600'])"
+
+    def start() -> turns.Tree:
+        process = subprocess.Popen([sys.executable, "-c", script])
+        return turns.Tree(process, begun.exists, turns.Watch(process.pid, [0], [0]))
+
+    before = set(below(os.getpid()))
+    with pytest.raises(TimeoutError, match="has not ended in 3 s"):
+        turns.take_turns([start], 3)
+    assert set(below(os.getpid())) <= before
