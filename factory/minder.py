@@ -52,7 +52,7 @@ def family_of(pid: int) -> set[Process]:
 
 def kill_left(family: set[Process]) -> None:
     """Kill those that still live, and what they have started since."""
-    for pid, begun in family | {one for pid, _ in family for one in family_of(pid)}:
+    for pid, begun in family.union(*(family_of(pid) for pid, _ in family)):
         if started_at(pid) == begun:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import ray
@@ -29,8 +29,9 @@ from schemas.errors import FactoryError, StoreError, TimeLimitRun, VerifierError
 
 POLL_S: Final = 1.0  # between two looks at a commit that is waited for
 MAX_DEATHS: Final = 6  # of coordinators or committers in a row, without progress of the run between; guess
-DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 MIN_HUNG_S: Final = 60.0  # without a word, at least, before a role other than an engine is taken for hung; guess
+VERIFIER_START_S: Final = 600.0  # that a verifier gets beyond that for its first report: it reads the problems; guess
+DRAIN_S: Final = 30.0  # that engines get to flush their journals after an interrupt; guess
 
 Watch = Callable[[Progress, str], None]
 
@@ -56,7 +57,7 @@ class _Verifier:
     number: int
     actor: Any
     num_reports: int = 0
-    heard_at: float = math.inf  # not watched before its first report: it reads the problems
+    heard_at: float = field(default_factory=lambda: time.monotonic() + VERIFIER_START_S)
 
     @property
     def name(self) -> str:
@@ -282,7 +283,7 @@ class Supervisor:
         for verifier in self._verifiers.values():
             verifier.actor.attach.remote(self.coordinator)
             verifier.num_reports = 0
-            verifier.heard_at = math.inf if math.isinf(verifier.heard_at) else time.monotonic()
+            verifier.heard_at = max(verifier.heard_at, time.monotonic())
 
     def _count_coordinator_death(self, coordinator: Any, error: RayActorError | GetTimeoutError) -> None:
         """Make sure that it is dead; it may only be out of reach.

@@ -1,4 +1,4 @@
-"""Engines that die, stall or never start, roles that hang, a second process, an interrupt, a full disk: the run ends or goes on."""
+"""Engines and roles that die, stall, hang or never start, a second process, a full disk: the run ends or goes on."""
 
 from __future__ import annotations
 
@@ -153,9 +153,14 @@ def test_an_engine_that_is_frozen_while_it_has_nothing_to_do_does_not_hold_up_th
 )
 def test_a_role_that_hangs_is_replaced(tmp_path: Path, role: str, said: str) -> None:
     path = tmp_path / "run"
-    job = _job(tmp_path, schedule={"stall_s": 30}, tokens_per_s=1000)
+    job = _job(tmp_path, schedule={"stall_s": 30}, tokens_per_s=500)
     with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
-        wait_until(lambda: RunFolder(path).leftover_segments() or child.process.poll() is not None, 120, "a segment")
+
+        def all_work() -> bool:
+            manifest = RunFolder(path).find_manifest()
+            return manifest is not None and manifest.counts.judged > 0
+
+        wait_until(lambda: all_work() or child.process.poll() is not None, 120, "a commit")
         (pid,) = (pid for pid, line in processes_of(child.mark).items() if line.startswith(f"ray::{role}"))
         os.kill(pid, signal.SIGSTOP)
         assert child.wait(300) == 0, child.said()
