@@ -35,6 +35,7 @@ from factory.early import Rules
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.lengths import Lengths
+from factory.niceness import ENGINE, VERIFIER, set_niceness
 from factory.notice import on_termination
 from factory.sharing import Slots
 from factory.shingles import Signatures, sign
@@ -353,6 +354,7 @@ class EngineActor:
         place: Place,
     ) -> None:
         faults.begin(faults.Role.ENGINE)
+        set_niceness(ENGINE)  # as far as that is allowed
         if place.bundles:
             # vLLM's own order may split a stage that fits into a node.
             os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundles))
@@ -505,6 +507,7 @@ class VerifierActor:
     """
 
     def __init__(self, spec: RunSpec, worker_id: str) -> None:
+        set_niceness(VERIFIER)
         self._spec = spec
         self._worker_id = worker_id
         self._settings = spec.job.verify.readability.settings()

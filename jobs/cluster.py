@@ -40,6 +40,7 @@ def local_ray(address: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local Ray of ours reports to nobody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about future defaults
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # nobody lists the tasks of a local Ray
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a local Ray: see factory/niceness.py
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of actors that end with this process, as they should
     try:
         ray.init(**options)

@@ -57,8 +57,11 @@ class Desk:
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_quick_verdicts_do_not_wait_for_a_slow_program(tmp_path: Path, num_processes: int) -> None:
+def test_quick_verdicts_do_not_wait_for_a_slow_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
+) -> None:
     """With one process they come before it, in the batch that it is in; with two also those of later batches."""
+    monkeypatch.setattr("factory.actors.set_niceness", lambda _: True)  # it would last as long as this process
     quick = [make_problem(number) for number in range(NUM_QUICK if num_processes > 1 else BATCH - 1)]
     start_run(tmp_path, [PROGRAM, *quick], num_samples=1)
     traces = [make_trace(PROGRAM.problem_id, 0, text=ENDLESS), *(make_trace(one.problem_id, 0) for one in quick)]
