@@ -18,7 +18,8 @@ from factory.samples import Asked, Samples
 from factory.storage import AnyPath
 from schemas.errors import ConfigError
 from schemas.readability import Thresholds
-from verifiers.languages import identify, masked
+from verifiers.identifier import identify
+from verifiers.masking import masked
 
 MIN_TRACES: Final = 100  # fewer say nothing about one trace in a hundred
 MARGIN: Final = 1.25  # beyond the 99th percentile (guess)

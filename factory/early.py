@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 from schemas.readability import ReadabilitySettings
 from schemas.trace import THINK_OPEN, TraceFormat
 from schemas.verdict import Reason
+from verifiers.allowed import allowed_by
 from verifiers.language_data import LANGUAGE_SCRIPTS, LATIN, SCRIPT_RANGES
-from verifiers.languages import allowed_by
 from verifiers.readability import FLAGS
 from verifiers.repetition import periods_ending_at
 

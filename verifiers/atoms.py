@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from verifiers.cursor import Cursor
+from verifiers.notation import FUNCTION_NAMES
 from verifiers.numerals import based_number, read_base, read_number, split_word
 from verifiers.terms import NotParsedError, Term, negated, number
-from verifiers.tokens import FUNCTION_NAMES, Token
+from verifiers.tokens import Token
 
 CLOSING: Final = {"(": ")", "[": "]", "\\{": "\\}", "{": "}", "langle": "rangle", "lfloor": "rfloor", "lceil": "rceil"}
 # Letters that before "(" are functions, not factors; all but f only before a single number or letter: g(x), g(2).

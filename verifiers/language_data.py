@@ -1,7 +1,7 @@
 """What tells languages apart without a model: scripts, function words, names of languages.
 
-Data for ``languages``. Function words are chosen to be telling: a word that is common in two of the languages written
-in Latin letters is in neither list, or in both.
+Data for ``languages`` and its parts. Function words are chosen to be telling: a word that is common in two of the
+languages written in Latin letters is in neither list, or in both.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from fractions import Fraction
 from typing import Final
 
 from verifiers.limits import MAX_LITERAL_DIGITS, MAX_NUMBER_EXPONENT
+from verifiers.notation import CONSTANT_NAMES, FUNCTION_NAMES, GREEK, GREEK_SYNONYMS
 from verifiers.terms import Based, Decimal, NotParsedError, Term, TooBigError, number
-from verifiers.tokens import CONSTANT_NAMES, FUNCTION_NAMES, GREEK, GREEK_SYNONYMS, Token
+from verifiers.tokens import Token
 from verifiers.words import is_product
 
 BASE_WORDS: Final = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}

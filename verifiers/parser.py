@@ -12,10 +12,11 @@ from typing import Final
 
 from verifiers.atoms import Atoms, times
 from verifiers.limits import MAX_TERM_DEPTH
+from verifiers.notation import CONSTANT_NAMES, FUNCTION_NAMES, GREEK
 from verifiers.numerals import based_number, read_base, read_number, split_word
 from verifiers.rewrites import rewritten
 from verifiers.terms import NotParsedError, Term, TooBigError, TooDeepError, depth_of, negated, number, text_of
-from verifiers.tokens import CONSTANT_NAMES, FUNCTION_NAMES, GREEK, Token, TooManyTokensError, groups_commas, tokenize
+from verifiers.tokens import Token, TooManyTokensError, groups_commas, tokenize
 from verifiers.units import LETTER_UNITS, SCALES, TEMPERATURES, read_unit
 from verifiers.words import as_words
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from verifiers.tokens import CONSTANT_NAMES, FUNCTION_NAMES, GREEK
+from verifiers.notation import CONSTANT_NAMES, FUNCTION_NAMES, GREEK
 
 TEXT_MARKS: Final = re.compile(
     r"\\(?:text|textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|operatorname)"

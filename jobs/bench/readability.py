@@ -23,7 +23,7 @@ from typing import Any, Final
 from factory.measured import Errors, count_errors
 from schemas.errors import ConfigError
 from schemas.verdict import Outcome, Verdict
-from verifiers.languages import forget_sentences, identify
+from verifiers.identifier import forget_sentences, identify
 from verifiers.readability import judge_trace
 
 ACCEPT: Final = "accept"

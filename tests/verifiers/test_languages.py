@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from schemas.problem import Domain
 from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
-from verifiers import languages
+from verifiers import latin_pieces, latin_rows
 from verifiers.language_data import COMMON_WORDS, FUNCTION_WORDS
+from verifiers.latin import latin_language
+from verifiers.latin_words import LATIN_WORD, MAX_TOKENS_KEPT, TONES, TokenTable
 from verifiers.readability import judge_trace
 
 ENGLISH = (
@@ -199,19 +201,19 @@ said = st.sampled_from(SAID) | st.sampled_from(["x", "Lima", "conversiÃ³n", "niÃ
 def test_a_sentence_that_its_tokens_show_to_be_own_is_found_in_no_other_language(tokens: list[str]) -> None:
     sentence = " ".join(tokens)
     for language in LATIN:
-        if languages.TONES.search(sentence.lower()) is None and languages._is_mostly_own(tokens, language):
-            words = languages.LATIN_WORD.findall(sentence.lower())
-            assert languages._latin_language(sentence, words, language) == language
+        if TONES.search(sentence.lower()) is None and latin_rows._is_mostly_own(tokens, language):
+            words = LATIN_WORD.findall(sentence.lower())
+            assert latin_language(sentence, words, language) == language
 
 
 @given(st.lists(st.tuples(said, st.sampled_from([" ", ", ", ". ", "\n", "; ", "-", "'"])), max_size=30))
 def test_every_piece_in_another_language_is_among_those_that_are_looked_at(said: list[tuple[str, str]]) -> None:
     text = "".join(word + mark for word, mark in said)
     for language in LATIN:
-        looked_at = {match.span() for match in languages._pieces_with_others(text, language)}
-        for match in languages.PIECE.finditer(text):
-            words = languages.LATIN_WORD.findall(match[0])
-            if 2 <= len(words) <= 6 and languages._language_of_piece(words, list(map(str.lower, words)), language):
+        looked_at = {match.span() for match in latin_pieces._pieces_with_others(text, language)}
+        for match in latin_pieces.PIECE.finditer(text):
+            words = LATIN_WORD.findall(match[0])
+            if 2 <= len(words) <= 6 and latin_pieces._language_of_piece(words, list(map(str.lower, words)), language):
                 assert match.span() in looked_at
 
 
@@ -220,12 +222,12 @@ def test_a_row_is_found_where_its_first_words_stand(text: str, words: list[str])
     found = re.search(r"\s+".join(words[:3]), text)
     exact = text.find(" ".join(words[:3]))
     place = exact if exact >= 0 else found.start() if found else 0
-    assert languages._place_of(words, text, 0) == place
+    assert latin_rows._place_of(words, text, 0) == place
 
 
 def test_what_is_known_of_tokens_does_not_grow_without_end() -> None:
-    table = languages.TokenTable(len)
-    assert [table[f"{number}"] for number in range(2 * languages.MAX_TOKENS_KEPT)][-1] == 5
-    assert len(table) <= languages.MAX_TOKENS_KEPT
+    table = TokenTable(len)
+    assert [table[f"{number}"] for number in range(2 * MAX_TOKENS_KEPT)][-1] == 5
+    assert len(table) <= MAX_TOKENS_KEPT
     assert table["x" * 1_000_000] == 1_000_000
     assert "x" * 1_000_000 not in table

@@ -1,4 +1,4 @@
-"""One slot of the sandbox: the process that starts judged programs and watches them, one request at a time.
+"""One slot of the sandbox: the process that starts judged programs and has them watched, one request at a time.
 
 Started by ``verifiers.sandbox.slots`` with an empty environment, and by exec, so that nothing of the caller is in its
 memory. It builds the jail, says which tier it got, and serves requests on descriptor 0: a JSON message with the
@@ -13,8 +13,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
-import select
 import shutil
 import signal
 import socket
@@ -27,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from verifiers.sandbox import filters, jail, kernel, programs, proxies
+from verifiers.sandbox.watch import Bounds, Child, watch
 
 # Loaded before any program comes: what programs import most. More would make every fork slower (0.05 ms per MB).
 PRELOADED: Final = (
@@ -37,69 +36,6 @@ PROGRAM_ENVIRONMENT: Final = {"HOME": jail.SCRATCH, "LANG": "C.UTF-8", "PATH": "
                               "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
 MAX_MESSAGE_BYTES: Final = 65_536
 MAX_FDS: Final = 8
-LONGEST_PAUSE_S: Final = 0.005  # between two looks at a program: they cost 0.5 % of its time (measured)
-SHORTEST_PAUSE_S: Final = 0.001
-FASTEST_GROWTH: Final = (
-    4 << 30
-)  # bytes per second that a program can touch at most: sets the next look (measured 2 to 4)
-PAGE_BYTES: Final = resource.getpagesize()
-
-
-@dataclass(slots=True, kw_only=True)
-class Child:
-    """A process that is watched, and how it ended."""
-
-    pid: int
-    pidfd: int
-    status: int | None = None  # of wait4
-    cpu_s: float = 0.0
-    peak_mb: float = 0.0
-    was_stopped: bool = False  # by us, since nothing more was wanted of it
-
-    def ended(self) -> bool:
-        """Reap it if it is over; return whether it is."""
-        if self.status is None:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if pid:
-                self.status = status
-                self.cpu_s = usage.ru_utime + usage.ru_stime
-                self.peak_mb = max(self.peak_mb, usage.ru_maxrss / 1024)
-                os.close(self.pidfd)
-        return self.status is not None
-
-    def used_cpu_s(self) -> float:
-        """Return the CPU time used so far, of all its threads."""
-        if self.status is not None:
-            return self.cpu_s
-        try:
-            return time.clock_gettime((~self.pid << 3) | 2)  # the kernel's MAKE_PROCESS_CPUCLOCK, CPUCLOCK_SCHED
-        except OSError:  # it ended this moment
-            return 0.0
-
-    def look(self) -> tuple[int, int]:
-        """Return the bytes that it has in memory now and its threads; 0 and 0 where that cannot be seen."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()  # from the third field on: a name may hold anything
-            return int(fields[21]) * PAGE_BYTES, int(fields[17])
-        except (OSError, IndexError):
-            return 0, 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What a request may use, watched from outside; each of several ``calls`` may use as much time."""
-
-    cpu_s: float
-    wall_s: float
-    memory_mb: int
-    file_mb: int
-    calls: int = 1
-
-    @property
-    def hard_cpu_s(self) -> int:
-        """The kernel's own fence behind the watch, whole seconds."""
-        return int(self.cpu_s * self.calls) + 2
 
 
 @dataclass(slots=True)
@@ -146,7 +82,7 @@ class Slot:
             programs.run_as_script(source)
 
         child = self._fork(body, "python", bounds, streams, [source])
-        return self._report([child], self._watch([child], bounds))
+        return self._report([child], watch([child], bounds, caller=self.caller))
 
     def calls(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Call a function of a Python program: descriptors are source, arguments, answers, output and errors."""
@@ -159,7 +95,8 @@ class Slot:
 
         child = self._fork(body, "python", bounds, [nothing, *streams], [source, calls, answers])
         os.close(nothing)
-        return self._report([child], self._watch([child], bounds, progress=lambda: os.fstat(answers).st_size))
+        over = watch([child], bounds, caller=self.caller, progress=lambda: os.fstat(answers).st_size)
+        return self._report([child], over)
 
     def tests(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Run tests in one process against a program in another: source, tests, verdict, output and errors."""
@@ -182,7 +119,7 @@ class Slot:
         )
         for fd in (nothing, to_tests, from_program, to_program, from_tests):
             os.close(fd)
-        return self._report([first, second], self._watch([first, second], bounds, enough=second))
+        return self._report([first, second], watch([first, second], bounds, caller=self.caller, enough=second))
 
     def fork(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Fork and reap an empty process some times: what a run cannot be cheaper than. For the benchmark."""
@@ -232,7 +169,7 @@ class Slot:
         usual = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores
         pid = os.posix_spawn(launcher, arguments, {}, file_actions=actions, setsigdef=usual)
         child = Child(pid=pid, pidfd=os.pidfd_open(pid))
-        return self._report([child], self._watch([child], bounds))
+        return self._report([child], watch([child], bounds, caller=self.caller))
 
     def _binary_without_walls(self, bounds: Bounds, fds: Sequence[int]) -> dict[str, Any]:
         program = os.path.join(self.folder, "program")
@@ -241,7 +178,7 @@ class Slot:
             os.execve(program, [program], PROGRAM_ENVIRONMENT)
 
         child = self._fork(body, "binary", bounds, fds, [])
-        return self._report([child], self._watch([child], bounds))
+        return self._report([child], watch([child], bounds, caller=self.caller))
 
     def compile(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Run a compiler: descriptors are the source, the place for the binary, and its messages."""
@@ -261,7 +198,7 @@ class Slot:
         nothing = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         child = self._fork(body, "compiler", bounds, [source, nothing, messages], [])
         os.close(nothing)
-        report = self._report([child], self._watch([child], bounds))
+        report = self._report([child], watch([child], bounds, caller=self.caller))
         if report["exits"][0] == 0:
             made = os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             _copy(made, binary)
@@ -319,63 +256,6 @@ class Slot:
             os.close(lock.ruleset)
         os.close(self._failed[1])
 
-    def _watch(
-        self,
-        children: Sequence[Child],
-        bounds: Bounds,
-        *,
-        progress: Callable[[], int] | None = None,
-        enough: Child | None = None,
-    ) -> str | None:
-        """Wait until all have ended, or ``enough`` has; return the limit that was broken, after killing them, or None.
-
-        With several calls the time limits hold for each of them: they start anew whenever ``progress`` grows.
-        """
-        poll = select.poll()
-        for child in children:
-            poll.register(child.pidfd, select.POLLIN)
-        started = begun = time.monotonic()
-        cpu_before = [0.0] * len(children)
-        seen = 0
-        over: str | None = None
-        pause = min(LONGEST_PAUSE_S, bounds.cpu_s, bounds.wall_s)
-        while True:
-            for fd, _ in poll.poll(max(pause, SHORTEST_PAUSE_S) * 1_000):
-                poll.unregister(fd)
-            if all([child.ended() for child in children]) or (enough is not None and enough.ended()):
-                break
-            if os.getppid() != self.caller:  # it is gone: nobody waits for an answer
-                over = "caller"
-                break
-            now = time.monotonic()
-            used = [child.used_cpu_s() for child in children]
-            if progress is not None and (size := progress()) > seen and now - started < bounds.wall_s * bounds.calls:
-                seen, begun, cpu_before = size, now, used
-            cpu = max(after - before for after, before in zip(used, cpu_before, strict=True))
-            room, threads = _room(children, bounds)
-            if cpu > bounds.cpu_s or now - begun > bounds.wall_s:
-                over = "cpu" if cpu > bounds.cpu_s else "wall"
-            elif room < 0:
-                over = "memory"
-            elif threads > jail.MAX_THREADS:
-                over = "threads"
-            if over:
-                break
-            pause = min(bounds.cpu_s - cpu, bounds.wall_s - (now - begun), room / FASTEST_GROWTH, LONGEST_PAUSE_S)
-        for child in children:
-            child.was_stopped = over is None and not child.ended()
-            while not child.ended():
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                with suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGKILL)
-                select.select([child.pidfd], [], [], 0.5)
-        if over is None and any(child.cpu_s > bounds.cpu_s * bounds.calls for child in children):
-            over = "cpu"
-        if over is None and any(child.peak_mb > bounds.memory_mb for child in children):
-            over = "memory"  # it came and went between two looks
-        return over
-
     def _report(self, children: Sequence[Child], over: str | None) -> dict[str, Any]:
         self._sweep()
         with suppress(BlockingIOError):
@@ -424,17 +304,6 @@ def _copy(source: int, target: int) -> None:
 def _bounds(request: dict[str, Any]) -> Bounds:
     names = ("cpu_s", "wall_s", "memory_mb", "file_mb")
     return Bounds(**{name: request[name] for name in names}, calls=int(request.get("calls", 1)))
-
-
-def _room(children: Sequence[Child], bounds: Bounds) -> tuple[int, int]:
-    """Return the bytes that each child may still take at the least, and the threads of the one that has most."""
-    room, most = bounds.memory_mb << 20, 0
-    for child in children:
-        if child.status is None:
-            taken, threads = child.look()
-            child.peak_mb = max(child.peak_mb, taken / (1 << 20))
-            room, most = min(room, (bounds.memory_mb << 20) - taken), max(most, threads)
-    return room, most
 
 
 def _library_fd(box: jail.Jail) -> int | None:

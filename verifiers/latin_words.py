@@ -1,0 +1,142 @@
+"""What words, tokens and letters say about languages written in Latin letters: tables made from ``language_data``.
+
+Below ``latin``, ``latin_pieces`` and ``latin_rows``. A *word* is letters alone, small ones; a *token* is what stands
+between spaces, as written: tables of tokens hold a word also with a capital and before a mark, so that a text is
+compared with them without being cut into words. A table is made once for each language. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Final
+
+from verifiers.language_data import (
+    ALSO_ENGLISH,
+    COMMON_WORDS,
+    FUNCTION_WORDS,
+    OWN_ACCENTS,
+    PINYIN_TONES,
+    TELLING,
+    VIETNAMESE,
+)
+
+# The first letter stands before the look behind it: a search then goes from letter to letter, not from place to place.
+LATIN_WORD: Final = re.compile(
+    r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ](?<!\d[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ])[A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]*(?:['’-][A-Za-zÀ-ÖØ-öø-ɏḀ-ỹ]+)*(?!\d)"
+)
+ACCENTS: Final = r"\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
+TONES: Final = re.compile(VIETNAMESE.pattern[:-1] + PINYIN_TONES.pattern[1:])  # one class of both
+MAX_TOKENS_KEPT: Final = 50_000  # of a language, with what is known of them ...
+MAX_TOKEN_CHARS: Final = 40  # ... and of no greater length
+# Function words of several languages: they say nothing about which one a sentence is in.
+SHARED_WORDS: Final = frozenset(
+    word
+    for word in frozenset().union(*FUNCTION_WORDS.values())
+    if sum(word in words for words in FUNCTION_WORDS.values()) > 1
+)
+ANY_FUNCTION_WORD: Final = frozenset().union(*FUNCTION_WORDS.values())
+LANGUAGES_OF: Final[dict[str, tuple[str, ...]]] = {
+    word: tuple(language for language, words in FUNCTION_WORDS.items() if word in words) for word in ANY_FUNCTION_WORD
+}
+
+
+class TokenTable(dict[str, int]):
+    """What a rule says of a token, kept from one text to the next: most tokens come again."""
+
+    def __init__(self, rule: Callable[[str], int]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, token: str) -> int:
+        value = self._rule(token)
+        if len(self) >= MAX_TOKENS_KEPT:
+            self.clear()
+        if len(token) <= MAX_TOKEN_CHARS:
+            self[token] = value
+        return value
+
+
+def count_function_words(words: Iterable[str]) -> dict[str, int]:
+    """Return how many function words of each language occur, in the order of the languages; none that has none."""
+    found: dict[str, int] = {}
+    for word in ANY_FUNCTION_WORD.intersection(words):
+        for language in LANGUAGES_OF[word]:
+            found[language] = found.get(language, 0) + 1
+    return {language: found[language] for language in FUNCTION_WORDS if language in found} if len(found) > 1 else found
+
+
+@lru_cache(maxsize=32)
+def own_and_other_words(language: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the function words that only this language has, and those that only others have."""
+    own = FUNCTION_WORDS[language]
+    others = frozenset(word for other, known in FUNCTION_WORDS.items() if other != language for word in known)
+    return own - others, others - own
+
+
+@lru_cache(maxsize=32)
+def everyday(language: str) -> frozenset[str]:
+    """Return the words of a language that anybody uses, function words among them."""
+    words = FUNCTION_WORDS.get(language, frozenset()) | COMMON_WORDS.get(language, frozenset())
+    return words | ALSO_ENGLISH if language == "en" else words
+
+
+@lru_cache(maxsize=32)
+def everyday_of_others(language: str) -> frozenset[str]:
+    """Return everyday words of other languages as tokens: with a capital, before a comma or a full stop."""
+    words = {word for other in COMMON_WORDS if other != language for word in everyday(other)} - everyday(language)
+    words = {word for word in words if len(word) > 1}
+    words |= {word.capitalize() for word in words}
+    return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", "!", ";"))
+
+
+@lru_cache(maxsize=32)
+def words_of_others(language: str) -> frozenset[str]:
+    """Return the function words of the other languages, small and with a capital, but for those that it has itself."""
+    words = {word for other, known in FUNCTION_WORDS.items() if other != language for word in known}
+    words -= ALSO_ENGLISH if language == "en" else set()
+    words = {word for word in words - FUNCTION_WORDS.get(language, frozenset()) if len(word) > 1}
+    return frozenset(words | {word.capitalize() for word in words})
+
+
+@lru_cache(maxsize=32)
+def telling_as_written(language: str) -> frozenset[str]:
+    """Return the telling words of other languages as tokens: before a comma or a full stop."""
+    words = {word for word, other in TELLING.items() if other != language}
+    return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", ";"))
+
+
+@lru_cache(maxsize=32)
+def any_of_others(language: str) -> frozenset[str]:
+    """Return all tokens by which other languages show: a text without any, and without accents, has none of them."""
+    return words_of_others(language) | everyday_of_others(language) | telling_as_written(language)
+
+
+@lru_cache(maxsize=32)
+def with_capitals(language: str) -> frozenset[str]:
+    """Return the function words of a language as they stand in a text: with a capital, and before a comma."""
+    words = FUNCTION_WORDS.get(language, frozenset())
+    words = words - SHARED_WORDS
+    words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
+    return frozenset(words | {f"{word}," for word in words})
+
+
+@lru_cache(maxsize=32)
+def known_as_written(language: str) -> dict[str, str]:
+    """Return the function words of a language by how they stand in a text: with a capital, and before a comma."""
+    words = FUNCTION_WORDS.get(language, frozenset())
+    return {token: word for word in words for form in (word, word.capitalize()) for token in (form, f"{form},")}
+
+
+@lru_cache(maxsize=32)
+def accent_of_others(language: str) -> re.Pattern[str]:
+    """Return the pattern of letters with a mark that this language does not write."""
+    own = OWN_ACCENTS.get(language, "")
+    return re.compile(f"(?![{own}{own.upper()}])[{ACCENTS}]" if own else f"[{ACCENTS}]")
+
+
+@lru_cache(maxsize=32)
+def tones_of_others(language: str) -> re.Pattern[str]:
+    """Return the pattern of letters that say more than function words, in small letters."""
+    return PINYIN_TONES if language == "vi" else TONES
