@@ -232,7 +232,7 @@ def _domain_figures(by_domain: Mapping[str, Mapping[str, Figure]]) -> None:
     table = Table(title="the same by domain, with intervals of 90 %", title_justify="left")
     table.add_column("domain", no_wrap=True)
     for name in next(iter(by_domain.values())):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for domain, figures in by_domain.items():
         table.add_row(escape(domain), *map(escape, _with_intervals(figures.values())))
     out.print(table)
