@@ -37,6 +37,7 @@ from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writ
 from factory.lengths import Lengths
 from factory.niceness import ENGINE, VERIFIER, set_niceness
 from factory.notice import on_termination
+from factory.order import LongFirst
 from factory.sharing import Slots
 from factory.shingles import Signatures, sign
 from factory.signs import Signs
@@ -93,17 +94,18 @@ def load_coordinator(spec: RunSpec, *, generate: bool, living: Mapping[str, Hold
     out = journaled.union(*held.values())
     rule = spec.job.schedule.adaptive if generate else None
     adaptive = None if rule is None else Adaptive(state, rule, out)
-    keys = state.pending(out) if generate and adaptive is None else []
+    order = LongFirst(state.pending(out)) if generate and adaptive is None else None
     coordinator = Coordinator(
         fingerprint=spec.fingerprint,
         state=state,
-        dispatch=Dispatch(keys if adaptive is None else adaptive, max_deaths=spec.job.schedule.max_deaths_per_attempt),
+        dispatch=Dispatch(adaptive or order or [], max_deaths=spec.job.schedule.max_deaths_per_attempt),
         base=base,
         base_outcomes=state.outcomes,
         base_reasons=state.reasons,
         base_seed=spec.job.sampling.seed,
         max_tries=spec.job.verify.max_tries,
         adaptive=adaptive,
+        order=order,
         lengths=Lengths.of(spec.job),
     )
     coordinator.add_backlog(unjudged_places(folder, manifest, state))

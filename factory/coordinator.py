@@ -23,6 +23,7 @@ from factory.dispatch import CancelReason, Dispatch, FailReason, Failure, Key
 from factory.feeder import Finished, Lease, Orders, Report
 from factory.journal import Piece, Position, SegmentScan
 from factory.lengths import Lengths
+from factory.order import LongFirst
 from factory.saved import SavedAttempts
 from factory.sharing import Occupancy
 from factory.signs import Signs
@@ -120,6 +121,7 @@ class Coordinator:
     max_tries: int = 3
     is_draining: bool = False
     adaptive: Adaptive | None = None  # the supply of ``dispatch``; null: all attempts are made
+    order: LongFirst | None = None  # the supply of ``dispatch`` where all attempts are made
     delays: Delays = field(default_factory=Delays)
     lengths: Lengths | None = None  # None: attempts have one turn, as long as ``sampling`` says
     max_model_len: int | None = None  # the teacher's context in tokens: a prompt that fills it fails in its turn
@@ -534,6 +536,8 @@ class Coordinator:
         self._given_up.pop(key, None)  # it was quicker
         if self.adaptive is not None:
             self.adaptive.made(number, num_tokens)
+        if self.order is not None:
+            self.order.made(key, num_tokens)
         segment = self._segments.get(position.file)
         if segment is None:
             segment = self._segments[position.file] = Segment()
@@ -606,6 +610,8 @@ class Coordinator:
         )
         if self.adaptive is not None:
             self._close(self.adaptive.ended(number))
+        if self.order is not None:
+            self.order.ended(key)
 
 
 def scanned_keys(state: RunState, scan: SegmentScan) -> list[Key]:

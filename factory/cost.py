@@ -58,6 +58,15 @@ class Labels(NamedTuple):
     names: list[str]
     codes: Codes_P
 
+    def at(self, places: npt.NDArray[np.bool_]) -> Labels:
+        """Return the words of these problems alone."""
+        return Labels(self.names, self.codes[places])
+
+    def are(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return which problems have this word."""
+        found: npt.NDArray[np.bool_] = self.codes == (self.names.index(name) if name in self.names else -1)
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:

@@ -65,7 +65,7 @@ class Supply(Protocol):
 
 
 class InOrder:
-    """All attempts of a sequence, in its order; it is read as they are taken."""
+    """All attempts of a sequence, in its order; it is read as they are taken. A run has `order.LongFirst`."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys, self._next = keys, 0

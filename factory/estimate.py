@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from factory.pilot import LEVEL, Predicted, Prediction
+from factory.pilot import LEVEL, MIN_PROBLEMS, Predicted, Prediction, Totals
 from schemas.config import ImportedTeacher, JobConfig, ReplayTeacher, VllmTeacher
 from schemas.problem import Prompt
 
@@ -87,11 +87,20 @@ def estimate(job: JobConfig, counted: PromptCount, predicted: Prediction | None 
         "output_tokens_at_most": _output_tokens_at_most(job, requests),
         "output_tokens": _output_tokens(job, requests) if predicted is None else _predicted_tokens(predicted),
     }
-    speed = _stated_speed(job) if predicted is None or not predicted.spent.num_tokens else _pilot_speed(job, predicted)
+    speed = _speed_of(job, predicted)
     figures |= _engine_figures(job, figures["output_tokens"], speed)
     if predicted is not None:
         figures |= _accepted_figures(predicted, speed, _num_gpus(job))
     return figures | _disk_figures(requests, figures["output_tokens"])
+
+
+def estimate_domains(job: JobConfig, predicted: Prediction) -> dict[str, dict[str, Figure]]:
+    """Return what each domain of a job takes and gives, as predicted for the whole; of some the pilot has too few."""
+    speed, num_gpus = _speed_of(job, predicted), _num_gpus(job)
+    return {
+        domain: {"output_tokens": _of(found.tokens, _origin_of(found))} | _accepted_figures(found, speed, num_gpus)
+        for domain, found in predicted.by_domain.items()
+    }
 
 
 def _most_tokens(job: JobConfig) -> tuple[int, str]:
@@ -147,6 +156,10 @@ def _stated_speed(job: JobConfig) -> _Speed:
             None, "teacher.price.tokens_per_s is not stated: output tokens per second of one engine, all its GPUs"
         )
     return _Speed(speed, f"teacher.price.tokens_per_s ({speed:,g}, stated)")
+
+
+def _speed_of(job: JobConfig, predicted: Prediction | None) -> _Speed:
+    return _stated_speed(job) if predicted is None or not predicted.spent.num_tokens else _pilot_speed(job, predicted)
 
 
 def _pilot_speed(job: JobConfig, predicted: Prediction) -> _Speed:
@@ -206,15 +219,23 @@ def _pilot_words(predicted: Prediction) -> str:
     return f"the run's {predicted.num_pilot:,} ended problems{still_open if predicted.num_open else ''}"
 
 
-def _accepted_figures(predicted: Prediction, speed: _Speed, num_gpus: int) -> dict[str, Figure]:
-    origin = f"as output_tokens, from {predicted.num_pilot:,} problems of the run"
+def _accepted_figures(predicted: Totals, speed: _Speed, num_gpus: int) -> dict[str, Figure]:
+    origin = _origin_of(predicted)
     each = _of(predicted.tokens_per_accepted, "output_tokens / accepted, drawn together")
-    if predicted.tokens_per_accepted.value is None:
+    if not predicted.is_known:
+        each = Figure(None, origin)
+    elif predicted.tokens_per_accepted.value is None:
         each = Figure(None, "the run has no accepted sample yet")
-    seconds = Figure(None, speed.origin)
-    if speed.tokens_per_s is not None:
+    seconds = Figure(None, each.origin if each.value is None else speed.origin)
+    if speed.tokens_per_s is not None and each.value is not None:
         seconds = _scaled(each, num_gpus / speed.tokens_per_s, "tokens_per_accepted x gpu_hours x 3600 / output_tokens")
     return {"accepted": _of(predicted.accepted, origin), "tokens_per_accepted": each, "gpu_s_per_accepted": seconds}
+
+
+def _origin_of(predicted: Totals) -> str:
+    if not predicted.is_known:
+        return f"too few: {predicted.num_pilot} problems of the run have ended, and {MIN_PROBLEMS} are needed"
+    return f"as output_tokens, from {predicted.num_pilot:,} problems of the run"
 
 
 def _of(predicted: Predicted, origin: str) -> Figure:

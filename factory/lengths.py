@@ -2,7 +2,8 @@
 
 Decisions of the coordinator, as a function of plain facts. A limit by domain changes texts and so stands in
 ``sampling`` and in the fingerprint. The moderate limit does not: an attempt that it cuts has no end yet, and goes on
-from its own tokens, so ``schedule`` may change it, or drop it, between two starts of a run.
+from its own tokens, so ``schedule`` may change it, or drop it, between two starts of a run. Which attempts come first,
+by the lengths that are expected of them, is for `order` and `adaptive` to say.
 """
 
 from __future__ import annotations

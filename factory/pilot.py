@@ -2,13 +2,15 @@
 
 A run only grows, so a pilot is a start of the job with a small `schedule.max_problems`, and stays part of the run. The
 unit is the problem, since attempts at one problem are not independent: intervals come from drawing the pilot's problems
-anew, source by source, since the pilot's mix of sources need not be the job's. Reads only.
+anew, source by source, since the pilot's mix of sources need not be the job's. A domain is predicted as if its problems
+were all there is. Reads only.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -37,6 +39,9 @@ class Predicted(NamedTuple):
     high: float | None
 
 
+UNKNOWN: Final = Predicted(None, None, None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pilot:
     """What the ended problems of a run cost and gave, by problem; and what its engines did in that time."""
@@ -44,19 +49,32 @@ class Pilot:
     tokens: Tokens_P
     accepted: Tokens_P
     sources: Labels
+    domains: Labels
     num_open: int  # problems that were begun and have not ended
     spent: Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What the whole job takes and gives, the pilot included."""
+class Totals:
+    """What some problems take and give, those of the pilot included."""
 
-    num_pilot: int
-    num_open: int
+    num_pilot: int  # ended problems that it is predicted from
     tokens: Predicted
     accepted: Predicted
     tokens_per_accepted: Predicted
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the pilot had enough of them."""
+        return self.num_pilot >= MIN_PROBLEMS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction(Totals):
+    """What the whole job takes and gives."""
+
+    by_domain: Mapping[str, Totals]
+    num_open: int
     spent: Spent  # by the pilot
 
 
@@ -93,14 +111,49 @@ def read_pilot(plan: Plan, path: AnyPath) -> Pilot | str:
     return Pilot(
         tokens=found.tokens[is_ended],
         accepted=found.accepted[is_ended],
-        sources=Labels(found.sources.names, found.sources.codes[is_ended]),
+        sources=found.sources.at(is_ended),
+        domains=found.domains.at(is_ended),
         num_open=int((is_begun & ~is_ended).sum()),
         spent=spent_of(read_ledgers(folder.logs)),
     )
 
 
-def predict(pilot: Pilot, num_problems: Mapping[str, int], *, seed: int = 0) -> Prediction:
-    """Return what a job with so many problems of each source takes and gives, from a pilot of some of them."""
+def predict(pilot: Pilot, num_problems: Mapping[tuple[str, str], int], *, seed: int = 0) -> Prediction:
+    """Return what a job with so many problems of each source and domain takes and gives, from a pilot of some."""
+    by_source: Counter[str] = Counter()
+    by_domain: dict[str, Counter[str]] = {}
+    for (source, domain), num in num_problems.items():
+        by_source[source] += num
+        by_domain.setdefault(domain, Counter())[source] += num
+    whole = _totals(pilot, by_source, seed)
+    return Prediction(
+        num_pilot=whole.num_pilot,
+        tokens=whole.tokens,
+        accepted=whole.accepted,
+        tokens_per_accepted=whole.tokens_per_accepted,
+        by_domain={domain: _totals(_of_domain(pilot, domain), nums, seed) for domain, nums in by_domain.items()},
+        num_open=pilot.num_open,
+        spent=pilot.spent,
+    )
+
+
+def _of_domain(pilot: Pilot, domain: str) -> Pilot:
+    """Return the part of a pilot that is of a domain."""
+    is_its = pilot.domains.are(domain)
+    return replace(
+        pilot,
+        tokens=pilot.tokens[is_its],
+        accepted=pilot.accepted[is_its],
+        sources=pilot.sources.at(is_its),
+        domains=pilot.domains.at(is_its),
+    )
+
+
+def _totals(pilot: Pilot, num_problems: Mapping[str, int], seed: int) -> Totals:
+    """Return the totals of so many problems of each source; with none if the pilot has too few to predict from."""
+    num_pilot = len(pilot.tokens)
+    if num_pilot < MIN_PROBLEMS:
+        return Totals(num_pilot=num_pilot, tokens=UNKNOWN, accepted=UNKNOWN, tokens_per_accepted=UNKNOWN)
     generator = np.random.default_rng(seed)
     tokens = np.full(NUM_DRAWS + 1, pilot.tokens.sum(), np.float64)  # the last is the mean, no draw
     accepted = np.full(NUM_DRAWS + 1, pilot.accepted.sum(), np.float64)
@@ -109,23 +162,20 @@ def predict(pilot: Pilot, num_problems: Mapping[str, int], *, seed: int = 0) -> 
         tokens += drawn @ stratum.tokens
         accepted += drawn @ stratum.accepted
     each = np.divide(tokens, accepted, out=np.full_like(tokens, np.inf), where=accepted > 0)
-    return Prediction(
-        num_pilot=len(pilot.tokens),
-        num_open=pilot.num_open,
+    return Totals(
+        num_pilot=num_pilot,
         tokens=_predicted(tokens),
         accepted=_predicted(accepted),
         tokens_per_accepted=_predicted(each),
-        spent=pilot.spent,
     )
 
 
 def _strata(pilot: Pilot, num_problems: Mapping[str, int]) -> Sequence[_Stratum]:
     """Return a stratum for each source that the pilot knows well enough, and one for all others together."""
-    codes = {name: code for code, name in enumerate(pilot.sources.names)}
     strata: list[_Stratum] = []
     num_others = 0
     for source, num in num_problems.items():
-        is_its = pilot.sources.codes == codes.get(source, -1)
+        is_its = pilot.sources.are(source)
         num_seen = int(is_its.sum())
         num_left = max(0, num - num_seen)
         if num_seen >= MIN_OF_SOURCE:

@@ -691,7 +691,10 @@ def bench_adaptive(
     seed: Annotated[int, typer.Option(help="Of the made-up problems.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure teacher tokens per useful sample, adaptive sampling against the smallest fixed n of equal coverage."""
+    """Measure teacher tokens per useful sample, adaptive sampling against the smallest fixed n of equal coverage.
+
+    And, with a fixed n, the share of slots busy until the end, with long attempts first and in the order of problems.
+    """
     from jobs.bench import adaptive as measured
     from schemas.config import AdaptiveConfig
 
@@ -700,12 +703,19 @@ def bench_adaptive(
     if problems:
         pools[f"{problems} made-up problems"] = measured.made_pool(problems, samples, seed)
     found = {name: (measured.histogram(pool), measured.measure(pool, rule)) for name, pool in pools.items()}
+    orders = {name: measured.orders(pool.seen) for name, pool in pools.items()}
+    if problems:
+        name = f"{problems} made-up problems with attempts of like length"
+        orders[name] = measured.orders(measured.alike_lengths(problems, samples, seed))
     if as_json:
-        show.json_line({name: {"pass rates": rates, "arms": arms} for name, (rates, arms) in found.items()})
+        arms_of = {name: {"pass rates": rates, "arms": arms} for name, (rates, arms) in found.items()}
+        show.json_line({name: arms_of.get(name, {}) | {"orders": rows} for name, rows in orders.items()})
         return
     for name, (rates, arms) in found.items():
         show.bars(f"{name}: problems by pass rate", rates)
         show.figures(f"{name}: at most {useful} useful samples counted per problem", arms)
+    for name, rows in orders.items():
+        show.figures(f"{name}: a fixed number of attempts at each, share of slots busy", rows)
 
 
 @bench.command("resume", epilog="Example: factory bench resume --traces 100000")

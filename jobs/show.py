@@ -151,7 +151,7 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     """Print what a job resolves to, what it would make and cost, and where each figure comes from."""
     from factory.clean import make_cleaner
     from factory.estimate import as_json as figures_as_json
-    from factory.estimate import count_prompts, estimate
+    from factory.estimate import count_prompts, estimate, estimate_domains
     from factory.pilot import predict, read_pilot
     from factory.sources import load_problems
 
@@ -160,8 +160,10 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     prompts, num_refused = _render(found, loaded.problems)
     pilot = read_pilot(found, path)
     is_none = isinstance(pilot, str)
-    predicted = None if isinstance(pilot, str) else predict(pilot, Counter(one.source for one in loaded.problems))
+    num_problems = Counter((one.source, str(one.domain)) for one in loaded.problems)
+    predicted = None if isinstance(pilot, str) else predict(pilot, num_problems)
     figures = estimate(found.job, count_prompts(prompts), predicted)
+    by_domain = {} if predicted is None else estimate_domains(found.job, predicted)
     is_known = found.why_no_tokenizer is None
     body = {
         "run": str(path),
@@ -174,6 +176,7 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
         "pilot": None if predicted is None else {"problems": predicted.num_pilot, "not_ended": predicted.num_open},
         "why_no_pilot": pilot if is_none else None,
         "estimate": figures_as_json(figures),
+        "estimate_by_domain": {domain: figures_as_json(of_domain) for domain, of_domain in by_domain.items()},
         "job": found.job.model_dump(mode="json"),
     }
     if as_json:
@@ -184,6 +187,8 @@ def plan(found: Plan, path: AnyPath, *, as_json: bool) -> None:
     if prompts and is_known:
         out.print(Panel(_safe(prompts[0].text), title="the first prompt"), highlight=False)
     _figures(figures)
+    if by_domain:
+        _domain_figures(by_domain)
     if is_none:
         message(
             f"no prediction: {pilot}. The same command with --set schedule.max_problems=100 in place of --dry-run runs "
@@ -220,6 +225,27 @@ def _figures(figures: Mapping[str, Figure]) -> None:
         shown = [_amount(figure.value, "not known"), *([bounds] if has_intervals else [])]
         table.add_row(name, *shown, escape(figure.origin))
     out.print(table)
+
+
+def _domain_figures(by_domain: Mapping[str, Mapping[str, Figure]]) -> None:
+    """Print a line for each domain; where figures are not known, why, once."""
+    table = Table(title="the same by domain, with intervals of 90 %", title_justify="left")
+    table.add_column("domain", no_wrap=True)
+    for name in next(iter(by_domain.values())):
+        table.add_column(name, justify="right", overflow="fold")
+    for domain, figures in by_domain.items():
+        table.add_row(escape(domain), *map(escape, _with_intervals(figures.values())))
+    out.print(table)
+
+
+def _with_intervals(figures: Iterable[Figure]) -> Iterator[str]:
+    said = ""
+    for figure in figures:
+        if figure.value is not None:
+            yield f"{_amount(figure.value)} ({_amount(figure.low)} .. {_amount(figure.high, 'no bound')})"
+        else:
+            yield "" if figure.origin == said else figure.origin
+            said = figure.origin
 
 
 def _amount(value: float | None, none: str = "") -> str:

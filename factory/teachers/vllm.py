@@ -1,9 +1,9 @@
 """The vLLM teacher: one ``AsyncLLM`` in the process of its actor. The only factory module that imports vLLM.
 
-Both batch limits are set and read back, since ``AsyncLLM`` alone falls back to 128 sequences and 2,048 tokens
-(vllm-project/vllm#37393). One request per sample; only its final output, or deltas at long intervals where somebody
-watches. Every incarnation has a random engine seed: with a fixed one, a run that is extended would sample the same
-texts again.
+Both batch limits are set, since ``AsyncLLM`` alone falls back to 128 sequences and 2,048 tokens
+(vllm-project/vllm#37393), and all settings are read back (`resolved`). One request per sample; only its final output,
+or deltas at long intervals where somebody watches. Every incarnation has a random engine seed: with a fixed one, a run
+that is extended would sample the same texts again.
 
 What another engine made is put behind the prompt, and its text is made of its tokens as vLLM itself would have. vLLM
 looks for stop strings in new text only, and its detokenizer takes a prompt that ends inside a character for new text;
@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from factory.minder import mind
 from factory.teachers import Completion, EngineInfo, Request, Watch
+from factory.teachers.resolved import check_resolved, read_settings
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
 from schemas.trace import THINK_CLOSE, THINK_OPEN, FinishReason
@@ -75,7 +76,7 @@ class VllmEngine:
         """Load the model.
 
         Raises:
-            TeacherError: If vLLM is not installed or cannot load the model.
+            TeacherError: If vLLM is not installed, cannot load the model, or resolved a setting to something else.
         """
         mind()
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -93,12 +94,13 @@ class VllmEngine:
                 f"vLLM is not usable here: {error}; install the extra `cpu` or `gpu` of distillation-factory"
             ) from error
         try:
-            arguments = AsyncEngineArgs(**engine_arguments(self._config), **self._reasoning_arguments())
-            self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._token_counter()])
+            arguments = engine_arguments(self._config)
+            args = AsyncEngineArgs(**arguments, **self._reasoning_arguments())
+            self._engine = AsyncLLM.from_engine_args(args, stat_loggers=[self._token_counter()])
         except (RuntimeError, ValueError, OSError, ImportError, KeyError, AttributeError) as error:
             raise TeacherError(f"teacher.model={self._config.model!r} cannot be loaded: {error}") from error
         self._tokenizer = self._engine.get_tokenizer()
-        return self._resolved(vllm.__version__)
+        return self._resolved(vllm.__version__, arguments["seed"])
 
     async def generate(self, request: Request) -> Completion:
         """Return one completion; see the protocol for errors."""
@@ -201,43 +203,25 @@ class VllmEngine:
             texts.append(detokenizer.get_next_output_text(finished=False, delta=True))
         return texts
 
-    def _resolved(self, version: str) -> EngineInfo:
+    def _resolved(self, version: str, seed: int) -> EngineInfo:
         """Return what vLLM made of the settings; a silent fallback is an error.
 
         Raises:
-            TeacherError: If a batch limit is not the one that was asked for.
+            TeacherError: If one is not what was asked for.
         """
-        config = self._engine.vllm_config
-        scheduler, options = config.scheduler_config, self._config.engine
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
-            asked, got = getattr(options, name), getattr(scheduler, name)
-            if asked != got:
-                raise TeacherError(f"teacher.engine.{name}={asked} was asked for, vLLM resolved it to {got}")
-        self._max_model_len = config.model_config.max_model_len
+        settings = read_settings(self._engine.vllm_config)
+        check_resolved(self._config.engine.model_dump() | {"seed": seed}, settings)
+        self._max_model_len = settings["max_model_len"]
         close_ids = self._tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
         self._close_id = close_ids[0] if len(close_ids) == 1 else None
         return EngineInfo(
             engine="vllm",
             engine_version=version,
             max_model_len=self._max_model_len,
-            max_num_seqs=scheduler.max_num_seqs,
-            max_num_batched_tokens=scheduler.max_num_batched_tokens,
+            max_num_seqs=settings["max_num_seqs"],
+            max_num_batched_tokens=settings["max_num_batched_tokens"],
             can_resume=True,
-            settings={
-                "dtype": str(config.model_config.dtype),
-                "quantization": config.model_config.quantization,
-                "seed": config.model_config.seed,
-                "watermark": getattr(scheduler, "watermark", None),
-                "async_scheduling": getattr(scheduler, "async_scheduling", None),
-                "num_gpu_blocks": config.cache_config.num_gpu_blocks,
-                "block_size": config.cache_config.block_size,
-                "kv_cache_dtype": str(config.cache_config.cache_dtype),
-                "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-                "pipeline_parallel_size": config.parallel_config.pipeline_parallel_size,
-                "enable_expert_parallel": config.parallel_config.enable_expert_parallel,
-                "speculation": _speculation(config.speculative_config),
-                "enforce_eager": config.model_config.enforce_eager,
-            },
+            settings=settings,
         )
 
     def _completion(self, answer: _Answer, output: Any, submitted_at_us: int) -> Completion:
@@ -363,11 +347,6 @@ def engine_arguments(teacher: VllmTeacher) -> dict[str, Any]:
 def _may_become_stop(text: str, stops: Sequence[str]) -> bool:
     """Return whether a text ends with what a stop string begins with."""
     return any(text.endswith(stop[:length]) for stop in stops for length in range(1, len(stop)))
-
-
-def _speculation(config: Any) -> dict[str, Any] | None:
-    """Return what vLLM made of the speculation that was asked for."""
-    return None if config is None else {"method": config.method, "num_tokens": config.num_speculative_tokens}
 
 
 def first_token_at_us(output: Any, submitted_at_us: int) -> int | None:

@@ -6,6 +6,10 @@ every attempt in flight makes one token per tick. The fixed arm is the smallest 
 useful samples. At most ``useful`` samples per problem count in both. A pool is made up (a third of the problems under a
 pass rate of 0.1), or it is what a complete run with a fixed n recorded.
 
+Beside it: how busy slots are with a fixed n, in the real order of attempts (`factory/order.py`) and in that of the
+problems alone. The former needs attempts at one problem to be of like length; a made-up pool in which they are stands
+beside the others.
+
 With early abort on, an attempt that loops is as long as the shipped detector lets it be: it reads the recorded tokens,
 or, of a made-up attempt, random ones that begin to repeat themselves.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +28,11 @@ import numpy.typing as npt
 
 from factory.adaptive import Adaptive
 from factory.coordinator import Coordinator, JudgeItem
-from factory.dispatch import Dispatch, Key
+from factory.dispatch import Dispatch, InOrder, Key
 from factory.early import LOOK_TOKENS, Detector, Rules
 from factory.feeder import Aborted, Finished, Lease, Report
 from factory.journal import Position
+from factory.order import LongFirst
 from factory.plots import rate_bins
 from factory.state import FrozenProblems, RunState, current_verdicts
 from factory.store import RunFolder
@@ -52,6 +57,8 @@ MAX_TOKENS: Final = 32_768
 PERIODS: Final = (1, 5_000)  # tokens of a loop, by a log-uniform chance; those of real teachers are as different
 NUM_LOOPS: Final = 200  # different ones that are read
 VOCABULARY: Final = 50_000
+ALIKE: Final = (0.8, 0.3)  # log-normal: how problems differ in their attempts' length, and attempts at one; guess
+FIXED: Final = (2, 4, 8)  # attempts per problem for which orders are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +221,50 @@ def fixed_arm(pool: Pool, useful: int, coverage: float) -> tuple[int, Spent]:
     return n, Spent(num_attempts=n * pool.num_problems, num_tokens=tokens, num_useful=by_attempt[:, n - 1])
 
 
+def num_slots(num_problems: int) -> int:
+    """Return how many attempts the engine holds."""
+    return max(8, num_problems // PROBLEMS_PER_SLOT)
+
+
+def ticks_of(order: Callable[[Sequence[Key]], InOrder | LongFirst], tokens: Grid, slots: int) -> int:
+    """Return when all attempts have ended that so many slots make in this order, each a token per tick."""
+    supply = order([Key(*place) for place in np.ndindex(tokens.shape)])
+    dispatch = Dispatch(supply, max_deaths=3)
+    running: list[tuple[int, Key]] = []  # a heap by end
+    now = 0
+    while not dispatch.is_done:
+        for key in dispatch.lease(ENGINE, slots - len(running)):
+            heapq.heappush(running, (now + int(tokens[key]), key))
+        now, key = heapq.heappop(running)
+        dispatch.finish(ENGINE, [key])
+        if isinstance(supply, LongFirst):
+            supply.made(key, int(tokens[key]))
+    return now
+
+
+def orders(tokens: Grid) -> list[dict[str, Any]]:
+    """Return the share of slots busy with a fixed number of attempts of these lengths, in either order."""
+    slots = num_slots(len(tokens))
+    rows = []
+    for num_samples in (num for num in FIXED if num <= tokens.shape[1]):
+        first = tokens[:, :num_samples]
+        in_order, long_first = (
+            float(first.sum()) / slots / ticks_of(one, first, slots) for one in (InOrder, LongFirst)
+        )
+        rows.append({"attempts": num_samples, "busy, in the run's order": in_order, "busy, longest first": long_first})
+    return rows
+
+
+def alike_lengths(num_problems: int, num_samples: int, seed: int) -> Grid:
+    """Return lengths of made-up attempts that differ by problem more than at one."""
+    chance = np.random.default_rng(seed)
+    between, within = ALIKE
+    means = chance.lognormal(np.log(MEAN_TOKENS), between, (num_problems, 1))
+    lengths = np.ceil(means * chance.lognormal(0, within, (num_problems, num_samples)))
+    limited: Grid = np.minimum(lengths, MAX_TOKENS).astype(np.int64)
+    return limited
+
+
 class _Run:
     """The adaptive arm: one engine that is a clock, and verdicts that come at once."""
 
@@ -230,7 +281,7 @@ class _Run:
             base_reasons=Counter(),
             adaptive=adaptive,
         )
-        self._slots = max(8, pool.num_problems // PROBLEMS_PER_SLOT)
+        self._slots = num_slots(pool.num_problems)
         self._running: list[tuple[int, Key]] = []  # a heap by end
         self._began: dict[Key, int] = {}
         self._now = self._num_attempts = self._num_tokens = 0

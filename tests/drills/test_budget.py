@@ -11,6 +11,7 @@ from factory.ledgers import read_ledgers, spent_of
 from factory.pilot import Pilot, read_pilot
 from factory.plan import Plan, make_plan
 from factory.store import RunFolder
+from jobs import show
 from jobs.bench.drill import committed_traces, factory_process, wait_for_no_process
 from schemas.config import load_config
 from tests.runs import write_job
@@ -44,7 +45,9 @@ def _plan(job: Path, *overrides: str) -> Plan:
     return make_plan(load_config(job, overrides), {}, is_dry=True)
 
 
-def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "run"
     job = _job(tmp_path, MAX_TOKENS)
     with factory_process(["run", job, "--run", path], tmp_path / "first") as child:
@@ -87,3 +90,13 @@ def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(tmp_p
         said = read_pilot(_plan(job, other), path)
         assert isinstance(said, str)
         assert why in said
+
+    show.plan(_plan(job), path, as_json=True)
+    body = json.loads(capsys.readouterr().out)
+    by_domain = body["estimate_by_domain"]["math"]  # the pilot is the whole job, and all of one domain
+    assert by_domain["accepted"]["value"] == status["accepted"]
+    assert by_domain["tokens_per_accepted"] == body["estimate"]["tokens_per_accepted"]
+    assert by_domain["gpu_s_per_accepted"] == body["estimate"]["gpu_s_per_accepted"]
+    show.plan(_plan(job), path, as_json=False)
+    printed = capsys.readouterr().out
+    assert "by domain" in printed.partition("what it would make and cost")[2]

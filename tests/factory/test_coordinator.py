@@ -815,3 +815,22 @@ def test_what_cannot_be_read_of_the_journal_is_said_and_made_again(tmp_path: Pat
     with pytest.raises(CorruptRunError, match="holds it no more"):
         committer.commit(segments=[path.name], judged=judged)
     assert path.exists()
+
+
+def test_once_first_attempts_have_shown_their_lengths_the_longest_come_next(tmp_path: Path) -> None:
+    start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+    coordinator = load_coordinator(RunSpec(path=tmp_path, job=JOB, fingerprint=FINGERPRINT), generate=True)
+    orders = coordinator.engine_report(_report(capacity=len(PROBLEMS)))
+    firsts = [Key(place, 0) for place in range(len(PROBLEMS))]
+    assert [lease.key for lease in orders.leases] == firsts
+    coordinator.engine_report(
+        _report(
+            capacity=0,
+            refused=(Refused(firsts[1], FailReason.NOT_RECORDED, "no"),),
+            finished=tuple(replace(_finished(place), num_tokens=100 - place) for place in range(2, len(PROBLEMS))),
+        )
+    )
+    orders = coordinator.engine_report(_report(capacity=len(PROBLEMS) * NUM_SAMPLES))
+    given = [lease.key.problem for lease in orders.leases]
+    mean = [2, 3, 4, 5, 6]  # above the mean, by which the one that failed goes; 0 is in flight
+    assert given == [place for place in [0, *mean, 1, 7, 8, 9, 10, 11] for _ in range(NUM_SAMPLES - 1)]

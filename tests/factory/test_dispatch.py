@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from factory.dispatch import MAX_SUSPECTS, SUSPECT_DEATHS, Dispatch, FailReason, Key
+from factory.order import LongFirst
 
 MAX_DEATHS = 3
 MAX_ERRORS = 2
@@ -19,10 +20,20 @@ NUM_ENGINES = 3
 class Engines(RuleBasedStateMachine):
     """Engines that lease, finish, refuse and die at random; a model beside it knows where every attempt has to be."""
 
-    @initialize(num_problems=st.integers(0, 30), num_samples=st.integers(1, 2), num_had_turn=st.integers(0, 9))
-    def start(self, num_problems: int, num_samples: int, num_had_turn: int) -> None:
-        self.keys = [Key(place, index) for place in range(num_problems) for index in range(num_samples)]
-        self.dispatch = Dispatch(self.keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
+    @initialize(
+        num_problems=st.integers(0, 30),
+        num_samples=st.integers(1, 3),
+        num_had_turn=st.integers(0, 9),
+        max_tail=st.none() | st.sampled_from([1, 4, 99]),
+        missing=st.sets(st.integers(0, 89), max_size=30),
+    )
+    def start(
+        self, num_problems: int, num_samples: int, num_had_turn: int, max_tail: int | None, missing: set[int]
+    ) -> None:
+        keys = [Key(place, index) for place in range(num_problems) for index in range(num_samples)]
+        self.keys = [key for number, key in enumerate(keys) if number not in missing]
+        self.order = None if max_tail is None else LongFirst(self.keys, max_tail)
+        self.dispatch = Dispatch(self.order or self.keys, max_deaths=MAX_DEATHS, max_errors=MAX_ERRORS)
         self.dispatch.had_turn(self.keys[1 : num_had_turn + 1])
         self.engines: dict[str, set[Key]] = {f"e{number}": set() for number in range(NUM_ENGINES)}
         self.dead: dict[str, set[Key]] = {}  # what each had in flight when it died
@@ -50,9 +61,14 @@ class Engines(RuleBasedStateMachine):
         assert len(self._suspects(self.engines[engine_id])) <= MAX_SUSPECTS
         return keys
 
-    def _end(self, keys: set[Key]) -> None:
+    def _end(self, keys: set[Key], *, num_tokens: int | None = None) -> None:
         assert not keys & self.ended, "ended twice"
         self.ended |= keys
+        for key in sorted(keys) if self.order is not None else ():
+            if num_tokens is None:
+                self.order.ended(key)
+            else:
+                self.order.made(key, num_tokens)
         for held in self.engines.values():
             held -= keys
 
@@ -60,8 +76,8 @@ class Engines(RuleBasedStateMachine):
     def lease(self, number: int, capacity: int) -> None:
         self._lease(sorted(self.engines)[number], capacity)
 
-    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data())
-    def finish(self, number: int, data: st.DataObject) -> None:
+    @rule(number=st.integers(0, NUM_ENGINES - 1), data=st.data(), num_tokens=st.integers(0, 9))
+    def finish(self, number: int, data: st.DataObject, num_tokens: int) -> None:
         engine_id = sorted(self.engines)[number]
         if not self.keys:
             return
@@ -71,7 +87,7 @@ class Engines(RuleBasedStateMachine):
         ended = self.dispatch.finish(engine_id, keys)
         assert len(ended) == len(set(ended)), "one report ends an attempt twice"
         assert set(ended) == set(keys) & self.engines[engine_id]
-        self._end(set(ended))
+        self._end(set(ended), num_tokens=num_tokens)
 
     @rule(
         number=st.integers(0, NUM_ENGINES - 1),

@@ -21,6 +21,7 @@ from factory.early import Rules
 from factory.feeder import Feeder, Lease
 from factory.sharing import Slots
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch, make_engine
+from factory.teachers.resolved import check_resolved
 from jobs.bench.drill import is_alive, wait_until
 from jobs.demo_teacher import SHIPPED_MODELS
 from schemas.config import (
@@ -224,6 +225,12 @@ def test_the_settings_are_those_that_were_asked_for(running: Running) -> None:
     else:
         assert running.info.max_num_seqs == NUM_SLOTS
         assert running.info.max_model_len == CONTEXT
+    if running.info.engine == "vllm":
+        settings, seed = running.info.settings, running.info.settings["seed"]
+        check_resolved(OPTIONS.model_dump() | {"seed": seed}, settings)
+        with pytest.raises(TeacherError, match=r"watermark=0\.5 was asked for, vLLM resolved it to 0\.02"):
+            check_resolved(OPTIONS.model_dump() | {"seed": seed, "watermark": 0.5}, settings)
+        assert json.loads(json.dumps(settings)) == settings, "they go into the engine's log"
     assert running.info.engine_version
 
 
