@@ -20,9 +20,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
-from factory.teachers import Completion, EngineInfo, Request, Watch
+from factory.teachers import Completion, EngineInfo, Loaded, Request, Watch
 from factory.teachers.watch import OWNER_VARIABLE
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
@@ -216,6 +217,7 @@ class VllmEngine:
         self._max_model_len = config.model_config.max_model_len
         close_ids = self._tokenizer.encode(THINK_CLOSE, add_special_tokens=False)
         self._close_id = close_ids[0] if len(close_ids) == 1 else None
+        model, parallel = config.model_config, config.parallel_config
         return EngineInfo(
             engine="vllm",
             engine_version=version,
@@ -223,20 +225,27 @@ class VllmEngine:
             max_num_seqs=scheduler.max_num_seqs,
             max_num_batched_tokens=scheduler.max_num_batched_tokens,
             can_resume=True,
+            loaded=Loaded(
+                dtype=str(model.dtype).removeprefix("torch."),
+                quantization=model.quantization or "none",
+                tensor_parallel_size=parallel.tensor_parallel_size,
+                pipeline_parallel_size=parallel.pipeline_parallel_size,
+                host_class=_host_class(),
+            ),
             settings={
-                "dtype": str(config.model_config.dtype),
-                "quantization": config.model_config.quantization,
-                "seed": config.model_config.seed,
+                "dtype": str(model.dtype),
+                "quantization": model.quantization,
+                "seed": model.seed,
                 "watermark": getattr(scheduler, "watermark", None),
                 "async_scheduling": getattr(scheduler, "async_scheduling", None),
                 "num_gpu_blocks": config.cache_config.num_gpu_blocks,
                 "block_size": config.cache_config.block_size,
                 "kv_cache_dtype": str(config.cache_config.cache_dtype),
-                "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-                "pipeline_parallel_size": config.parallel_config.pipeline_parallel_size,
-                "enable_expert_parallel": config.parallel_config.enable_expert_parallel,
+                "tensor_parallel_size": parallel.tensor_parallel_size,
+                "pipeline_parallel_size": parallel.pipeline_parallel_size,
+                "enable_expert_parallel": parallel.enable_expert_parallel,
                 "speculation": _speculation(config.speculative_config),
-                "enforce_eager": config.model_config.enforce_eager,
+                "enforce_eager": model.enforce_eager,
             },
         )
 
@@ -300,6 +309,26 @@ class VllmEngine:
                 pass
 
         return TokenCounter
+
+
+def _host_class() -> str | None:
+    """Return the name of the GPU as vLLM sees it, by a library that makes no CUDA context here; else of the CPU."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return cpu_name(Path("/proc/cpuinfo"))
+    if current_platform.is_cuda() or current_platform.is_rocm():
+        return str(current_platform.get_device_name())
+    return None
+
+
+def cpu_name(path: Path) -> str | None:
+    """Return the model name of the first processor that Linux lists there; None where it gives none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() or None for line in lines if line.startswith("model name")), None)
 
 
 def cores_by_rank(num_ranks: int) -> str:
