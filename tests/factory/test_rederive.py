@@ -180,7 +180,7 @@ def test_a_torn_file_is_named(copy):
         (None, "holds no manifest.json"),
         ("{", "cannot be read"),
         ('{"version": 1}', r"is no manifest of tables of version 3 \(version 1\)"),
-        ('{"version": 2, "selection": {}}', "lacks configs, files, num_first"),
+        ('{"version": 3, "selection": {}}', "lacks configs, files, num_first"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path, body, message):
