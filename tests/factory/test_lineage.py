@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.build import build_tables, state_of
+from factory.facts import read_facts
 from factory.ledgers import engines_in, ledger_path
 from factory.prompts import ByteTokenizer, HfTokenizer
+from factory.sections import how_it_was_made
 from factory.sources import load_problems
 from factory.store import RunFolder
 from factory.tables import write_tables
@@ -146,6 +148,10 @@ def test_a_run_says_once_how_its_engines_were_loaded(tmp_path):
     assert row["tokenizer_sha256"] == "abc"
     assert set(row["engines"][0]) == set(LOADED)
     assert state_of(folder, folder.manifest()) != before, "tables built before are outdated"
+    card = "\n".join(how_it_was_made(read_facts(run, "default")))
+    assert "sha256 abc" in card
+    assert "bfloat16, quantization none, tensor parallel 2, pipeline parallel 1, on NVIDIA H200" in card
+    assert "on a device without a name" in card
     note_engines(run, 4, other)
     assert read(build_tables(run).folder, "runs") == [row], "nothing new"
 
