@@ -1,4 +1,4 @@
-"""From a run to a student by way of the Hub: published, taken by its tag, guarded, trained on. Against a local stand-in."""
+"""From a run to a student by way of the Hub: published, taken by its tag, guarded, trained on; against a stand-in."""
 
 from __future__ import annotations
 
