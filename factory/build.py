@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from factory.dispatch import CancelReason
 from factory.joining import PROBLEM_COLUMNS, TRACE_COLUMNS
+from factory.ledgers import engines_in, read_ledgers
 from factory.state import FrozenProblems, current_verdicts
 from factory.storage import AnyPath
 from factory.store import RunFolder
@@ -73,7 +74,8 @@ def state_of(folder: RunFolder, manifest: Manifest) -> str:
     shards = {kind: [(shard.name, shard.sha256) for shard in some] for kind, some in kinds.items()}
     body = folder.run_yaml()
     code = [body["verifiers"], body["versions"].get("distillation-factory")]
-    return digest(["tables", manifest.fingerprint, manifest.verifiers, dict(manifest.config), code, shards])
+    made = [body.get("tokenizer_sha256"), engines_in(read_ledgers(folder.logs))]
+    return digest(["tables", manifest.fingerprint, manifest.verifiers, dict(manifest.config), code, made, shards])
 
 
 def first_attempts(folder: RunFolder, manifest: Manifest) -> FirstAttempts:
@@ -134,8 +136,10 @@ def _run_row(folder: RunFolder, manifest: Manifest) -> RunRow:
         name=manifest.config["name"],
         teacher=teacher["name"],
         teacher_revision=teacher["revision"],
+        tokenizer_sha256=body.get("tokenizer_sha256"),  # null: of an older version's run
         engine=engines["engine"],
         engine_version=engines["engine_version"],
+        engines=engines_in(read_ledgers(folder.logs)),
         sampling=manifest.config["sampling"],
         prompt_template=prompt["template"],
         system=prompt["system"],

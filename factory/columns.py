@@ -41,6 +41,7 @@ def column_problem(row: Row, source: RowSource, name: str) -> Problem:
         language=_optional(body, columns.language) or source.language,
         source=name,
         source_row_id=_optional(body, columns.id) or row.row_id,
+        source_revision=row.revision,
         license=_optional(body, columns.license) or license_of(source),
         reference=_reference(body, columns, source),
     )

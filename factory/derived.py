@@ -8,8 +8,10 @@ over a quota; rows come out by (problem_id, own id).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +25,7 @@ from factory.light import LIGHT_COLUMNS, candidates_of, compare_texts, reads_tex
 from factory.pairs import Pair, pairs
 from factory.selection import Candidate, Decision, Over, over_quotas, select, split_of
 from schemas.config import SelectConfig, TableName
-from schemas.tables import CANDIDATES, SCHEMAS
+from schemas.tables import CANDIDATES, SCHEMAS, SelectedFor
 from schemas.trace import THINK_OPEN, FinishReason, TraceFormat
 from schemas.verdict import Outcome
 
@@ -61,13 +63,9 @@ class Decided:
     table: pa.Table  # as ``CANDIDATES``
     starts: Places  # where the rows of each problem begin
     groups: Sequence[Sequence[Candidate]]  # by problem, those that have a verdict
-    decisions: Sequence[Sequence[Decision]]  # by problem
+    pairs: Sequence[Pair]  # by problem_id and pair_id
+    rows: Mapping[str, int]  # the row of each trace
     completions: pa.StringArray  # by row, what the assistant says
-
-    @property
-    def row_of(self) -> dict[str, int]:
-        """Return the row of each trace."""
-        return {trace_id: row for row, trace_id in enumerate(self.table["trace_id"].to_pylist())}
 
 
 def find_over(tables: Iterable[pa.Table], config: SelectConfig) -> Over:
@@ -95,25 +93,86 @@ def decide(found: pa.Table, rules: Rules) -> Decided:
     groups = judged_groups(found, rules.config)
     decisions = list(select(groups, rules.config, rules.over))
     starts = group_starts(found["problem_id"])
-    made = _decision_columns(found, decisions) | _rate_columns(found, starts, rules)
+    trace_ids = found["trace_id"].to_pylist()
+    rows = dict(zip(trace_ids, range(len(trace_ids)), strict=True))
+    paired = _paired(groups, decisions, rules.config)
+    made = _decision_columns(trace_ids, decisions) | _rate_columns(found, starts, rules)
+    made["raw_sha256"] = _sha256_of_each(one_array(found["text"]))
+    made["selected_for"] = _selected_for(found, starts, made["is_accepted"], paired, rows)
     made["selection_digest"] = pa.repeat(pa.scalar(rules.digest), found.num_rows)
     return Decided(
         table=_table(CANDIDATES, made, found),
         starts=starts,
         groups=groups,
-        decisions=decisions,
+        pairs=paired,
+        rows=rows,
         completions=_completions(found),
     )
 
 
-def _decision_columns(found: pa.Table, decisions: Sequence[Sequence[Decision]]) -> dict[str, pa.Array]:
+def _paired(
+    groups: Sequence[Sequence[Candidate]], decisions: Sequence[Sequence[Decision]], config: SelectConfig
+) -> list[Pair]:
+    made: list[Pair] = []
+    for group, of_group in zip(groups, decisions, strict=True):
+        made += sorted(pairs(group, of_group, config.preference), key=lambda pair: pair.pair_id)
+    return made
+
+
+def _decision_columns(trace_ids: Sequence[str], decisions: Sequence[Sequence[Decision]]) -> dict[str, pa.Array]:
     by_id = {decision.trace_id: decision for made in decisions for decision in made}
-    rows = [by_id.get(trace_id) for trace_id in found["trace_id"].to_pylist()]
+    rows = [by_id.get(trace_id) for trace_id in trace_ids]
     return {
         "is_accepted": pa.array([None if row is None else row.is_accepted for row in rows], pa.bool_()),
         "reject_reason": pa.array([None if row is None else row.reason for row in rows], pa.string()),
         "rank": pa.array([None if row is None else row.rank for row in rows], pa.int32()),
     }
+
+
+def _sha256_of_each(texts: pa.StringArray) -> pa.StringArray:
+    """Return the digest of each text's bytes, read where they lie: as Python strings they would be copied twice."""
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset).tolist() if len(texts) else [0]
+    view = memoryview(data or b"")
+    return pa.array([hashlib.sha256(view[start:end]).hexdigest() for start, end in pairwise(ends)], pa.string())
+
+
+def _selected_for(
+    found: pa.Table, starts: Places, is_accepted: pa.Array, paired: Sequence[Pair], rows: Mapping[str, int]
+) -> pa.ListArray:
+    """Return what each row is taken for, as words."""
+    is_usable = np.repeat(_is_usable(found, starts), np.diff(np.append(starts, found.num_rows)))
+    masks = {
+        SelectedFor.SFT: pc.fill_null(is_accepted, False).to_numpy(zero_copy_only=False),
+        SelectedFor.PREFERENCE_CHOSEN: _at([rows[pair.chosen] for pair in paired], found.num_rows),
+        SelectedFor.PREFERENCE_REJECTED: _at([rows[pair.rejected] for pair in paired], found.num_rows),
+        SelectedFor.RL_PROMPTS: is_usable,
+        SelectedFor.GRPO_GROUPS: _has_reward(found),
+    }
+    is_for = np.column_stack([masks[word] for word in SelectedFor])
+    words = pa.array([word.value for word in SelectedFor]).take(pa.array(np.nonzero(is_for)[1]))
+    ends = np.concatenate([[0], np.cumsum(is_for.sum(axis=1))])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), words)
+
+
+def _is_usable(found: pa.Table, starts: Places) -> npt.NDArray[np.bool_]:
+    """Return of each problem whether it has a reference that could be used."""
+    is_bad = _is(found["outcome"], Outcome.BAD_REFERENCE.value)
+    has_reference = found["reference"].take(pa.array(starts)).is_valid().to_numpy()
+    usable: npt.NDArray[np.bool_] = has_reference & (_sums(is_bad, starts) == 0)
+    return usable
+
+
+def _has_reward(found: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return the rows that `advantages` gives a reward."""
+    has_word: npt.NDArray[np.bool_] = found["is_correct"].is_valid().to_numpy() & found["outcome"].is_valid().to_numpy()
+    return has_word & ~_is(found["outcome"], Outcome.UNJUDGED.value)
+
+
+def _at(rows: Sequence[int], num_rows: int) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(num_rows, bool)
+    mask[rows] = True
+    return mask
 
 
 def _rate_columns(found: pa.Table, starts: Places, rules: Rules) -> dict[str, pa.Array]:
@@ -195,17 +254,14 @@ def _accepted(found: pa.Table) -> dict[str, pa.Array]:
 
 
 def _preference(decided: Decided, config: SelectConfig) -> pa.Table:
-    made_pairs: list[Pair] = []
-    for group, decisions in zip(decided.groups, decided.decisions, strict=True):
-        made_pairs += sorted(pairs(group, decisions, config.preference), key=lambda pair: pair.pair_id)
-    row_of = decided.row_of if made_pairs else {}
     chosen, rejected = (
-        pa.array([row_of[getattr(pair, side)] for pair in made_pairs], pa.int64()) for side in ("chosen", "rejected")
+        pa.array([decided.rows[getattr(pair, side)] for pair in decided.pairs], pa.int64())
+        for side in ("chosen", "rejected")
     )
     found, worse = decided.table.take(chosen), decided.table.take(rejected)
     made = _prompts(found, config) | {
-        "pair_id": pa.array([pair.pair_id for pair in made_pairs], pa.string()),
-        "rule": pa.array([pair.rule for pair in made_pairs], pa.string()),
+        "pair_id": pa.array([pair.pair_id for pair in decided.pairs], pa.string()),
+        "rule": pa.array([pair.rule for pair in decided.pairs], pa.string()),
         "chosen": _assistant(decided.completions.take(chosen)),
         "rejected": _assistant(decided.completions.take(rejected)),
         "chosen_trace_id": found["trace_id"],
@@ -220,8 +276,7 @@ def _preference(decided: Decided, config: SelectConfig) -> pa.Table:
 
 def _grpo_groups(decided: Decided, config: SelectConfig) -> pa.Table:
     rewarded = [row for group in decided.groups for row in advantages(group)]  # by trace_id within a group
-    row_of = decided.row_of
-    rows = pa.array([row_of[row.trace_id] for row in rewarded], pa.int64())
+    rows = pa.array([decided.rows[row.trace_id] for row in rewarded], pa.int64())
     found = decided.table.take(rows)
     made: dict[str, Any] = {name: [getattr(row, name) for row in rewarded] for name in GroupRow._fields}
     made |= _prompts(found, config) | {
@@ -233,8 +288,7 @@ def _grpo_groups(decided: Decided, config: SelectConfig) -> pa.Table:
 
 def _rl_prompts(decided: Decided, config: SelectConfig) -> pa.Table:
     table, starts = decided.table, decided.starts
-    is_bad = pc.fill_null(pc.equal(table["outcome"], Outcome.BAD_REFERENCE.value), False).to_numpy()
-    is_usable = table["reference"].take(pa.array(starts)).is_valid().to_numpy() & (_sums(is_bad, starts) == 0)
+    is_usable = _is_usable(table, starts)
     found = table.take(pa.array(starts[is_usable]))
     counts = {
         "num_attempts": np.diff(np.append(starts, table.num_rows)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import version
 from typing import Any, Final
 
 from factory.columns import read_text
@@ -52,12 +53,14 @@ def gym_problem(row: Row, source: GymSource, name: str) -> Problem:
         language=source.language,
         source=name,
         source_row_id=row.row_id,
+        source_revision=row.revision,
         license=source.license,
         reference=reference,
     )
 
 
 def _generate(dataset: Any, source: GymSource) -> Iterator[Row]:
+    revision = f"reasoning-gym {version('reasoning-gym')}"
     for i in range(source.size):
         row_id = f"{source.task}:{source.seed}:{i}"
         body, defect = None, ""
@@ -65,7 +68,7 @@ def _generate(dataset: Any, source: GymSource) -> Iterator[Row]:
             body = dataset[i]
         except GYM_ERRORS as error:
             defect = f"the generator failed: {type(error).__name__}: {error}"
-        yield Row(i + 1, row_id, row_id, "", body, defect)
+        yield Row(i + 1, row_id, row_id, "", body, defect, revision)
 
 
 def _create(source: GymSource, label: str) -> Any:

@@ -156,12 +156,14 @@ class Reader:
     job: JobConfig
     traceset: TraceSet
 
-    def rows(self, watch: Watch) -> Iterator[tuple[FileSource, Row]]:
+    def rows(self, watch: Watch, *, with_revision: bool = False) -> Iterator[tuple[FileSource, Row]]:
         """Yield every row with its source; one that is not the only one of its number says which file it is of."""
         done = 0
         for position, source in enumerate(self.job.sources):
             assert isinstance(source, FileSource), "the job is ours"
-            for row in islice(file_rows(source, self._wanted(source), f"sources.{position}"), source.limit):
+            label, wanted = f"sources.{position}", self._wanted(source)
+            rows = file_rows(source, wanted, label, with_revision=with_revision)
+            for row in islice(rows, source.limit):
                 done += 1
                 if done % TOLD_EVERY == 0:
                     watch(done)
@@ -255,7 +257,7 @@ def read_problems(reader: Reader, watch: Watch) -> Reading:
     """
     reading = Reading()
     most = reader.job.schedule.max_problems
-    for source, row in reader.rows(watch):
+    for source, row in reader.rows(watch, with_revision=True):
         reading.num_rows += 1
         try:
             problem, attempts = reader.understand(source, row)

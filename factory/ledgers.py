@@ -64,6 +64,12 @@ def read_ledgers(logs: AnyPath) -> list[dict[str, Any]]:
     return [json.loads(path.read_bytes()) for path in find_files(logs, "engine-time-*.json")]
 
 
+def engines_in(ledgers: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Return what the engines of all starts were loaded as, each different way once; None where nobody noted it."""
+    found = {json.dumps(one, sort_keys=True): one for body in ledgers for one in body.get("engines", ())}
+    return [found[key] for key in sorted(found)] or None
+
+
 def spent_of(ledgers: list[dict[str, Any]]) -> Spent:
     """Return what they sum to. Ledgers of older versions say nothing of tokens and GPUs."""
     return sum(

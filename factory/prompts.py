@@ -41,6 +41,7 @@ BUILTIN_TEMPLATES: Final = {"zero": (ZERO_BEFORE, ZERO_AFTER), "boxed": ("", BOX
 # Some chat templates write today's date into the system turn (Llama 3 does); a run that is resumed tomorrow must render
 # the same text. The date is the one that Llama 3.1's own template falls back to.
 RENDER_DATE: Final = date(2024, 7, 26)
+TOKENIZER: Final = "tokenizer.json"  # the one file by which a fast tokenizer can be told from another
 PROBE: Final = (Message(role="user", content="What is 1 + 1?"),)  # rendered once, to see what a template does
 
 
@@ -54,6 +55,10 @@ class PromptTokenizer(Protocol):
     @property
     def chat_template(self) -> str | None:
         """Text of the chat template; None where there is none."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of its tokenizer.json; None where it has no such file, or only the teacher has it."""
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Return the token ids; with ``add_special_tokens`` also those that the model expects around raw text."""
@@ -77,7 +82,7 @@ class HfTokenizer:
         """
         from transformers import AutoTokenizer
 
-        self.name = path_or_name
+        self.name, self._revision = path_or_name, revision
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path_or_name, revision=revision)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError) as error:
@@ -87,6 +92,19 @@ class HfTokenizer:
             ) from error
         template = self._tokenizer.chat_template
         self.chat_template: str | None = template.get("default") if isinstance(template, dict) else template
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of its tokenizer.json, as `sha256sum` gives it: in the folder, or where the Hub's library put it."""
+        path: Path | str | None = Path(self.name) / TOKENIZER
+        if not Path(self.name).is_dir():
+            from huggingface_hub import try_to_load_from_cache
+
+            found = try_to_load_from_cache(self.name, TOKENIZER, revision=self._revision)
+            path = found if isinstance(found, str) else None  # else an object that stands for: known not to be there
+        if path is None or not Path(path).is_file():
+            return None
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Return the token ids; a chat template writes its own special tokens, so for it add none."""
@@ -114,6 +132,7 @@ class ByteTokenizer:
     """A tokenizer without a vocabulary, for the scripted teacher: token ids are the bytes of UTF-8."""
 
     name = "bytes"
+    sha256: str | None = None
     chat_template: str | None = "<|role|>content for each turn, then <|assistant|>"
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
@@ -128,6 +147,7 @@ class ByteTokenizer:
 class EndpointTokenizer:
     """Stands for a tokenizer that only the teacher has: a conversation is given as its JSON, and tokens are unknown."""
 
+    sha256: str | None = None
     chat_template: str | None = "applied by the endpoint"
 
     def __init__(self, name: str) -> None:

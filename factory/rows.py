@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import glob
 import gzip
+import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ MAX_RAW_CHARS: Final = 2_000  # kept of a quarantined row (``Quarantined.raw``)
 MAX_SHOWN_CHARS: Final = 80  # of a value inside a message
 MAX_SHOWN_NAMES: Final = 40  # of a list of columns inside a message
 BATCH_ROWS: Final = 1_024  # rows of an Arrow batch held at once
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")  # on the Hub; a branch or a tag may be moved
 MISSING: Final = object()  # what ``lookup`` finds where nothing is: null is a value
 JSON_NAMES: Final = {dict: "an object", list: "a list", type(None): "null", bool: "a boolean", str: "text"}
 
@@ -42,6 +45,7 @@ class Row(NamedTuple):
     raw: str
     body: Mapping[str, Any] | None  # None: could not be read, for the reason in `defect`
     defect: str = ""
+    revision: str | None = None  # what it was read from (`Problem.source_revision`)
 
 
 class RowError(Exception):
@@ -137,8 +141,10 @@ def name_of(path: str) -> str:
     return start.rstrip("-_.") or Path(folder).name or "files"
 
 
-def file_rows(source: FileSource, wanted: Wanted, label: str) -> Iterator[Row]:
+def file_rows(source: FileSource, wanted: Wanted, label: str, *, with_revision: bool = True) -> Iterator[Row]:
     """Return the rows of JSONL or Parquet files, file after file in the order of their names.
+
+    A row's revision is the sha256 of its file, which is read through once more when its first row is taken.
 
     Raises:
         SourceError: If there is no such file, or a mapped column is nowhere in it; while reading, if a file breaks off.
@@ -150,18 +156,35 @@ def file_rows(source: FileSource, wanted: Wanted, label: str) -> Iterator[Row]:
             _check_arrow_columns(_parquet_schema(path, label), columns, label, str(path))
     else:
         _check_jsonl_columns(files, columns, label, source.path)
-    return _rows_of_files(files, wanted, source, label)
+    return _rows_of_files(files, wanted, source, label, with_revision)
 
 
-def _rows_of_files(files: Sequence[Path], wanted: Wanted, source: FileSource, label: str) -> Iterator[Row]:
+def _rows_of_files(
+    files: Sequence[Path], wanted: Wanted, source: FileSource, label: str, with_revision: bool
+) -> Iterator[Row]:
     is_glob = glob.has_magic(source.path)  # row numbers alone would not tell the files apart
     for path in files:
         prefix = f"{path.name}:" if is_glob else ""
+        revision = _sha256([path], label) if with_revision else None
         if source.kind == "parquet":
             columns = wanted.of(_parquet_schema(path, label).names)
-            yield from _arrow_rows(_parquet_batches(path, columns, label), columns, f"{path.name} row", prefix)
+            rows = _arrow_rows(_parquet_batches(path, columns, label), columns, f"{path.name} row", prefix)
         else:
-            yield from _jsonl_rows(path, label, prefix)
+            rows = _jsonl_rows(path, label, prefix)
+        yield from (row._replace(revision=revision) for row in rows)
+
+
+def _sha256(paths: Sequence[Path], label: str) -> str:
+    """Return the digest of a file as `sha256sum` gives it; of several, that of their digests in this order."""
+    digests = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise SourceError(f"{label}.path: {path} cannot be read: {error}; restore the file") from error
+    one = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return f"sha256:{one}"
 
 
 def find_files(pattern: str, kind: str, label: str) -> list[Path]:
@@ -293,8 +316,12 @@ def dataset_rows(source: DatasetSource, wanted: Wanted, label: str) -> Iterator[
     import datasets
     from datasets.exceptions import DatasetsError
 
+    revision, is_local = source.revision, Path(source.path).exists()
     try:
-        loaded = datasets.load_dataset(source.path, source.config, split=source.split, revision=source.revision)
+        if not is_local:  # which commit a branch or a tag stands for now: just that is loaded
+            found = str(datasets.load_dataset_builder(source.path, source.config, revision=revision).hash)
+            revision = found if COMMIT.fullmatch(found) else revision
+        loaded = datasets.load_dataset(source.path, source.config, split=source.split, revision=revision)
     except (OSError, ValueError, RuntimeError, LookupError, pa.ArrowException, DatasetsError) as error:
         what = f"path={source.path!r} config={source.config!r} split={source.split!r} revision={source.revision!r}"
         raise SourceError(
@@ -303,8 +330,21 @@ def dataset_rows(source: DatasetSource, wanted: Wanted, label: str) -> Iterator[
         ) from error
     _check_arrow_columns(loaded.features.arrow_schema, wanted.required, label, f"{source.path} ({source.split})")
     columns = wanted.of(loaded.column_names)
+    if is_local:
+        revision = _sha256(_local_files(Path(source.path)), label)
+    elif not COMMIT.fullmatch(revision or ""):  # from a cache that does not say; a branch may have moved since
+        revision = None
     batches = loaded.select_columns(_top_columns(columns, loaded.column_names)).with_format("arrow").iter(BATCH_ROWS)
-    return _arrow_rows(batches, columns, f"{source.path} row", "")
+    rows = _arrow_rows(batches, columns, f"{source.path} row", "")
+    return (row._replace(revision=revision) for row in rows)
+
+
+def _local_files(path: Path) -> list[Path]:
+    """Return the files of a local dataset by their names, without hidden ones, as `datasets` sees them."""
+    if path.is_file():
+        return [path]
+    files = (file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts))
 
 
 def _check_arrow_columns(schema: pa.Schema, columns: Mapping[str, str], label: str, what: str) -> None:

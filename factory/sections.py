@@ -89,7 +89,9 @@ def how_it_was_made(facts: Facts) -> list[str]:
         ("revision", run["teacher_revision"]),
         *((key.replace("_", " "), value) for key, value in others.items()),
         ("completions", Safe(_TEACHERS.get(kind, plain(kind)))),
+        *([] if run["tokenizer_sha256"] is None else [("tokenizer.json", f"sha256 {run['tokenizer_sha256']}")]),
         ("engine", f"{run['engine']} {run['engine_version']}"),
+        *(("loaded as", _loaded(one)) for one in run["engines"] or ()),
         *_sampling(facts, kind),
         ("format", run["format"]),
         *([] if kind in RECORDED_KINDS else _asked(facts)),
@@ -110,6 +112,13 @@ def how_it_was_made(facts: Facts) -> list[str]:
         "What was accepted, and which tables were built (`select`):",
         fenced(selection.rstrip(), "yaml"),
     ]
+
+
+def _loaded(engine: Mapping[str, Any]) -> str:
+    """Return in words what an engine's model was loaded as."""
+    words = "{dtype}, quantization {quantization}, tensor parallel {tensor_parallel_size}, "
+    words += "pipeline parallel {pipeline_parallel_size}, on {host_class}"
+    return words.format(**{**engine, "host_class": engine["host_class"] or "a device without a name"})
 
 
 def _sampling(facts: Facts, kind: str) -> list[tuple[str, Any]]:

@@ -138,7 +138,7 @@ class RunFolder:
         for shard in shards:
             with self._opened(kind, shard) as file:
                 for group in range(file.num_row_groups):
-                    yield upgraded(file.read_row_group(group, columns=columns), _SCHEMAS[kind])
+                    yield upgraded(file.read_row_group(group, columns=columns), _SCHEMAS[kind], columns)
 
     @contextmanager
     def _opened(self, kind: ShardKind, shard: Shard) -> Iterator[pq.ParquetFile]:
@@ -169,7 +169,7 @@ class RunFolder:
         tables = [pa.schema([_SCHEMAS[kind].field(name) for name in columns]).empty_table()]
         for shard in shards:
             with self._opened(kind, shard) as file:
-                table = upgraded(file.read(columns=columns), _SCHEMAS[kind])
+                table = upgraded(file.read(columns=columns), _SCHEMAS[kind], columns)
             tables.append(table.select(columns).replace_schema_metadata())
         return pa.concat_tables(tables)
 

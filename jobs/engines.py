@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from factory.actors import EngineActor, Place, engine_log, spawn
 from factory.feeder import Holding, TraceStamp
 from factory.signs import Signs, added, shows_life
-from factory.teachers import EngineInfo
+from factory.teachers import EngineInfo, Loaded
 from jobs.freezing import Warn
 from jobs.gpus import Demand, demand_of_teacher, placed_by_ray
 from jobs.groups import Group, bundles_by_rank, make_group, num_split_stages, sweep
@@ -69,7 +69,8 @@ class _Engine:
     has_fed_first: bool = False  # the next time it is known by another name
     feeds: dict[int, _Feed] = field(default_factory=dict)  # by the run's place in the queue
     restarts: int = 0  # in a row, without an attempt that was finished or came further between
-    node_ids: tuple[str, ...] = ()  # known once it has loaded
+    node_ids: tuple[str, ...] = ()  # known once it has loaded, as is this
+    loaded: Loaded | None = None
     is_leaving: bool = False  # was told that a node of it is being drained
     signs: Signs = field(default_factory=Signs)  # over all runs, when they last changed
     progress_at: float = field(default_factory=time.monotonic)
@@ -314,7 +315,7 @@ class Engines:
 
     def _loaded(self, engine: _Engine, info: EngineInfo, node_id: str) -> None:
         """Have it work for all runs, in their order."""
-        self._info, engine.node_ids = info, engine.node_ids or (node_id,)
+        self._info, engine.node_ids, engine.loaded = info, engine.node_ids or (node_id,), info.loaded
         engine.is_running = True
         self._time.loaded(engine.slot, time.monotonic() - engine.progress_at)
         engine.progress_at = time.monotonic()
@@ -333,6 +334,7 @@ class Engines:
         stamp = engine.stamp if is_own else run.stamp(engine.slot)
         ref = engine.actor.feed.remote(run.order, run.spec, stamp, run.coordinator)
         engine.feeds[run.order] = _Feed(run, stamp.engine_id, ref)
+        run.meters.loaded_as(engine.loaded)
 
     # Ends
 

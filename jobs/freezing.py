@@ -154,6 +154,7 @@ def run_yaml(plan: Plan, cleaning: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "fingerprint": plan.fingerprint,
         "fingerprint_parts": plan.fingerprint_parts,
+        "tokenizer_sha256": plan.renderer.tokenizer.sha256,
         "job": plan.job.model_dump(mode="json"),
         "clean": cleaning,
         **versions_now(),

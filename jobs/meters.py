@@ -25,6 +25,7 @@ from factory.ledgers import FEEDING, Spent, ledger_path, spent_in
 from factory.sharing import Occupancy
 from factory.storage import AnyPath, write_atomically
 from factory.store import RunFolder
+from factory.teachers import Loaded
 from schemas.errors import StoreError
 
 PREFIX: Final = "distillation_factory"
@@ -108,6 +109,7 @@ class Meters:
     dead_s: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)  # by engine, as the tokens
     _tokens: dict[str, int] = field(default_factory=dict)  # by engine; a new coordinator knows no dead ones
+    _loaded: list[Loaded] = field(default_factory=list)  # what its engines were loaded as, each different way once
     _written_at: float = -math.inf
     _journal_at: float | None = None  # when it was looked at
 
@@ -120,6 +122,12 @@ class Meters:
         self._occupancy |= {
             name: max(spent, self._occupancy.get(name, spent), key=sum) for name, spent in occupancy.items()
         }
+
+    def loaded_as(self, loaded: Loaded | None) -> None:
+        """Take note of an engine that begins to work for this run; the ledger says it at once."""
+        if loaded is not None and loaded not in self._loaded:
+            self._loaded.append(loaded)
+            self._written_at = -math.inf
 
     @property
     def num_tokens(self) -> int:
@@ -196,6 +204,7 @@ class Meters:
             "by_engine": self.ledgers(),
             "num_tokens": self.num_tokens,
             "num_gpus": self.num_gpus,
+            "engines": [asdict(one) for one in self._loaded],
             "verdict_delays": None if progress.delays is None else progress.delays._asdict(),
         }
         with suppress(OSError, StoreError):  # such as a full disk: told of by those who write samples

@@ -400,7 +400,8 @@ def explanation(found: Mapping[str, Any]) -> None:
     problem = found["problem"]
     out.print(Panel(_safe(problem["prompt"]), title=f"problem {problem['problem_id']}", title_align="left"))
     out.print(visible(f"reference: {problem['reference']}"), markup=False)
-    out.print(visible(f"source: {problem['source']} row {problem['source_row_id']}"), markup=False)
+    read_from = f" of {problem['source_revision']}" if problem["source_revision"] else ""
+    out.print(visible(f"source: {problem['source']} row {problem['source_row_id']}{read_from}"), markup=False)
     for trace in found["traces"]:
         out.print(Panel(_safe(trace["text"]), title=f"trace {trace['trace_id']}", title_align="left"), highlight=False)
         tokens = f"{trace['num_completion_tokens']} tokens"

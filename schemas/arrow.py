@@ -8,7 +8,7 @@ microseconds, UTC. The public tables have schemas of their own in ``schemas/tabl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ TIME_TYPE: Final = pa.timestamp("us", tz="UTC")
 
 PROBLEMS: Final = _schema(
     "problems",
-    1,
+    2,
     [
         _column("problem_id", pa.string()),
         _column("domain", pa.string()),
@@ -55,6 +55,7 @@ PROBLEMS: Final = _schema(
         _column("language", pa.string()),
         _column("source", pa.string()),
         _column("source_row_id", pa.string()),
+        _column("source_revision", pa.string(), nullable=True),
         _column("license", pa.string()),
         _column("reference", pa.string(), nullable=True),  # JSON: the one column that is, for its many shapes
         _column("reference_hash", pa.string(), nullable=True),
@@ -204,7 +205,7 @@ UNTRACED: Final = _schema(
 
 # Versions of each schema that this code reads; an older one must need no more than nulls (`upgraded`).
 READABLE: Final[dict[str, tuple[int, ...]]] = {
-    "problems": (1,),
+    "problems": (1, 2),  # 1: without the revision of the source
     "quarantine": (1, 2),  # 1: without evidence
     "traces": (2,),
     "verdicts": (1, 2),  # 1: without the statistics of a text
@@ -231,10 +232,14 @@ def check_schema(seen: pa.Schema, expected: pa.Schema, *, where: str) -> None:
         raise SchemaVersionError(f"{where}: says {label} but differs in {', '.join(odd)}; the file was changed by hand")
 
 
-def upgraded(table: pa.Table, expected: pa.Schema) -> pa.Table:
-    """Return a table of an older version as one of today's: what it has not is null."""
-    names = [name for name in table.column_names if name in expected.names]
+def upgraded(table: pa.Table, expected: pa.Schema, columns: Collection[str] | None = None) -> pa.Table:
+    """Return a table of an older version as one of today's, with these columns of it: what it has not is null."""
+    names = [name for name in expected.names if columns is None or name in columns]
     wanted = pa.schema([expected.field(name) for name in names], metadata=expected.metadata)
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(expected.field(name), pa.nulls(table.num_rows, expected.field(name).type))
+    table = table.select(names)
     return table if table.schema.equals(wanted) else pa.Table.from_pylist(table.to_pylist(), schema=wanted)
 
 
@@ -253,6 +258,7 @@ def problems_to_table(pairs: Iterable[tuple[Problem, Prompt]]) -> pa.Table:
                 "language": problem.language,
                 "source": problem.source,
                 "source_row_id": problem.source_row_id,
+                "source_revision": problem.source_revision,
                 "license": problem.license,
                 "reference": None
                 if problem.reference is None
@@ -277,6 +283,7 @@ def problem_from_row(row: dict[str, Any]) -> Problem:
         language=row["language"],
         source=row["source"],
         source_row_id=row["source_row_id"],
+        source_revision=row["source_revision"],
         license=row["license"],
         reference=None if reference is None else reference_from_json(json.loads(reference)),
     )

@@ -219,13 +219,18 @@ def reference_from_json(body: dict[str, Any]) -> Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A task with its reference; ``language`` is that of the wanted response (BCP 47, such as ``en``)."""
+    """A task with its reference; ``language`` is that of the wanted response (BCP 47, such as ``en``).
+
+    ``source_revision`` is what the row was read from: ``sha256:HEX`` of its file, a commit on the Hub, or a generator's
+    version; null where that is not known.
+    """
 
     domain: Domain
     messages: tuple[Message, ...]
     language: str = "en"
     source: str
     source_row_id: str
+    source_revision: str | None = None
     license: str = "unknown"
     reference: Reference | None = None
 

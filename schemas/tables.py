@@ -8,16 +8,17 @@ said here. Text is plain ``string``: `datasets` refuses to join it with ``large_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final
 
 import pyarrow as pa
 
 from schemas.arrow import TEXT_TYPE, VERSION_KEY
 
-TABLES_VERSION: Final = 2
+TABLES_VERSION: Final = 3
 MAX_ROW_BYTES: Final = 2_000_000  # what the Hub's viewer shows of a row (hub-docs, datasets-upload-guide-llm)
 
 # Texts of few values, wherever they stand: only these are dictionary encoded in the files.
@@ -26,7 +27,8 @@ FEW_VALUES: Final = frozenset(
         *("source", "license", "domain", "language", "format", "teacher", "teacher_revision", "engine"),
         *("engine_version", "fingerprint", "selection_digest", "finish_reason", "stop_token", "outcome", "reason"),
         *("reject_reason", "rejected_outcome", "rejected_reason", "rule", "reference_kind", "answer_kind", "ability"),
-        *("data_source", "style", "split", "role", "name", "version", "rung", "element"),  # element: of a list of texts
+        *("data_source", "style", "split", "role", "name", "version", "rung", "source_revision"),
+        "element",  # of a list of texts
     ]
 )
 
@@ -180,10 +182,20 @@ CHECK_ROW: Final = pa.struct(
     ]
 )
 
-# Columns of a candidate that a selection adds: they follow from the others, its config, and how many first attempts
-# there were.
+
+class SelectedFor(StrEnum):
+    """What a selection takes a trace for, whether ``select.configs`` has the table written or not; closed list."""
+
+    SFT = "sft"  # also of sft_prompt_completion, which has the same rows
+    PREFERENCE_CHOSEN = "preference_chosen"  # the better side of a pair at least
+    PREFERENCE_REJECTED = "preference_rejected"  # the worse side of one
+    RL_PROMPTS = "rl_prompts"  # its problem is a row, whose rates count it
+    GRPO_GROUPS = "grpo_groups"
+
+
+# Columns of a candidate that follow from the others, the selection's config, and how many first attempts there were.
 DECIDED: Final = (
-    *("is_accepted", "reject_reason", "rank"),
+    *("raw_sha256", "is_accepted", "reject_reason", "rank", "selected_for"),
     *("pass_rate", "pass_rate_unbiased", "num_true", "num_judged", "selection_digest"),
 )
 
@@ -199,6 +211,9 @@ CANDIDATES: Final = _schema(
         ("language", _TEXT),
         ("source", _TEXT),
         ("source_row_id", _TEXT),
+        # What the row was read from: sha256:HEX of its file (of all files of a local dataset), the commit on the Hub,
+        # or the version of reasoning-gym. Null: not known, as of problems that were frozen by an older version.
+        ("source_revision", _TEXT),
         ("license", _TEXT),
         ("messages", _TURNS),  # the problem's own turns
         ("prompt_sha256", _TEXT),  # of the text that the teacher was given
@@ -206,7 +221,8 @@ CANDIDATES: Final = _schema(
         ("reference_kind", _TEXT),  # answer | choice | tests | scorer; null without a reference
         ("reference_hash", _TEXT),  # null without a reference
         ("format", _TEXT),
-        ("text", _TEXT),  # the completion as the engine gave it; the next two are derived from it
+        ("text", _TEXT),  # the completion as the engine gave it; the next three are derived from it
+        ("raw_sha256", _TEXT),  # of its UTF-8
         ("reasoning", _TEXT),  # null where no thinking part is found
         ("response", _TEXT),
         ("finish_reason", _TEXT),
@@ -223,6 +239,7 @@ CANDIDATES: Final = _schema(
         ("is_accepted", pa.bool_()),  # null: not judged, so neither accepted nor rejected
         ("reject_reason", _TEXT),
         ("rank", pa.int32()),  # among the problem's correct traces, in the order of the rule
+        ("selected_for", pa.list_(_TEXT)),  # `SelectedFor`, in that order; empty: for nothing
         ("pass_rate", pa.float64()),
         ("pass_rate_unbiased", pa.float64()),
         ("num_true", pa.int32()),
@@ -237,6 +254,14 @@ CANDIDATES: Final = _schema(
     ],
 )
 
+LOADED: Final[Mapping[str, pa.DataType]] = {  # of an engine's model, as it resolved its settings
+    "dtype": _TEXT,
+    "quantization": _TEXT,  # `none`: the weights as they are
+    "tensor_parallel_size": pa.int32(),
+    "pipeline_parallel_size": pa.int32(),
+    "host_class": _TEXT,  # name of the GPU, or of the CPU where there is none; null where it has no name
+}
+
 # One generation run.
 RUNS: Final = _schema(
     "runs",
@@ -245,8 +270,12 @@ RUNS: Final = _schema(
         ("name", _TEXT),
         ("teacher", _TEXT),
         ("teacher_revision", _TEXT),
+        ("tokenizer_sha256", _TEXT),  # of its tokenizer.json; null where there is none here, or it was not noted
         ("engine", _TEXT),
         ("engine_version", _TEXT),
+        # What the teacher was loaded as, each different way once: a run may go on with other hardware. Null where the
+        # engine does not say (an endpoint, a recording), or nobody noted it.
+        ("engines", pa.list_(pa.struct([(name, kind) for name, kind in LOADED.items()]))),
         (
             "sampling",
             pa.struct(
@@ -296,8 +325,10 @@ class RunRow:
     name: str
     teacher: str
     teacher_revision: str
+    tokenizer_sha256: str | None = None
     engine: str
     engine_version: str
+    engines: Sequence[Mapping[str, Any]] | None = None  # with the keys of ``LOADED``
     sampling: Mapping[str, Any]  # the fields of ``SamplingConfig``
     prompt_template: str
     system: str | None
@@ -314,6 +345,7 @@ def run_to_row(run: RunRow) -> dict[str, Any]:
     """Return the run as a row of ``RUNS``."""
     row: dict[str, Any] = {name: getattr(run, name) for name in RUNS.names if not name.endswith("_at")}
     row["sampling"] = {**run.sampling, "stop": list(run.sampling.get("stop", ()))}
+    row["engines"] = None if run.engines is None else list(run.engines)
     row["verifiers"] = [{"name": name, "version": version} for name, version in sorted(run.verifiers.items())]
     row["started_at"] = to_time(run.started_at_us)
     row["finished_at"] = None if run.finished_at_us is None else to_time(run.finished_at_us)

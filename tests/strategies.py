@@ -106,6 +106,7 @@ def problems(
         language=st.sampled_from(["en", "de", "zh"]),
         source=visible_texts,
         source_row_id=texts,
+        source_revision=st.none() | visible_texts,
         license=st.sampled_from(["unknown", "MIT"]),
         reference=references,
     )

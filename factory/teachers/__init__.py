@@ -84,6 +84,17 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What an engine's model was loaded as: the fields of `schemas.tables.LOADED`."""
+
+    dtype: str
+    quantization: str  # `none`: the weights as they are
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    host_class: str | None  # name of the GPU, or of the CPU where there is none; None where it has no name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """What an engine resolved its settings to, asserted and logged at its start."""
 
@@ -93,6 +104,7 @@ class EngineInfo:
     max_num_seqs: int
     max_num_batched_tokens: int | None
     settings: dict[str, Any]
+    loaded: Loaded | None = None  # where a model is loaded here
     can_resume: bool = False  # takes ``Request.saved``
 
 

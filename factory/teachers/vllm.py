@@ -20,10 +20,11 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from factory.minder import mind
-from factory.teachers import Completion, EngineInfo, Request, Watch
+from factory.teachers import Completion, EngineInfo, Loaded, Request, Watch
 from factory.teachers.resolved import check_resolved, read_settings
 from schemas.config import SamplingConfig, VllmTeacher
 from schemas.errors import EngineDeadError, RequestError, TeacherError
@@ -221,6 +222,13 @@ class VllmEngine:
             max_num_seqs=settings["max_num_seqs"],
             max_num_batched_tokens=settings["max_num_batched_tokens"],
             can_resume=True,
+            loaded=Loaded(
+                dtype=settings["dtype"],
+                quantization=settings["quantization"] or "none",
+                tensor_parallel_size=settings["tensor_parallel_size"],
+                pipeline_parallel_size=settings["pipeline_parallel_size"],
+                host_class=_host_class(),
+            ),
             settings=settings,
         )
 
@@ -284,6 +292,27 @@ class VllmEngine:
                 pass
 
         return TokenCounter
+
+
+def _host_class() -> str | None:
+    """Return the name of the GPU as vLLM sees it, by a library that makes no CUDA context here; else of the CPU."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return cpu_name(Path("/proc/cpuinfo"))
+    try:
+        return str(current_platform.get_device_name())
+    except (RuntimeError, ValueError, LookupError):  # one that its library cannot name: no reason to end an engine
+        return None
+
+
+def cpu_name(path: Path) -> str | None:
+    """Return the model name of the first processor that Linux lists there; None where it gives none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() or None for line in lines if line.startswith("model name")), None)
 
 
 def cores_by_rank(num_ranks: int) -> str:

@@ -315,16 +315,38 @@ def open_data(data: str) -> Path:
             f"--data {data}: no such folder; give RUN/tables/SELECTION, or org/name[@revision] on the Hub"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     repo, _, revision = data.partition("@")
     wanted = [*(f"{name}/*.parquet" for name in ("sft_prompt_completion", "preference")), "manifest.json"]
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision or None, allow_patterns=wanted))
+    except RevisionNotFoundError as error:
+        raise ConfigError(
+            f"--data {data}: {repo} has no tag, branch or commit {revision}; its tags are {_tags(repo)}"
+        ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
             f"--data {data}: neither a folder, nor to be had from the Hub: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def _tags(repo: str) -> str:
+    """Return the tags of a dataset on the Hub for a message."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        tags = [tag.name for tag in HfApi().list_repo_refs(repo, repo_type="dataset").tags]
+    except (HfHubHTTPError, httpx2.HTTPError):
+        return "not known"
+    return ", ".join(tags) or "none"
 
 
 def open_table(folder: Path, name: str, split: str = "train") -> Table | None:

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.bench.drill import committed_traces, factory_process, processes_of, wait_for_no_process, wait_until
@@ -45,6 +46,9 @@ def test_the_demo_survives_the_death_of_its_engine_core_and_its_tables_load(tmp_
     log = "".join(path.read_text(errors="replace") for path in (run / "logs").glob("engine-*.log"))
     assert log.count(f"model='{copy}'") >= 2  # both incarnations loaded it
     _check_complete(run, status, before=before)
+    (row,) = pq.read_table(run / "tables" / "default" / "runs").to_pylist()
+    assert [one["tensor_parallel_size"] for one in row["engines"]] == [2], "of both incarnations, once"
+    assert row["tokenizer_sha256"] is not None
     _check_tables(run, status, tmp_path / "hf")
 
 

@@ -107,6 +107,12 @@ def test_decisions_that_the_config_does_not_give_are_named(copy):
     assert (found.config, found.column) == ("candidates", "is_accepted")
 
 
+def test_a_text_that_was_changed_is_not_that_of_its_hash(copy):
+    change(copy, "candidates/train", lambda table: put(table, 0, "text", "another"), in_manifest=True)
+    (found,) = [one for one in rederive(copy).differences if one.config == "candidates" and one.id]
+    assert found.column == "raw_sha256"
+
+
 def test_a_candidate_that_was_changed_shows_in_what_follows(copy):
     change(copy, "candidates/train", lambda table: put(table, 0, "is_correct", None), in_manifest=True)
     assert {one.config for one in rederive(copy).differences} >= {"candidates", "grpo_groups", "rl_prompts"}
@@ -173,8 +179,8 @@ def test_a_torn_file_is_named(copy):
     [
         (None, "holds no manifest.json"),
         ("{", "cannot be read"),
-        ('{"version": 1}', r"is no manifest of tables of version 2 \(version 1\)"),
-        ('{"version": 2, "selection": {}}', "lacks configs, files, num_first"),
+        ('{"version": 1}', r"is no manifest of tables of version 3 \(version 1\)"),
+        ('{"version": 3, "selection": {}}', "lacks configs, files, num_first"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path, body, message):

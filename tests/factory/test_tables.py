@@ -218,7 +218,7 @@ def test_the_manifest_names_every_file_with_its_hash_and_its_sums_hold(demo):
     assert counts["judged"] == counts["accepted"] + sum(counts["rejected"].values()) == 5
     assert counts["traces"] == counts["judged"] + counts["unjudged"] + counts["waiting"] == 7
     assert sum(counts["outcomes"].values()) == 6
-    assert (counts["problems"], manifest["version"], manifest["num_first"]) == (2, 2, 2)
+    assert (counts["problems"], manifest["version"], manifest["num_first"]) == (2, 3, 2)
     assert manifest["oversized"]["rows"] == 0
     assert manifest["fingerprint"] == RUN.fingerprint
     assert manifest["selection"]["max_per_problem"] == 1

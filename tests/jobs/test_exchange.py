@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +103,8 @@ def test_completions_are_attempts_in_the_order_of_the_files(tmp_path: Path, open
     assert manifest.counts.failed == 20 * 4 - len(expected)
     assert manifest.counts.pending == len(expected), "none is judged yet"
     assert {problem.license for problem, _ in RunFolder(run).problems(manifest)} == {"unknown"}
+    revisions = {problem.source_revision for problem, _ in RunFolder(run).problems(manifest)}
+    assert revisions == {f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in openr1}
 
 
 def _texts(number: int, count: int) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from factory.coordinator import Progress
 from factory.ledgers import read_ledgers
 from factory.sharing import Occupancy
+from factory.teachers import Loaded
 from jobs.cluster import local_ray
 from jobs.meters import METRICS, PREFIX, EngineTime, Meters
 from schemas.manifest import Counts
@@ -85,6 +87,9 @@ def _exported(port: int) -> dict[str, set[str]]:
     return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in lines}
 
 
+LOADED = Loaded(
+    dtype="bfloat16", quantization="none", tensor_parallel_size=1, pipeline_parallel_size=1, host_class="NVIDIA H200"
+)
 SECONDS = st.floats(0, 1e6)
 SEEN = st.dictionaries(st.sampled_from([f"engine-{n % 2}-e1-{n}" for n in range(4)]), SECONDS, max_size=4)
 
@@ -116,10 +121,15 @@ def test_each_engine_has_its_own_time_with_that_of_those_whose_place_it_took(tmp
     )
     times.settle(0, meters.fed_s, meters)
     meters.keep(_progress({}))
+    assert read_ledgers(tmp_path / "logs")[0]["engines"] == []
+    for loaded in (None, LOADED, replace(LOADED, host_class=None), LOADED):
+        meters.loaded_as(loaded)
+    meters.keep(_progress({}))  # at once, though the last time was just now: a kill would take it
     expected = {
         "engine-0": {"full": 6, "starved": 1, "blocked": 0, "loading": 1, "dead": 2},
         "engine-1": {"full": 8, "starved": 0, "blocked": 0, "loading": 2, "dead": 0},
     }
     (kept,) = read_ledgers(tmp_path / "logs")
     assert kept["by_engine"] == meters.ledgers() == expected
+    assert kept["engines"] == [asdict(LOADED), asdict(LOADED) | {"host_class": None}]
     assert kept["seconds"] == {"full": 14, "starved": 1, "blocked": 0, "loading": 3, "dead": 2}
