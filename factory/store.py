@@ -218,11 +218,11 @@ class RunLock:
             RunLockedError: If another living process holds it; names it.
         """
         if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--run {folder}: is a file; give a folder, or a name that is not there yet")
+            raise ConfigError(f"{folder}: is a file; give a folder, or a name that is not there yet")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"--run {folder}: cannot be made: {error.strerror}; give another folder") from error
+            raise ConfigError(f"{folder}: cannot be made: {error.strerror}; give another folder") from error
         self._path = folder / "lock"
         self._file: IO[str] = self._path.open("a+", encoding="utf-8")
         try:
@@ -232,7 +232,7 @@ class RunLock:
             holder = self._file.read().strip() or "an unnamed process"
             self._file.close()
             raise RunLockedError(
-                f"{folder}: {holder} works on this run; wait for it, end it, or give another --run folder"
+                f"{folder}: {holder} works on this run; wait for it, end it, or give another folder"
             ) from None
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

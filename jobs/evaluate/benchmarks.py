@@ -15,7 +15,7 @@ import json
 import pickletools
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,6 +29,7 @@ from factory.store import RunFolder
 from schemas.errors import ConfigError, CorruptRunError
 
 MAX_PACKED_BYTES: Final = 256 << 20  # of one problem's tests, unpacked; guess: LiveCodeBench's largest are tens of MB
+MOST_SECONDS: Final = 100_000_000_000  # since 1970, which is the year 5138; as milliseconds it is 1973
 ROWS: Final = "rows.jsonl"
 ABOUT: Final = "about.json"
 
@@ -46,7 +47,7 @@ class Benchmark:
     answer: tuple[str, ...] = ()
     row_id: tuple[str, ...] = ()  # must be the column that the mapping takes
     marks: tuple[str, ...]  # columns that a file of this shape has
-    date: str | None = None  # by which a window is cut
+    date: tuple[str, ...] = ()  # by which a window is cut
     groups: tuple[str, ...] = ()  # columns by which scores are split
     rating: str | None = None  # of a problem, for the Elo rating
     contest: str | None = None
@@ -94,7 +95,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
             ready="livecodebench",
             row_id=("question_id",),
             marks=("question_content", "public_test_cases"),
-            date="contest_date",
+            date=("contest_date", "release_date"),
             groups=("difficulty", "platform"),
         ),
         Benchmark(
@@ -103,7 +104,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
             ready="codeforces",
             row_id=("id",),
             marks=("official_tests", "description"),
-            date="contest_start",
+            date=("contest_start",),
             rating="rating",
             contest="contest_id",
         ),
@@ -146,6 +147,17 @@ class Window(NamedTuple):
     def holds(self, day: str) -> bool:
         """Return whether a date is inside; ISO dates and times compare as texts."""
         return (self.since is None or day >= self.since) and (self.before is None or day < self.before)
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return "of all dates" if self.since is None else f"from {self.since} on"
+        return f"before {self.before}" if self.since is None else f"from {self.since} to before {self.before}"
+
+    @property
+    def flags(self) -> str:
+        """How a user asks for it."""
+        given = (("--since", self.since), ("--before", self.before))
+        return " ".join(f"{flag} {day}" for flag, day in given if day is not None) or "--all-dates"
 
 
 def window_of(since: str | None, before: str | None) -> Window:
@@ -252,23 +264,33 @@ def _line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False, default=str)
 
 
-def freeze_benchmark(benchmark: Benchmark, path: Path, window: Window, run: Path) -> About:
+def freeze_benchmark(
+    benchmark: Benchmark, path: Path, window: Window, run: Path, chosen_by: str = "--since, --before"
+) -> About:
     """Copy the benchmark's rows into ``run/benchmark`` and return what they are; a copy that is there must be the same.
 
     Raises:
-        ConfigError: If a column is missing, no row is left, or the run is no evaluation or holds another benchmark.
+        ConfigError: If a column or a date is missing, no row is left, or the run is no evaluation or holds another
+            benchmark; ``chosen_by`` says whose window it is.
     """
-    if benchmark.date is None and window != NO_WINDOW:
+    if not benchmark.date and window != NO_WINDOW:
         raise ConfigError(f"--since, --before: rows of {benchmark.name} have no dates")
     lines, num_rows = [], 0
     for row, line in read_rows(path):
         num_rows += 1
-        if window != NO_WINDOW and not window.holds(_date(row, benchmark, num_rows)):
-            continue
+        if window != NO_WINDOW:
+            day = _date(row, benchmark)
+            if day is None:
+                raise ConfigError(
+                    f"{path} row {num_rows}: has no date in {' or '.join(benchmark.date)}, and {chosen_by} takes rows "
+                    f"{window}; give a file that has dates, or --all-dates for every row"
+                )
+            if not window.holds(day):
+                continue
         open_row = unpacked(row) if benchmark.ready == "livecodebench" else row
         lines.append(line if open_row is row else _line(open_row))
     if not lines:
-        dates = f" from {window.since} to before {window.before}" if num_rows else ""
+        dates = f" {window} ({chosen_by}); --all-dates takes every row" if num_rows else ""
         raise ConfigError(f"{path}: holds no row{dates}")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -284,13 +306,15 @@ def freeze_benchmark(benchmark: Benchmark, path: Path, window: Window, run: Path
     return about
 
 
-def _date(row: Row, benchmark: Benchmark, number: int) -> str:
-    value = None if benchmark.date is None else row.get(benchmark.date)
-    if value is None:
-        raise ConfigError(f"row {number}: has no {benchmark.date}, by which --since and --before choose")
-    if isinstance(value, int | float):  # seconds, as Codeforces has them
-        return datetime.fromtimestamp(value, UTC).isoformat()
-    return str(value).replace(" ", "T")
+def _date(row: Row, benchmark: Benchmark) -> str | None:
+    """Return when a row's problem came out, in ISO form; None where no column of it is a date."""
+    value = next((row[name] for name in benchmark.date if row.get(name) not in (None, "")), None)
+    try:
+        if isinstance(value, int | float):  # seconds, as Codeforces has them, or milliseconds, as pandas writes them
+            return datetime.fromtimestamp(value / 1000 if value > MOST_SECONDS else value, UTC).isoformat()
+        return None if value is None else datetime.fromisoformat(str(value)).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _write(about: About, rows: str, folder: Path) -> None:
@@ -300,8 +324,10 @@ def _write(about: About, rows: str, folder: Path) -> None:
     if there is None and has_run:  # its selection may make training data of what it holds
         raise ConfigError(f"--run {folder.parent}: holds a run that is no evaluation; give another --run")
     if there is not None and there != about and has_run:
+        is_window = replace(there, window=about.window, num_kept=about.num_kept) == about
         raise ConfigError(
             f"{folder.parent}: evaluates {_shown(there)}, and this is {_shown(about)}; give another folder by --run"
+            + (f", or the dates that it was begun with: {there.window.flags}" if is_window else "")
         )
     folder.mkdir(parents=True, exist_ok=True)
     data = rows.encode("utf-8")
@@ -312,8 +338,7 @@ def _write(about: About, rows: str, folder: Path) -> None:
 
 
 def _shown(about: About) -> str:
-    window = "" if about.window == NO_WINDOW else f" from {about.window.since} to {about.window.before}"
-    return f"{about.benchmark}, {about.file} (sha256 {about.sha256[:12]}){window}"
+    return f"{about.benchmark}, {about.file} (sha256 {about.sha256[:12]}), rows {about.window}"
 
 
 def read_about(run: AnyPath) -> About | None:
@@ -352,7 +377,7 @@ def read_frozen(run: AnyPath, benchmark: Benchmark) -> dict[str, Row]:
     Raises:
         CorruptRunError: If the copy is gone.
     """
-    wanted = {name for name in (*benchmark.groups, benchmark.rating, benchmark.contest, benchmark.date) if name}
+    wanted = {name for name in (*benchmark.groups, benchmark.rating, benchmark.contest, *benchmark.date) if name}
     path = run / "benchmark" / ROWS
     try:
         lines = path.read_bytes().split(b"\n")

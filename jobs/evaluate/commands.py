@@ -64,6 +64,10 @@ def evaluate(
         str | None, typer.Option(metavar="DATE", help="Only rows from this date on (livecodebench, codeforces).")
     ] = None,
     before: Annotated[str | None, typer.Option(metavar="DATE", help="Only rows before this date.")] = None,
+    all_dates: Annotated[
+        bool,
+        typer.Option("--all-dates", help="Rows of every date, where the preset names a window (r1: of livecodebench)."),
+    ] = False,
     samples: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Attempts at each problem.  [default: the preset's]")
     ] = None,
@@ -99,11 +103,26 @@ def evaluate(
 
     if run_path is not None and benchmark is not None:
         raise ConfigError("give RUN to score what is stored, or --benchmark to run a model on one; not both")
+    if run_path is not None:
+        given: dict[str, object] = {
+            "--model": model,
+            "--endpoint": endpoint,
+            "--api-key-env": api_key_env,
+            "--replay": replay,
+            "--job": job,
+        }
+        given |= {"--data": data, "--since": since, "--before": before, "--all-dates": all_dates or None}
+        given |= {"--samples": samples, "--preset": preset, "--run": run, "--set": overrides or None}
+        if named := [flag for flag, value in given.items() if value is not None]:
+            raise ConfigError(f"RUN is scored as it is stored; leave out {', '.join(named)}")
+    if metric is not None and against is None:
+        raise ConfigError("--metric: names one of the scores of --against FILE, which is missing")
     if benchmark is not None:
         asked = Asked(
             benchmark=benchmark,
             data=data,
             window=window_of(since, before),
+            all_dates=all_dates,
             model=model,
             endpoint=endpoint,
             api_key_env=api_key_env,
@@ -129,9 +148,13 @@ def _run(asked: Asked, address: str | None) -> Path:
     from factory.plan import make_plan
     from jobs.demo_teacher import SHIPPED_MODELS
     from jobs.driver import run_job
+    from jobs.evaluate.benchmarks import NO_WINDOW
     from jobs.evaluate.job import prepare
+    from jobs.evaluate.printing import rows_of
 
     prepared = prepare(asked)
+    if prepared.about.window != NO_WINDOW:
+        show.message(f"{prepared.about.benchmark}: {rows_of(prepared.about)}")
     plan = make_plan(prepared.job, SHIPPED_MODELS)
     with show.LiveProgress(prepared.job.select) as live:
         run_job(plan, prepared.run, address=address, watch=live.update, warn=show.message)

@@ -16,12 +16,14 @@ import yaml
 from jobs.evaluate.benchmarks import (
     NO_WINDOW,
     ROWS,
+    About,
     Benchmark,
     Row,
     Window,
     find_benchmark,
     freeze_benchmark,
     read_rows,
+    window_of,
 )
 from schemas.config import JobConfig, SamplingConfig, override_config, parse_config
 from schemas.errors import ConfigError
@@ -34,11 +36,12 @@ KEPT: Final = ("prompt", "teacher", "sampling", "verify", "store")  # of a job f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Published settings: sampling, and attempts at each problem by benchmark."""
+    """Published settings: sampling, and by benchmark the attempts at each problem and a window of their dates."""
 
     name: str
     sampling: Mapping[str, Any]
     samples: Mapping[str, int]
+    windows: Mapping[str, Window]
 
 
 def load_preset(name: str) -> Preset:
@@ -53,7 +56,8 @@ def load_preset(name: str) -> Preset:
         raise ConfigError(f"--preset {name!r}: there are: {there}")
     body = yaml.safe_load(path.read_text(encoding="utf-8"))
     SamplingConfig.model_validate(body["sampling"])
-    return Preset(**body)
+    windows = {benchmark: window_of(*dates) for benchmark, dates in body["windows"].items()}
+    return Preset(**body | {"windows": windows})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,8 @@ class Asked:
 
     benchmark: str
     data: Path | None = None
-    window: Window = NO_WINDOW
+    window: Window = NO_WINDOW  # in place of the preset's
+    all_dates: bool = False  # whatever the preset says
     model: str | None = None
     endpoint: str | None = None
     api_key_env: str | None = None
@@ -75,10 +80,11 @@ class Asked:
 
 
 class Prepared(NamedTuple):
-    """What is to be run, and where."""
+    """What is to be run, where, and on which rows."""
 
     job: JobConfig
     run: Path
+    about: About
 
 
 def prepare(asked: Asked) -> Prepared:
@@ -93,9 +99,14 @@ def prepare(asked: Asked) -> Prepared:
     if run.parts[:1] == ("s3:",):
         raise ConfigError(f"--run {asked.run}: an evaluation holds its benchmark's rows; give a local or shared folder")
     preset = _preset(asked)
-    freeze_benchmark(benchmark, path, asked.window, run)
+    if asked.all_dates and asked.window != NO_WINDOW:
+        raise ConfigError(f"--all-dates and {asked.window.flags}: give one of them")
+    window, chosen_by = asked.window, "--since, --before"
+    if window == NO_WINDOW and not asked.all_dates and preset is not None and benchmark.name in preset.windows:
+        window, chosen_by = preset.windows[benchmark.name], f"preset {preset.name}"
+    about = freeze_benchmark(benchmark, path, window, run, chosen_by)
     body = job_body(base, _source(benchmark, run), preset, asked.samples)
-    return Prepared(parse_config(override_config(body, asked.overrides), origin="factory evaluate"), run)
+    return Prepared(parse_config(override_config(body, asked.overrides), origin="factory evaluate"), run, about)
 
 
 def _preset(asked: Asked) -> Preset | None:

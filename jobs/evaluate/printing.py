@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from factory.visible import visible
 from jobs import show
-from jobs.evaluate.benchmarks import NO_WINDOW, Window
+from jobs.evaluate.benchmarks import NO_WINDOW, About, Window
 from jobs.evaluate.elo import LOWEST, Rating
 from jobs.evaluate.estimates import Estimate, Interval
 
@@ -99,12 +99,7 @@ def notes(found: Scores) -> list[str]:
     lines += [f"in no score: {count:,} attempts {what}" for what, count in apart.items() if count]
     lines += [f"left out: {count:,} rows of the benchmark, {reason}" for reason, count in found.quarantined.items()]
     if found.about is not None:
-        window = found.about.window
-        dates = "" if window == NO_WINDOW else f", {window.since or 'the first'} to before {window.before or '-'}"
-        lines.append(
-            f"benchmark: {found.about.file}, sha256 {found.about.sha256[:16]}, {found.about.num_kept:,} of "
-            f"{found.about.num_rows:,} rows{dates}"
-        )
+        lines.append(f"benchmark: {found.about.file}, sha256 {found.about.sha256[:16]}, {rows_of(found.about)}")
     sampling = found.fingerprint.get("sampling", {})
     shown = " · ".join(f"{name} {sampling[name]}" for name in SHOWN if name in sampling)
     lines.append("sampling: not known, the outputs are recorded" if is_recorded(found) else f"sampling: {shown}")
@@ -114,6 +109,13 @@ def notes(found: Scores) -> list[str]:
             "contests, one submission an attempt; not the rank among a contest's participants"
         )
     return lines
+
+
+def rows_of(about: About) -> str:
+    """Return how many of a benchmark's rows are evaluated, and between which dates they lie."""
+    if about.window == NO_WINDOW:
+        return f"all {about.num_rows:,} rows"
+    return f"{about.num_kept:,} of {about.num_rows:,} rows, those {about.window}"
 
 
 def is_recorded(found: Scores) -> bool:

@@ -105,13 +105,16 @@ def sft(
 
 def dpo(
     recipe: RecipeName,
-    model: Annotated[Path, typer.Option(metavar="DIR", help="A student that `factory sft` saved: OUT/model.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A student that `factory sft` saved: OUT/model.")
+    ] = None,
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the training.  [default: runs/students/RECIPE-dpo]")
     ] = None,
     overrides: Overrides = [],  # noqa: B006
     check_data: CheckData = False,
+    plan: Plan = False,
     submit: Submit = None,
     env_names: EnvNames = [],  # noqa: B006
     on_nodes: OnNodes = False,
@@ -119,8 +122,18 @@ def dpo(
     """Train a saved student on the table `preference`. Run it again after any interruption: it goes on."""
     from jobs.students.recipe import load_recipe
 
-    loaded, given = load_recipe(recipe, overrides), _given(data)
+    loaded = load_recipe(recipe, overrides)
     out = _out(out, f"{loaded.name}-dpo")
+    if plan:
+        from jobs.students.dpo import check_spread
+        from jobs.students.memory import describe_plan
+
+        check_spread(loaded)
+        typer.echo(describe_plan(loaded, out, "dpo"))
+        return
+    if model is None:
+        raise typer.BadParameter("is missing; give what `factory sft` saved: OUT/model", param_hint="--model")
+    given = _given(data)
     if submit is not None:
         words = ["dpo", "--recipe", recipe, "--model", str(model.absolute()), "--data", _absolute(given)]
         _submit(submit, words, recipe, overrides, f"dpo-{loaded.name}", out, env_names)

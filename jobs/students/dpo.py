@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from jobs.students.guards import ROW_GUARDS, Findings, TableGuards, look_at_ids
 from jobs.students.launching import launch
-from jobs.students.prepare_base import prepare_base
+from jobs.students.prepare_base import prepare_base, read_template
 from jobs.students.recipe import Recipe
 from jobs.students.rows import Encoded, Row, Student, Table, load_student, only_turn, open_data, row_of
 from jobs.students.sft import TABLES, Launcher, Say, carry_out, describe, full_table, guards_of, write_tokens
@@ -70,25 +70,32 @@ def check_pairs(recipe: Recipe, model: Path, data: str, folder: Path, say: Say) 
     return findings
 
 
-def starting_from(recipe: Recipe, model: Path) -> Recipe:
-    """Return the recipe with a saved model as its base.
+def check_spread(recipe: Recipe) -> None:
+    """See that pairs can be spread as the recipe says.
 
     Raises:
-        ConfigError: If there is no such folder, or the recipe shares the tokens of a row out.
-        GuardError: If the model was taught with another template.
+        ConfigError: If it shares the tokens of a row out.
     """
     if recipe.launch.kind == "sequence_parallel":
         raise ConfigError(
             "launch.kind=sequence_parallel: factory dpo cannot share the tokens of a pair out over GPUs; --set "
             "launch.kind=zero3 --set launch.sequence_parallel=1, or fsdp2"
         )
+
+
+def starting_from(recipe: Recipe, model: Path) -> Recipe:
+    """Return the recipe with a saved model as its base.
+
+    Raises:
+        ConfigError: If there is no such folder or template, or the recipe shares the tokens of a row out.
+        GuardError: If the model was taught with another template.
+    """
+    check_spread(recipe)
     model = model.expanduser().resolve()
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model}: holds no model; give the folder that `factory sft` wrote: OUT/model")
     template = model / "chat_template.jinja"
-    if not template.is_file() or template.read_text(encoding="utf-8") != recipe.base.of.template.read_text(
-        encoding="utf-8"
-    ):
+    if not template.is_file() or template.read_text(encoding="utf-8") != read_template(recipe.base):
         raise GuardError(
             f"guard question: the chat template of {model} is not the recipe's ({recipe.base.of.template.name}): it "
             "was taught to be asked otherwise; take the recipe that it was fine-tuned with"

@@ -26,7 +26,7 @@ _LIBC: Final = ctypes.CDLL(None)  # looked up here: between fork and exec little
 PORT = 29_500  # on which the processes of several nodes find each other; torch's own default
 
 
-def launch_config(recipe: Recipe) -> dict[str, Any] | None:
+def launch_config(recipe: Recipe, method: str = "sft") -> dict[str, Any] | None:
     """Return accelerate's config of a recipe; None where one process trains."""
     launch = recipe.launch
     if launch.processes == 1 and launch.kind in ("single", "cpu"):
@@ -36,6 +36,9 @@ def launch_config(recipe: Recipe) -> dict[str, Any] | None:
     body["mixed_precision"] = "bf16" if recipe.train.precision == "bf16" else "no"
     if "fsdp_config" in body:
         body["fsdp_config"]["fsdp_activation_checkpointing"] = recipe.train.activation_checkpointing
+        # One process alone would load weights, for accelerate to hand out; trl 1.16 shares the reference of pairs out
+        # by itself (`prepare_fsdp`), and would take the zeros of the other processes for theirs.
+        body["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] = method != "dpo"
     if "parallelism_config" in body:
         body["parallelism_config"]["parallelism_config_sp_size"] = launch.sequence_parallel
         body["parallelism_config"]["parallelism_config_sp_attn_implementation"] = recipe.train.attention

@@ -67,7 +67,7 @@ def pin_base(recipe: Recipe) -> tuple[Recipe, dict[str, str]]:
         ConfigError: If there is no such base, or no such template.
     """
     base = recipe.base
-    found = {"template": sha256(_template(base).encode()).hexdigest()[:16]}
+    found = {"template": sha256(read_template(base).encode()).hexdigest()[:16]}
     for key, name in (("model", base.model), ("tokenizer", base.tokenizer)):
         if name is not None and (folder := _given(name)) is not None:
             found[key] = hash_model_folder(folder)
@@ -153,7 +153,7 @@ def _write(recipe: Recipe, folder: Path, *, with_weights: bool, copies_weights: 
     base = recipe.base
     wanted = [*_SMALL, *(_WEIGHTS if with_weights else ())]
     source = None if base.model is None else _fetch(base.model, base.revision, wanted)
-    config = _new_config(base, recipe.train.max_length) if source is None else AutoConfig.from_pretrained(source)
+    config = _new_config(base, recipe.train.max_length) if source is None else _read(AutoConfig, source, "base.model")
     _check_shape(base, config)
     tokenizer = _tokenizer(base, source)
     if base.rope_theta is not None:
@@ -208,8 +208,10 @@ def _tokenizer(base: Base, source: Path | None) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     family = base.of
-    folder = source if base.tokenizer is None else _fetch(base.tokenizer, None, _SMALL)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if base.tokenizer is None:
+        tokenizer = _read(AutoTokenizer, source, "base.model")
+    else:
+        tokenizer = _read(AutoTokenizer, _fetch(base.tokenizer, None, _SMALL), "base.tokenizer")
     if source is None:  # random weights know no tokens, so it may be given any
         tokens = [token for token in (family.pad, family.end, family.start, *family.others) if token is not None]
         tokenizer.add_tokens([token for token in tokens if token not in tokenizer.get_vocab()], special_tokens=True)
@@ -219,11 +221,24 @@ def _tokenizer(base: Base, source: Path | None) -> PreTrainedTokenizerBase:
     if family.start is not None and family.start in known:
         tokenizer.bos_token = family.start
     check_tokens(tokenizer, base)
-    tokenizer.chat_template = _template(base)
+    tokenizer.chat_template = read_template(base)
     return tokenizer
 
 
-def _template(base: Base) -> str:
+def _read(reader: Any, folder: Path | None, key: str) -> Any:
+    try:
+        return reader.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{key}={folder}: holds nothing that {reader.__name__} can read: {said}") from error
+
+
+def read_template(base: Base) -> str:
+    """Return the text of a base's chat template.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     path = base.of.template
     try:
         return path.read_text(encoding="utf-8")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jinja2 import TemplateError
 
 from jobs.students.recipe import Family, Recipe
-from schemas.errors import ConfigError, CorruptRunError
+from schemas.errors import ConfigError, CorruptRunError, GuardError
 from schemas.tables import SCHEMAS
 
 if TYPE_CHECKING:
@@ -132,7 +133,13 @@ class Student:
         return [] if any(_MARK in piece for piece in pieces) else pieces
 
     def _render(self, turns: list[list[Mapping[str, str]]], *, is_asked: bool) -> list[str]:
-        texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_asked)
+        try:
+            texts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=is_asked)
+        except (TemplateError, TypeError) as error:  # what it raises itself, and what it does to a content
+            raise GuardError(
+                f"guard template: {self.family.template} cannot write these turns: {error}; mend it, or leave out "
+                "base.template for the family's own"
+            ) from error
         return list(texts)
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
@@ -310,6 +317,8 @@ def open_data(data: str) -> Path:
     folder = Path(data).expanduser()
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise ConfigError(f"--data {data}: is a file; give the folder that holds its table: RUN/tables/SELECTION")
     if not _REPO.fullmatch(data):
         raise ConfigError(
             f"--data {data}: no such folder; give RUN/tables/SELECTION, or org/name[@revision] on the Hub"
@@ -354,16 +363,12 @@ def open_table(folder: Path, name: str, split: str = "train") -> Table | None:
 
     Raises:
         ConfigError: If the folder has no such table, or its columns are others.
-        CorruptRunError: If a shard is missing.
+        CorruptRunError: If a shard is missing, or is no Parquet file.
     """
     if not (folder / name).is_dir():
-        there = sorted(path.parent.name for path in folder.glob("*/*.parquet"))
-        inside = sorted(str(path) for path in folder.glob("tables/*") if path.is_dir())
-        hint = (
-            f"; did you mean {inside[0]}?" if inside else f"; it has: {', '.join(dict.fromkeys(there)) or 'no tables'}"
-        )
         raise ConfigError(
-            f"--data {folder}: has no table {name}{hint} `factory select RUN` writes it, if select.configs names it"
+            f"--data {folder}: has no table {name}; {_nearby(folder, name)} `factory select RUN` writes it, if "
+            "select.configs names it"
         )
     shards = [(match, path) for path in sorted((folder / name).iterdir()) if (match := _SHARD.fullmatch(path.name))]
     shards = [(match, path) for match, path in shards if match["split"] == split]
@@ -376,12 +381,47 @@ def open_table(folder: Path, name: str, split: str = "train") -> Table | None:
         )
     table = Table(name=name, files=tuple(path for _, path in shards))
     for path in table.files:
-        missing = [column for column in _needed(name) if column not in pq.read_schema(path).names]
-        if missing:
-            raise ConfigError(
-                f"{path}: has no column {', '.join(missing)}; a table {name} has {', '.join(_needed(name))}"
-            )
+        _check_columns(path, name)
     return table
+
+
+def _nearby(folder: Path, name: str) -> str:
+    """Return where a table may be that a folder has not, or what it has."""
+    inside = sorted(str(path) for path in folder.glob("tables/*") if path.is_dir())
+    if inside:
+        return f"did you mean {inside[0]}?"
+    if (folder.parent / name).is_dir():
+        return f"did you mean {folder.parent}?"
+    there = dict.fromkeys(path.parent.name for path in sorted(folder.glob("*/*.parquet")))
+    return f"it has: {', '.join(there) or 'no tables'}."
+
+
+def _check_columns(path: Path, name: str) -> None:
+    try:
+        found = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptRunError(f"{path}: cannot be read as Parquet: {error}; put it back from a copy") from error
+    missing = [column for column in _needed(name) if column not in found.names]
+    if missing:
+        raise ConfigError(
+            f"{path}: has no column {', '.join(missing)}; a table {name} has {', '.join(_needed(name))}; it has "
+            f"{', '.join(found.names)}"
+        )
+    for column in _needed(name):
+        seen, wanted = found.field(column).type, SCHEMAS[name].field(column).type
+        if not _reads_as(seen, wanted):
+            raise ConfigError(f"{path}: column {column} is {seen}, must be {wanted}; write the table again")
+
+
+def _reads_as(seen: pa.DataType, wanted: pa.DataType) -> bool:
+    """Return whether values of a type become the same Python values as those of the schema: large or not, say."""
+    if pa.types.is_string(wanted):
+        return bool(pa.types.is_string(seen) or pa.types.is_large_string(seen))
+    if pa.types.is_list(wanted):
+        is_list = pa.types.is_list(seen) or pa.types.is_large_list(seen)
+        return bool(is_list) and _reads_as(seen.value_type, wanted.value_type)
+    names = [field.name for field in seen] if pa.types.is_struct(seen) else []
+    return all(part.name in names and _reads_as(seen.field(part.name).type, part.type) for part in wanted)
 
 
 def _needed(name: str) -> tuple[str, ...]:

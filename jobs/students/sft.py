@@ -111,9 +111,13 @@ def carry_out(
             say(describe(write(table, load_student(base, recipe), guards, out / "rows"), recipe))
         if method == "sft" and recipe.train.packing != "none":
             check_packing(recipe, base, _first_rows(out / "rows"), say)
-        if (config := launch_config(recipe)) is not None:
+        if (config := launch_config(recipe, method)) is not None:
             write_whole(out / "launch.yaml", yaml.safe_dump(config))
-        launch(recipe, out, lock.fileno())
+        try:
+            launch(recipe, out, lock.fileno())
+        except KeyboardInterrupt:
+            say("run the same command again: it goes on from the newest checkpoint")
+            raise
     return out / "model"
 
 
@@ -123,10 +127,13 @@ def claim(out: Path, plan: dict[str, Any], asked: dict[str, Any], say: Say) -> b
     One that was begun before plans knew their base is gone on with: it holds the recipe as it was ``asked`` for.
 
     Raises:
+        ConfigError: If it is a folder of something else.
         FingerprintError: If it holds rows of another plan; says what differs. Without rows nothing was trained yet.
     """
     path = out / "plan.json"
     found = json.loads(path.read_text()) if path.exists() else None
+    if (out / "run.yaml").exists() or (found is not None and "method" not in found):
+        raise ConfigError(f"--out {out}: holds a run or a proof, and no training; give another folder")
     if found is not None and (out / "rows").exists():
         if "base" not in found:
             plan = {key: value for key, value in plan.items() if key != "base"} | {"recipe": asked}

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ from schemas.errors import ConfigError, FactoryError, GuardError
 
 WHOLE: Final = "whole"  # file in a checkpoint that was written to its end
 CHECKED_BATCHES: Final = 2  # of the first ones, looked into before the first step
+MOST_APART: Final = 0.1  # nats a token between two copies of one model; guess: far above what bfloat16 rounds away
 
 
 def train(out: Path) -> None:
@@ -241,11 +243,39 @@ def _trainer(recipe: Recipe, out: Path) -> Any:
     )
 
 
+def check_reference(rewards: Sequence[float], beta: float, num_tokens: float) -> None:
+    """See that the reference of pairs is the model that training starts from, by the first rewards of both sides.
+
+    A reward is ``beta`` times the nats by which the student is more likely to give a text of ``num_tokens`` than the
+    reference is: before the first step, nothing.
+
+    Raises:
+        GuardError: If it is another model.
+    """
+    apart = sum(abs(reward) for reward in rewards) / beta / max(1.0, num_tokens)
+    if not apart <= MOST_APART:  # not a number is refused, too
+        raise GuardError(
+            f"guard reference: before the first step the student and its reference are {apart:.3g} nats a token apart, "
+            f"must be at most {MOST_APART:g}: they are not the same model; nothing was trained. Where it is spread by "
+            "fsdp2, --set launch.kind=zero3 shares the reference out otherwise"
+        )
+
+
 class _Pairs(DPOTrainer):  # type: ignore[misc]
     """TRL's trainer on pairs that are tokens already: one tokenizer for guards and training."""
 
+    _is_compared = False
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        loss = super()._compute_loss(model, inputs, return_outputs)
+        if self.state.global_step == 0 and not self._is_compared:
+            self._is_compared = True
+            rewards = [self._metrics["train"][f"rewards/{side}"][-1] for side in ("chosen", "rejected")]
+            check_reference(rewards, self.beta, float(inputs["completion_mask"].sum(1).float().mean()))
+        return loss
 
 
 def _preference_trainer(recipe: Recipe, out: Path) -> Any:

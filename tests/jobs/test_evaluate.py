@@ -110,6 +110,9 @@ def test_nothing_that_a_file_or_model_says_acts_on_the_terminal(tmp_path: Path) 
         ([], "give RUN to score what is stored"),
         (["RUN", "--benchmark", "gsm8k"], "not both"),
         (["RUN"], "holds no run"),
+        (["RUN", "--samples", "2", "--all-dates"], "RUN is scored as it is stored; leave out --all-dates, --samples"),
+        (["RUN", "--metric", "acc"], "--metric: names one of the scores of --against FILE, which is missing"),
+        (["--benchmark", "RUN/rows.jsonl", "--model", "m", "--all-dates", "--since", "2024-01-01"], "give one of them"),
         (["--benchmark", "gsm9k", "--model", "m"], "did you mean 'gsm8k'"),
         (["--benchmark", "livecodebench", "--since", "2024"], "must be a date"),
         (

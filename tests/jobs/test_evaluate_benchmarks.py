@@ -155,7 +155,7 @@ def test_every_row_of_a_known_shape_becomes_a_problem(tmp_path: Path, name: str,
         rows = [
             {**row, "tests": [{k: json.dumps(v) for k, v in case.items()} for case in row["tests"]]} for row in rows
         ]
-    problems = problems_of(asked(tmp_path, name, write(tmp_path / f"{name}.{suffix}", rows)))
+    problems = problems_of(asked(tmp_path, name, write(tmp_path / f"{name}.{suffix}", rows), all_dates=True))
     assert len(problems) == len(rows)
     assert all(isinstance(problem.reference, KINDS.get(name, Answer)) for problem in problems)
     assert set(read_frozen(tmp_path / "run", BENCHMARKS[name])) == {problem.source_row_id for problem in problems}
@@ -187,7 +187,8 @@ def test_the_order_of_options_is_the_same_each_time_and_not_always_the_same_lett
 
 
 def test_hidden_tests_are_unpacked(tmp_path: Path) -> None:
-    (problem, _) = problems_of(asked(tmp_path, "livecodebench", write(tmp_path / "l.jsonl", ROWS["livecodebench"])))
+    path = write(tmp_path / "l.jsonl", ROWS["livecodebench"])
+    (problem, _) = problems_of(asked(tmp_path, "livecodebench", path, all_dates=True))
     assert isinstance(problem.reference, Tests)
     assert [getattr(case, "input", None) for case in problem.reference.cases] == ["1\n", "5\n"]
 
@@ -229,6 +230,72 @@ def test_a_window_of_dates_chooses_rows_and_stands_in_the_run(tmp_path: Path) ->
         freeze_benchmark(BENCHMARKS["livecodebench"], path, Window("2030-01-01", None), tmp_path / "other")
     with pytest.raises(ConfigError, match="rows of gsm8k have no dates"):
         freeze_benchmark(BENCHMARKS["gsm8k"], path, Window("2030-01-01", None), tmp_path / "other")
+
+
+WINDOW = Window("2024-08-01", "2025-02-01")  # arXiv:2501.12948v1, section 3: "between August 2024 and January 2025"
+
+
+@pytest.mark.parametrize("column", ["contest_date", "release_date"])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ["2024-07-31T23:59:59", "2024-08-01T00:00:00", "2025-01-31T23:59:59", "2025-02-01T00:00:00"],
+        ["2024-07-31", "2024-08-01", "2025-01-31", "2025-02-01"],
+        [1_722_470_399, 1_722_470_400, 1_738_367_999, 1_738_368_000],
+        [1_722_470_399_000, 1_722_470_400_000, 1_738_367_999_000, 1_738_368_000_000],
+    ],
+    ids=["times", "days", "seconds", "milliseconds"],
+)
+def test_the_preset_takes_the_problems_of_the_papers_window(tmp_path: Path, column: str, dates: list[Any]) -> None:
+    rows = [live(number, "", "easy") | {column: date} for number, date in enumerate(dates)]
+    prepared = prepare(asked(tmp_path, "livecodebench", write(tmp_path / "l.jsonl", rows)))
+    assert list(read_frozen(tmp_path / "run", BENCHMARKS["livecodebench"])) == ["abc1_a", "abc2_a"]
+    assert (prepared.about.window, prepared.about.num_kept, prepared.about.num_rows) == (WINDOW, 2, 4)
+
+
+def test_other_dates_or_all_of_them_take_the_place_of_the_presets(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.jsonl", ROWS["livecodebench"])
+
+    def kept(run: str, **more: Any) -> tuple[Window, int]:
+        about = prepare(replace(asked(tmp_path, "livecodebench", path), run=tmp_path / run, **more)).about
+        return about.window, about.num_kept
+
+    assert kept("a") == (WINDOW, 1)
+    assert kept("b", all_dates=True) == (Window(), 2)
+    assert kept("c", window=Window("2024-01-01", None)) == (Window("2024-01-01", None), 2)
+    recorded = write(tmp_path / "r.jsonl", [{"problem": "p", "completion": "c"}])
+    assert kept("d", model=None, replay=recorded) == (Window(), 2)  # nobody's settings
+    assert kept("e", model=None, replay=recorded, preset="r1") == (WINDOW, 1)
+    with pytest.raises(ConfigError, match="--all-dates and --since 2024-01-01: give one of them"):
+        kept("f", all_dates=True, window=Window("2024-01-01", None))
+
+
+@pytest.mark.parametrize("date", [None, "", "soon", "08/01/2024", 1e30])
+def test_a_row_without_a_date_is_named_where_the_preset_chooses_by_it(tmp_path: Path, date: Any) -> None:
+    rows = [ROWS["livecodebench"][1], live(3, "", "easy") | {"contest_date": date}]
+    path = write(tmp_path / "l.jsonl", rows)
+    said = (
+        r"l\.jsonl row 2: has no date in contest_date or release_date, and preset r1 takes rows from 2024-08-01 to "
+        r"before 2025-02-01; give a file that has dates, or --all-dates"
+    )
+    with pytest.raises(ConfigError, match=said):
+        prepare(asked(tmp_path, "livecodebench", path))
+    assert not (tmp_path / "run").exists()
+    assert prepare(asked(tmp_path, "livecodebench", path, all_dates=True)).about.num_kept == 2
+
+
+def test_a_window_without_rows_says_whose_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.jsonl", ROWS["livecodebench"][:1])
+    with pytest.raises(ConfigError, match=r"holds no row from .* \(preset r1\); --all-dates takes every row"):
+        prepare(asked(tmp_path, "livecodebench", path))
+
+
+def test_a_run_that_was_begun_with_other_dates_says_which(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.jsonl", ROWS["livecodebench"])
+    problems = problems_of(asked(tmp_path, "livecodebench", path, all_dates=True))
+    start_run(tmp_path / "run", problems, num_samples=2)
+    with pytest.raises(ConfigError, match=r"rows of all dates, and this is .* or the dates that .*: --all-dates"):
+        prepare(asked(tmp_path, "livecodebench", path))
 
 
 def test_a_date_in_seconds_is_one_too(tmp_path: Path) -> None:
@@ -325,7 +392,9 @@ def test_a_preset_says_how_many_attempts_or_the_user_does(tmp_path: Path) -> Non
 
 def test_every_preset_can_be_loaded_and_names_known_benchmarks() -> None:
     for path in PRESETS.glob("*.yaml"):
-        assert set(load_preset(path.stem).samples) <= set(BENCHMARKS)
+        preset = load_preset(path.stem)
+        assert {*preset.samples, *preset.windows} <= set(BENCHMARKS)
+        assert all(BENCHMARKS[name].date for name in preset.windows)
     with pytest.raises(ConfigError, match="there are: r1"):
         load_preset("r2")
 

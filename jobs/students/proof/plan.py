@@ -71,6 +71,7 @@ class Plan(Part):
     # Standard deviation over problems of the difference of two arms (mean over students and seeds): a guess made
     # before the run, for the difference that can be detected.
     assumed_sd: float = Field(default=0.4, gt=0)
+    minutes: float | None = Field(default=None, gt=0)  # that all but the second look may take; for the report alone
 
     @model_validator(mode="after")
     def _fits_together(self) -> Plan:

@@ -27,7 +27,17 @@ from jobs.evaluate.estimates import (
     percentile_interval,
 )
 from jobs.students.proof.plan import Plan, detectable
-from jobs.students.proof.stages import START, Trained, equal_tokens_of, students_of, tokens_per_row
+from jobs.students.proof.stages import (
+    RUN,
+    START,
+    Trained,
+    equal_tokens_of,
+    evaluate_step,
+    students_of,
+    tokens_per_row,
+    train_step,
+)
+from jobs.students.proof.times import ALL, EQUAL, Spent, read_times
 
 Rates = Mapping[str, float]  # by problem: share of right attempts among the judged ones
 AT_ONCE: Final = 200  # resamples of problems and runs
@@ -74,6 +84,18 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """What the students of an arm took together: wall-clock seconds of their processes; null where none was kept."""
+
+    part: str  # an arm, or START
+    is_equal_tokens: bool
+    training: float | None
+    evaluation: float | None
+    num_students: int
+    num_unknown: int  # of their trainings and evaluations: not kept at all, or with a start whose end was not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All that was found."""
 
@@ -86,6 +108,8 @@ class Report:
     comparisons: Sequence[Comparison]
     equal_tokens: Sequence[Student]  # of the second look, and the students that it was made equal to
     equal_comparisons: Sequence[Comparison]
+    times: Sequence[Times]
+    spent: Mapping[str, Spent]  # by part: the run (RUN), the command (ALL), its second look (EQUAL)
 
 
 def read_report(out: Path) -> Report:
@@ -97,7 +121,7 @@ def read_report(out: Path) -> Report:
         wanted += [one for one in equal_tokens_of(plan, out) if _is_there(out, one)]
     there = [one for one in wanted if _is_there(out, one)]
     students = [_student(plan, out, one) for one in there]
-    groups = _group_of(out, plan)
+    groups, spent = _group_of(out, plan), read_times(out)
     arms = [student for student in students if student.arm != START and not student.is_equal_tokens]
     equal = equal_look(plan, students)
     num_problems = len(set.union(set(), *(student.rates for student in students)))
@@ -111,6 +135,8 @@ def read_report(out: Path) -> Report:
         comparisons=_compare_all(plan, arms, groups),
         equal_tokens=equal,
         equal_comparisons=_compare_all(plan, equal, groups),
+        times=_times(there, spent),
+        spent={part: spent[part] for part in (RUN, ALL, EQUAL) if part in spent},
     )
 
 
@@ -176,6 +202,33 @@ def interval_of_runs(differences: npt.NDArray[np.float64]) -> Interval | None:
     return percentile_interval(means)
 
 
+def _times(there: Sequence[Trained], spent: Mapping[str, Spent]) -> list[Times]:
+    """Return what training and evaluation took, by arm."""
+    parts: dict[tuple[bool, str], list[Trained]] = defaultdict(list)
+    for one in there:
+        parts[one.is_equal_tokens, START if one.arm is None else one.arm].append(one)
+    found = []
+    for (is_equal, part), own in sorted(parts.items(), key=lambda item: item[0][0]):
+        trained = [spent.get(train_step(one)) for one in own]
+        evaluated = [spent.get(evaluate_step(one)) for one in own]
+        found.append(
+            Times(
+                part=part,
+                is_equal_tokens=is_equal,
+                training=_seconds(trained),
+                evaluation=_seconds(evaluated),
+                num_students=len(own),
+                num_unknown=sum(one is None or one.num_lost > 0 for one in [*trained, *evaluated]),
+            )
+        )
+    return found
+
+
+def _seconds(found: Sequence[Spent | None]) -> float | None:
+    known = [one.seconds for one in found if one is not None]
+    return sum(known) if known else None
+
+
 def _is_there(out: Path, one: Trained) -> bool:
     return (out / "evaluations" / f"{one.name}.json").exists()
 
@@ -236,13 +289,15 @@ def as_markdown(report: Report) -> str:
         seed = report.plan.equal_tokens.seed if report.plan.equal_tokens is not None else 0
         parts += [f"Equal learnt tokens, seed {seed} alone:", _students(report.equal_tokens, groups)]
         parts.append(_comparisons(report.equal_comparisons))
+    parts += [_duration(report.times), _wall_clock(report)]
     return "\n\n".join(parts)
 
 
 def _head(report: Report) -> str:
     rows = ", ".join(f"{arm} {count:,}" for arm, count in report.rows.items())
     lines = [
-        f"{report.num_problems} fresh problems, asked {report.plan.fresh.samples} time(s); rows to learn from: {rows}.",
+        f"Plan `{report.plan.name}`: {report.num_problems} fresh problems, asked {report.plan.fresh.samples} time(s); "
+        f"rows to learn from: {rows}.",
         f"By the plan's guess (standard deviation {report.plan.assumed_sd:g}) a difference of {report.detectable:.3f} "
         "can be detected.",
     ]
@@ -314,6 +369,48 @@ def _comparisons(found: Sequence[Comparison]) -> str:
         for one in found
     ]
     return _table(head, rows)
+
+
+def _duration(found: Sequence[Times]) -> str:
+    head = ["time, minutes", "students", "training", "evaluation", "not recorded"]
+    rows = [
+        [
+            f"{one.part}, equal tokens" if one.is_equal_tokens else one.part,
+            str(one.num_students),
+            _minutes(one.training),
+            _minutes(one.evaluation),
+            str(one.num_unknown or ""),
+        ]
+        for one in found
+    ]
+    known = [[one.training, one.evaluation] for one in found]
+    sums = [[seconds for seconds in column if seconds is not None] for column in zip(*known, strict=True)]
+    cells = [_minutes(sum(column) if column else None) for column in sums] or ["", ""]
+    unknown = sum(one.num_unknown for one in found)
+    rows.append(["**sum**", str(sum(one.num_students for one in found)), *cells, str(unknown or "")])
+    return _table(head, rows)
+
+
+def _wall_clock(report: Report) -> str:
+    lines = []
+    limit = "" if report.plan.minutes is None else f", of the {report.plan.minutes:g} that the plan allows"
+    said = {RUN: ("The run", ""), ALL: ("The command, but for a second look,", limit), EQUAL: ("The second look", "")}
+    for part, (what, beside) in said.items():
+        spent = report.spent.get(part)
+        if part == EQUAL and spent is None and not report.equal_tokens:
+            continue
+        if part == RUN and report.plan.run is None:
+            continue
+        if spent is None:
+            lines.append(f"{what} took: not recorded{beside}.")
+            continue
+        lost = f"; of {spent.num_lost} of them the end is not known, and they are not in it" if spent.num_lost else ""
+        lines.append(f"{what} took {_minutes(spent.seconds)} minutes in {spent.num_starts} start(s){beside}{lost}.")
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float | None) -> str:
+    return "not recorded" if seconds is None else f"{seconds / 60:.1f}"
 
 
 def _interval(found: Interval | None) -> str:

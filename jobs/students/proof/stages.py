@@ -34,14 +34,16 @@ from jobs.students.proof.arms import (
     write_fresh,
 )
 from jobs.students.proof.plan import Kind, Plan
+from jobs.students.proof.times import ALL, EQUAL, note, timed
 from jobs.students.sft import write_whole
 from schemas.config import parse_config
-from schemas.errors import FactoryError, FingerprintError
+from schemas.errors import ConfigError, FactoryError, FingerprintError
 
 Say = Callable[[str], None]
 LOOK_S: Final = 0.2  # between two looks at the processes
 LAST_LINES: Final = 12  # of a log, shown when its process failed
 START: Final = "start"  # name of a base's start among its students
+RUN: Final = "run"  # name of the step that makes the data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,33 +128,37 @@ def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_token
         FactoryError: If a step failed; what is done stays, and the same command goes on.
     """
     out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     with RunLock(out), termination_interrupts():
         claim(plan, out)
-        if plan.run is not None:
-            path = out / "job.yaml"
-            write_whole(path, yaml.safe_dump(plan.job(), sort_keys=False, allow_unicode=True))
-            words = ["run", str(path), "--run", str(out / "run"), "--json"]
-            run_steps([Step(name="run", words=words, needs=(), makes=out / "run.json", is_scores=True)], out, say, 1)
-            make_arms(plan, out, say)
-        trained = students_of(plan)
-        run_steps(_steps(plan, out, trained), out, say, workers)
+        with timed(out, ALL):
+            if plan.run is not None:
+                path = out / "job.yaml"
+                write_whole(path, yaml.safe_dump(plan.job(), sort_keys=False, allow_unicode=True))
+                words = ["run", str(path), "--run", str(out / "run"), "--json"]
+                run = Step(name=RUN, words=words, needs=(), makes=out / "run.json", is_scores=True)
+                run_steps([run], out, say, 1)
+                make_arms(plan, out, say)
+            run_steps(_steps(plan, out, students_of(plan)), out, say, workers)
         if with_equal_tokens:
-            run_steps(_steps(plan, out, equal_tokens_of(plan, out)), out, say, workers)
+            with timed(out, EQUAL):
+                run_steps(_steps(plan, out, equal_tokens_of(plan, out)), out, say, workers)
 
 
 def claim(plan: Plan, out: Path) -> None:
     """Make OUT that of a plan.
 
     Raises:
+        ConfigError: If it is a training's.
         FingerprintError: If it is another plan's.
     """
-    path, body = out / "plan.json", json.dumps(plan.model_dump(mode="json"), indent=1)
+    path, now = out / "plan.json", plan.model_dump(mode="json")
     if not path.exists():
-        write_whole(path, body)
-    elif path.read_text() != body:
-        then, now = json.loads(path.read_text()), json.loads(body)
-        keys = [key for key in now if then.get(key) != now[key]]
+        write_whole(path, json.dumps(now, indent=1))
+        return
+    then = json.loads(path.read_text())
+    if "method" in then:
+        raise ConfigError(f"--out {out}: holds a training, and no proof; give another folder")
+    if keys := [key for key in now if key != "minutes" and then.get(key) != now[key]]:
         raise FingerprintError(
             f"{out}: holds another plan; {', '.join(keys)} differ. A plan stays what it was; give another --out"
         )
@@ -186,8 +192,18 @@ def _steps(plan: Plan, out: Path, trained: Sequence[Trained]) -> list[Step]:
     steps = []
     starts = [Trained(student=student) for student in plan.students] if plan.start is not None else []
     for one in [*starts, *trained]:
-        steps += [_training(plan, out, one), _evaluation(plan, out, one.name, out / "students" / one.name / "model")]
+        steps += [_training(plan, out, one), _evaluation(plan, out, one)]
     return steps
+
+
+def train_step(one: Trained) -> str:
+    """Return the name of the step that trains a student."""
+    return f"train {one.name}"
+
+
+def evaluate_step(one: Trained) -> str:
+    """Return the name of the step that evaluates a student."""
+    return f"evaluate {one.name}"
 
 
 def _training(plan: Plan, out: Path, one: Trained) -> Step:
@@ -205,17 +221,18 @@ def _training(plan: Plan, out: Path, one: Trained) -> Step:
     write_whole(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     words = ["sft", "--recipe", str(path), "--data", data, "--out", str(folder)]
     needs = [] if one.arm is None or plan.start is None else [start]
-    return Step(name=f"train {one.name}", words=words, needs=needs, makes=folder / "model")
+    return Step(name=train_step(one), words=words, needs=needs, makes=folder / "model")
 
 
-def _evaluation(plan: Plan, out: Path, name: str, model: Path) -> Step:
+def _evaluation(plan: Plan, out: Path, one: Trained) -> Step:
+    name, model = one.name, out / "students" / one.name / "model"
     benchmark = plan.fresh.benchmark or out / "fresh.jsonl"
     words = ["evaluate", "--model", str(model), "--benchmark", str(benchmark), "--samples", str(plan.fresh.samples)]
     words += ["--run", str(out / "evaluations" / name), "--json"]
     for override in ("prompt.template=plain", *plan.fresh.set):  # students learn problems as they are
         words += ["--set", override]
     makes = out / "evaluations" / f"{name}.json"
-    return Step(name=f"evaluate {name}", words=words, needs=[model], makes=makes, is_scores=True)
+    return Step(name=evaluate_step(one), words=words, needs=[model], makes=makes, is_scores=True)
 
 
 def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
@@ -227,7 +244,7 @@ def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
     waiting = [step for step in steps if not step.makes.exists()]
     num_all, began, done = len(waiting), time.monotonic(), 0
     free = shares_of_cores(workers)
-    with _processes() as running:
+    with _processes(out) as running:
         while waiting or running:
             ready = [step for step in waiting if all(path.exists() for path in step.needs)]
             for step in ready[: len(free)]:
@@ -254,7 +271,7 @@ def shares_of_cores(workers: int) -> list[list[int]]:
 
 
 @contextmanager
-def _processes() -> Iterator[list[_Running]]:
+def _processes(out: Path) -> Iterator[list[_Running]]:
     """Give a list for processes; those that are in it at the end are asked to end, and waited for."""
     running: list[_Running] = []
     try:
@@ -265,6 +282,7 @@ def _processes() -> Iterator[list[_Running]]:
         for one in running:
             one.process.wait()
             one.output.close()
+            note(out, one.step.name, time.monotonic() - one.began)
 
 
 def _start(step: Step, out: Path, cores: list[int]) -> _Running:
@@ -278,11 +296,13 @@ def _start(step: Step, out: Path, cores: list[int]) -> _Running:
         end_with(mine)
         os.sched_setaffinity(0, cores)
 
+    note(out, step.name, None)
+    began = time.monotonic()
     with (logs / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs", *step.words], stdout=output, stderr=log, preexec_fn=begin
         )
-    return _Running(step=step, process=process, output=output, cores=cores, began=time.monotonic())
+    return _Running(step=step, process=process, output=output, cores=cores, began=began)
 
 
 def _finish(one: _Running, out: Path) -> None:
@@ -292,6 +312,7 @@ def _finish(one: _Running, out: Path) -> None:
         FactoryError: If it did not.
     """
     one.output.close()
+    note(out, one.step.name, time.monotonic() - one.began)
     code, printed = one.process.returncode, Path(one.output.name)
     if one.step.is_scores and code in (0, 1):  # 1: done, with gaps that the scores tell
         body = _json(printed)

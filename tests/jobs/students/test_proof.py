@@ -33,8 +33,9 @@ from jobs.students.proof.arms import (
     write_arm,
 )
 from jobs.students.proof.plan import Plan, detectable, load_plan, shipped_plans
-from jobs.students.proof.report import Student, compare, equal_look, interval_of_runs
-from jobs.students.proof.stages import Step, claim, run_steps, students_of
+from jobs.students.proof.report import Student, as_markdown, compare, equal_look, interval_of_runs, read_report
+from jobs.students.proof.stages import Step, Trained, claim, run_steps, students_of
+from jobs.students.proof.times import note, read_times, timed
 from jobs.students.rows import open_data, open_table
 from schemas.config import parse_config
 from schemas.errors import ConfigError, FactoryError, FingerprintError
@@ -298,6 +299,83 @@ def test_a_step_that_fails_says_its_command_and_its_log_and_one_that_is_done_is_
         run_steps([Step(name="bad", words=words, needs=(), makes=tmp_path / "never")], tmp_path, print, 1)
 
 
+def test_what_every_start_of_a_step_took_is_kept_and_one_whose_end_is_not_known_is_counted(tmp_path: Path) -> None:
+    bad = Step(name="bad", words=["prove", "no-such-plan"], needs=(), makes=tmp_path / "never")
+    for _ in range(2):
+        with pytest.raises(FactoryError):
+            run_steps([bad], tmp_path, print, 1)
+    note(tmp_path, "bad", None)  # and killed with the command
+    with pytest.raises(KeyboardInterrupt), timed(tmp_path, "all"):
+        raise KeyboardInterrupt
+    with (tmp_path / "times.jsonl").open("a") as file:
+        file.write('{"part": "bad", "sec')  # torn
+    found = read_times(tmp_path)
+    assert (found["bad"].num_starts, found["bad"].num_lost) == (3, 1)
+    assert 0.2 < found["bad"].seconds < 60
+    assert (found["all"].num_starts, found["all"].num_lost) == (1, 0)
+    assert read_times(tmp_path / "before") == {}
+
+
+def _proof(out: Path, plan: Plan) -> None:
+    """Write what a proof of a plan leaves that the report reads, of students that answered one problem."""
+    claim(plan, out)
+    (out / "evaluations").mkdir()
+    for one in [Trained(student="qwen"), *students_of(plan)]:
+        folder = out / "students" / one.name
+        (folder / "rows").mkdir(parents=True)
+        table = pa.table({"input_ids": [[1, 2]], "labels": [[-100, 2]]})
+        with pa.OSFile(str(folder / "rows" / "train.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as to:
+            to.write_table(table)
+        (folder / "rows" / "tokens.json").write_text('{"input_ids": 2, "labels": 1}')
+        (folder / "progress.jsonl").write_text('{"step": 20, "loss": 1.0}\n')
+        scores = {
+            "counted": {"requested": 1, "judged": 1, "truncated": 0},
+            "groups": {},
+            "lengths": {},
+            "problems": [{"row_id": "1", "num_judged": 1, "num_right": 1}],
+        }
+        (out / "evaluations" / f"{one.name}.json").write_text(json.dumps(scores))
+
+
+def test_the_report_says_how_long_each_arm_took_and_what_was_not_recorded(tmp_path: Path) -> None:
+    plan = load_plan("three-minutes")
+    _proof(tmp_path, plan)
+    before = as_markdown(read_report(tmp_path))
+    assert "| a | 1 | not recorded | not recorded | 2 |" in before
+    assert "The command, but for a second look, took: not recorded, of the 3 that the plan allows." in before
+    for part, seconds in (
+        ("run", 30.0),
+        ("train qwen-start", 6.0),
+        ("evaluate qwen-start", 12.0),
+        ("train qwen-a-0", 60.0),
+        ("train qwen-a-0", 30.0),
+        ("evaluate qwen-a-0", 36.0),
+        ("all", 150.0),
+    ):
+        note(tmp_path, part, None)
+        note(tmp_path, part, seconds)
+    note(tmp_path, "all", None)
+    said = as_markdown(read_report(tmp_path))
+    assert "| start | 1 | 0.1 | 0.2 |  |" in said
+    assert "| a | 1 | 1.5 | 0.6 |  |" in said
+    assert "| c | 1 | not recorded | not recorded | 2 |" in said
+    assert "| **sum** | 3 | 1.6 | 0.8 | 2 |" in said
+    assert "The run took 0.5 minutes in 1 start(s)." in said
+    assert (
+        "The command, but for a second look, took 2.5 minutes in 2 start(s), of the 3 that the plan allows; of 1 of "
+        "them the end is not known, and they are not in it." in said
+    )
+
+
+def test_the_time_that_a_plan_allows_is_no_part_of_what_a_folder_keeps(tmp_path: Path) -> None:
+    body = load_plan("three-minutes").model_dump(mode="json")
+    del body["minutes"]  # a plan of before
+    (tmp_path / "plan.json").write_text(json.dumps(body, indent=1))
+    claim(load_plan("three-minutes"), tmp_path)
+    with pytest.raises(FingerprintError, match="another plan; seeds differ"):
+        claim(_plan(seeds=[0, 1]), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.vllm
@@ -325,6 +403,8 @@ def test_the_proof_in_three_minutes_is_killed_goes_on_and_tells_all_arms(tmp_pat
     found = json.loads(shown.stdout)
     assert [student["arm"] for student in found["students"]] == ["start", "a", "c"]
     assert found["missing"] == []
+    assert all(part["training"] > 0 < part["evaluation"] for part in found["times"])
+    assert found["spent"]["all"]["num_lost"] == 1  # the start that was killed
     assert [student["steps"] for student in found["students"]] == [20, 20, 20]
     assert all(student["num_unjudged"] == 0 for student in found["students"])
     assert all(len(student["rates"]) == found["num_problems"] for student in found["students"])

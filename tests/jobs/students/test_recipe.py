@@ -54,6 +54,47 @@ def test_what_a_recipe_asks_for_fits_by_its_own_estimate() -> None:
         assert estimate(recipe, recipe.base.shape, recipe.launch.processes).total < 0.9 * recipe.launch.memory_gib * GIB
 
 
+def test_pairs_take_both_sides_and_a_reference_beside_what_rows_take(tmp_path: Path) -> None:
+    for name in PUBLISHED:
+        recipe = load_recipe(name, ["launch.kind=zero3", "launch.sequence_parallel=1"])
+        shape = recipe.base.shape
+        assert shape is not None
+        count = count_parameters(shape, has_bias=name.startswith("qwen"))
+        for processes in (1, 8, 64):
+            rows, pairs = (estimate(recipe, shape, processes, method) for method in ("sft", "dpo"))
+            assert pairs[:4] == rows[:4]  # weights, gradients, optimizer and what is put together
+            assert pairs.reference == 4 * count / processes
+            assert pairs.activations == 2 * rows.activations
+            assert pairs.logits == rows.logits  # a tile is a tile
+            assert (rows.reference, rows.loading, pairs.loading) == (0, 0, 0)
+            assert pairs.total == sum(pairs[:-1]) > rows.total
+    said = describe_plan(load_recipe("qwen-7b"), tmp_path, "dpo")
+    assert "a step: 64 pairs, both sides of at most 32768 tokens = 8 at a time x 1 x 8 accumulated" in said
+    assert " reference " in said
+    assert "reference" not in describe_plan(load_recipe("qwen-7b"), tmp_path)
+
+
+def test_fsdp2_holds_a_whole_reference_while_it_is_loaded_and_while_it_is_asked() -> None:
+    recipe = load_recipe("qwen-32b")
+    assert recipe.launch.kind == "fsdp2"
+    shape = recipe.base.shape
+    assert shape is not None
+    count = count_parameters(shape, has_bias=True)
+    for processes in (8, 32, 512):
+        found = estimate(recipe, shape, processes, "dpo")
+        assert found.loading == 4 * count
+        assert found.gathered >= 2 * count
+        assert found.total >= 4 * count
+    assert estimate(recipe, shape, 512, "sft").total < 2 * count  # rows alone are shared out as far as one likes
+
+
+def test_processes_on_a_cpu_hold_all_of_it_each() -> None:
+    recipe = load_recipe("tiny-qwen", ["launch.processes=2", "train.rows_per_device=4"])
+    assert recipe.base.shape is not None
+    for method in ("sft", "dpo"):
+        assert estimate(recipe, recipe.base.shape, 2, method) == estimate(recipe, recipe.base.shape, 1, method)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -101,6 +142,14 @@ def test_every_launch_file_is_one_that_accelerate_reads_and_is_the_recipes(tmp_p
         assert (read.fsdp_config.get("fsdp_version") == 2) == (kind == "fsdp2")
         assert (read.deepspeed_config.get("zero_stage") == 3) == (kind in ("zero3", "sequence_parallel"))
         assert read.parallelism_config.get("parallelism_config_sp_size") == (2 if kind == "sequence_parallel" else None)
+
+
+def test_every_process_loads_the_reference_of_pairs_and_one_alone_the_weights_of_rows() -> None:
+    # trl shares a reference out by itself, from what each process has
+    for method, loads_once in (("sft", True), ("dpo", False)):
+        config = launch_config(load_recipe("qwen-7b"), method)
+        assert config is not None
+        assert config["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] is loads_once
 
 
 SHAPES = (

@@ -235,6 +235,76 @@ def test_pairs_start_from_the_saved_student_and_move_it(
     assert _weights(out) != _weights(trained)
 
 
+def test_pairs_take_the_bytes_that_the_estimate_says(
+    recipe: Recipe, trained: Path, selection: Path, tmp_path: Path
+) -> None:
+    from transformers import TrainerCallback
+
+    from jobs.students.memory import estimate
+    from jobs.students.training import _preference_trainer
+
+    if recipe.base.family != "qwen":
+        pytest.skip("one family is enough: parameters are counted elsewhere")
+    out = _prepared_pairs(recipe, trained, selection, tmp_path)
+    assert recipe.base.shape is not None
+    trainer = _preference_trainer(recipe, out)
+    shapes: list[tuple[int, int]] = []
+    found: dict[str, int] = {}
+
+    class Look(TrainerCallback):  # type: ignore[misc]
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+            found["gradients"] = sum(weight.grad.nbytes for weight in model.parameters())
+
+    trainer.add_callback(Look())
+    trainer.ref_model.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    trainer.train()
+    state = trainer.optimizer.state
+    found["weights"] = sum(weight.nbytes for weight in trainer.model.parameters())
+    found["optimizer"] = sum(state[weight][key].nbytes for weight in state for key in ("exp_avg", "exp_avg_sq"))
+    found["reference"] = sum(weight.nbytes for weight in trainer.ref_model.parameters())
+    own = {weight.data_ptr() for weight in trainer.model.parameters()}
+    assert own.isdisjoint(weight.data_ptr() for weight in trainer.ref_model.parameters())
+    wanted = estimate(recipe, recipe.base.shape, 1, "dpo")
+    assert {name: getattr(wanted, name) for name in found} == found
+    # both sides of the pairs of a device at a time
+    assert {rows for rows, _ in shapes} == {2 * recipe.train.rows_per_device}
+    assert max(length for _, length in shapes) <= recipe.train.max_length
+
+
+def test_a_reference_that_is_another_model_is_refused_before_the_first_step(
+    recipe: Recipe, trained: Path, selection: Path, tmp_path: Path
+) -> None:
+    from jobs.students.training import _preference_trainer, check_reference
+
+    if recipe.base.family != "qwen":
+        pytest.skip("one family is enough")
+    out = _prepared_pairs(recipe, trained, selection, tmp_path)
+    trainer = _preference_trainer(recipe, out)
+    for weight in trainer.ref_model.parameters():  # as processes would have them that leave loading to another
+        weight.data.zero_()
+    with pytest.raises(GuardError, match=r"guard reference: before the first step .* nats a token apart"):
+        trainer.train()
+    assert not list(out.glob("checkpoints/checkpoint-*"))
+    check_reference([1e-3, -1e-3], 0.1, 100)
+    with pytest.raises(GuardError, match="guard reference"):
+        check_reference([0.0, math.nan], 0.1, 100)
+
+
+def _prepared_pairs(recipe: Recipe, trained: Path, selection: Path, folder: Path) -> Path:
+    """Return a folder as `factory dpo` has prepared it before a trainer begins."""
+    out = folder / "out"
+    prepared = RuntimeError("prepared")
+
+    def stop(*_: Any) -> None:
+        raise prepared
+
+    with pytest.raises(RuntimeError, match="prepared"):
+        prefer(recipe, trained / "model", str(selection), out, _quietly, stop)
+    return out
+
+
 def test_pairs_that_teach_nothing_or_another_template_are_refused(
     recipe: Recipe, trained: Path, tmp_path: Path
 ) -> None:
