@@ -201,7 +201,7 @@ class EngineOptions(Part):
     distributed_executor_backend: Literal["mp", "ray"] | None = None
     speculation: Speculation | None = None
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    cpu_kvcache_gib: float | None = Field(default=None, gt=0)  # CPU builds only
+    cpu_kvcache_gib: int | None = Field(default=None, ge=1)  # CPU builds only, which read whole GiB
     enforce_eager: bool = False
     watermark: float = Field(default=0.02, ge=0, lt=1)  # vllm-project/vllm#44594: +4.8 % with long outputs
     trust_remote_code: bool = False

@@ -83,7 +83,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive vLLM's forks
         if self._config.engine.cpu_kvcache_gib is not None:
-            os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{self._config.engine.cpu_kvcache_gib:g}"
+            os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(self._config.engine.cpu_kvcache_gib)
         if (num_ranks := self._config.engine.num_gpus) > 1:  # vLLM's CPU build wants a NUMA node for each, or this
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores_by_rank(num_ranks))
         try:

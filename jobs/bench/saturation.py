@@ -408,7 +408,7 @@ def main(arm: str, folder: Path, out: Path) -> None:
     job = parse_config(yaml.safe_load((folder / "job.yaml").read_text()), origin=str(folder / "job.yaml"))
     teacher = VllmTeacher.model_validate_json((folder / "teacher.json").read_text())
     if teacher.engine.cpu_kvcache_gib is not None:
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = f"{teacher.engine.cpu_kvcache_gib:g}"
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(teacher.engine.cpu_kvcache_gib)
     prompts = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
     body = (
         _offline(teacher, job.sampling, prompts, out.with_name(BEGUN))

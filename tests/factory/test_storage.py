@@ -228,12 +228,12 @@ def test_a_segment_holds_what_was_synced_each_trace_at_its_position(
         writer.sync()
     writer.sync()
     last = traced(writer.append(unsynced), unsynced)
-    assert scan_segment(writer.path) == (HEADER, written, [], 0, ())
+    assert scan_segment(writer.path) == (HEADER, written, [], 0, (), ())
     writer.close()
     assert scan_segment(writer.path).traces == [*written, last]
     wait_for_writer(writer.path, 1)
     for _ in range(2):
-        assert scan_segment(writer.path) == (HEADER, [*written, last], [], 0, ())
+        assert scan_segment(writer.path) == (HEADER, [*written, last], [], 0, (), ())
     assert traces_of(writer.path) == [*samples, unsynced]
     delete_segment(writer.path)
     with pytest.raises(FileNotFoundError):
