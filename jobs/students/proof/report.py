@@ -33,6 +33,7 @@ from jobs.students.proof.stages import (
     Trained,
     equal_tokens_of,
     evaluate_step,
+    read_plan,
     students_of,
     tokens_per_row,
     train_step,
@@ -114,7 +115,7 @@ class Report:
 
 def read_report(out: Path) -> Report:
     """Return what OUT holds so far."""
-    plan = Plan.model_validate(json.loads((out / "plan.json").read_text()))
+    plan = Plan.model_validate(read_plan(out))
     starts = [Trained(student=student) for student in plan.students] if plan.start is not None else []
     wanted = [*starts, *students_of(plan)]
     if plan.equal_tokens is not None and not [one for one in wanted if not _is_there(out, one)]:

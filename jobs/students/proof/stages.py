@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,12 @@ from typing import IO, Any, Final, get_args
 import pyarrow as pa
 import yaml
 
+from factory.rows import nearest
 from factory.store import RunLock
+from jobs.evaluate.benchmarks import find_benchmark
 from jobs.signals import termination_interrupts
 from jobs.students.launching import end_with
+from jobs.students.prepare_base import prepare_base
 from jobs.students.proof.arms import (
     arm_rows,
     fresh_problems,
@@ -35,9 +39,10 @@ from jobs.students.proof.arms import (
 )
 from jobs.students.proof.plan import Kind, Plan
 from jobs.students.proof.times import ALL, EQUAL, note, timed
-from jobs.students.sft import write_whole
+from jobs.students.rows import open_data
+from jobs.students.sft import TABLES, full_table, write_whole
 from schemas.config import parse_config
-from schemas.errors import ConfigError, FactoryError, FingerprintError
+from schemas.errors import ConfigError, CorruptRunError, FactoryError, FingerprintError
 
 Say = Callable[[str], None]
 LOOK_S: Final = 0.2  # between two looks at the processes
@@ -124,9 +129,11 @@ def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_token
     """Carry out a plan, or go on with it.
 
     Raises:
+        ConfigError: If a data set, base or benchmark of the plan is not there; nothing is started then.
         FingerprintError: If OUT belongs to another plan.
         FactoryError: If a step failed; what is done stays, and the same command goes on.
     """
+    check_inputs(plan)
     out = out.resolve()
     with RunLock(out), termination_interrupts():
         claim(plan, out)
@@ -144,6 +151,42 @@ def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_token
                 run_steps(_steps(plan, out, equal_tokens_of(plan, out)), out, say, workers)
 
 
+def check_inputs(plan: Plan) -> None:
+    """See that all that a plan reads is there: a run and hours of training come before some of it.
+
+    Raises:
+        ConfigError: If not.
+        GuardError: If a base is not what students need.
+    """
+    kinds = get_args(Kind)
+    for arm, data in plan.arms.items():
+        if data not in kinds:
+            try:
+                full_table(open_data(data), TABLES["sft"])
+            except ConfigError as error:
+                hint = nearest(data, kinds)
+                raise ConfigError(f"arms.{arm}={data}: {hint}must be one of {', '.join(kinds)}; or: {error}") from error
+    if plan.fresh.benchmark is not None:
+        find_benchmark(str(plan.fresh.benchmark), None)
+    with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
+        for student in plan.students:
+            prepare_base(plan.recipe(student, seed=0), Path(folder, student), with_weights=False)
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """Return the plan that a folder holds.
+
+    Raises:
+        CorruptRunError: If it is none.
+    """
+    path = out / "plan.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CorruptRunError(f"{path}: cannot be read: {error}; put it back from a copy") from error
+    return found
+
+
 def claim(plan: Plan, out: Path) -> None:
     """Make OUT that of a plan.
 
@@ -155,7 +198,7 @@ def claim(plan: Plan, out: Path) -> None:
     if not path.exists():
         write_whole(path, json.dumps(now, indent=1))
         return
-    then = json.loads(path.read_text())
+    then = read_plan(out)
     if "method" in then:
         raise ConfigError(f"--out {out}: holds a training, and no proof; give another folder")
     if keys := [key for key in now if key != "minutes" and then.get(key) != now[key]]:
