@@ -287,7 +287,7 @@ def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
     waiting = [step for step in steps if not step.makes.exists()]
     num_all, began, done = len(waiting), time.monotonic(), 0
     free = shares_of_cores(workers)
-    with _processes(out) as running:
+    with _processes(out, say) as running:
         while waiting or running:
             ready = [step for step in waiting if all(path.exists() for path in step.needs)]
             for step in ready[: len(free)]:
@@ -314,11 +314,14 @@ def shares_of_cores(workers: int) -> list[list[int]]:
 
 
 @contextmanager
-def _processes(out: Path) -> Iterator[list[_Running]]:
+def _processes(out: Path, say: Say) -> Iterator[list[_Running]]:
     """Give a list for processes; those that are in it at the end are asked to end, and waited for."""
     running: list[_Running] = []
     try:
         yield running
+    except KeyboardInterrupt:
+        say("what is done stays: run the same command again")
+        raise
     finally:
         for one in running:
             one.process.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.bench.drill import factory_process, wait_until
 from jobs.students.prepare_base import prepare_base
 from jobs.students.recipe import FAMILIES, load_recipe, shipped_recipes
 from schemas.tables import SCHEMAS
@@ -348,6 +350,19 @@ def test_every_example_of_a_help_names_options_that_there_are() -> None:
         assert example.startswith(f"factory {command} ")
         for word in example.split():
             assert not word.startswith("--") or shown.count(word) > 1, word
+
+
+@pytest.mark.slow
+def test_a_training_that_is_interrupted_says_so_and_how_it_goes_on(selection: Path, tmp_path: Path) -> None:
+    words = [*_words("qwen", "train.max_steps=5000"), "--data", selection, "--out", tmp_path / "out"]
+    with factory_process(["sft", *words], tmp_path / "mark") as child:
+        wait_until(
+            lambda: (tmp_path / "out" / "progress.jsonl").exists() or child.process.poll() is not None, 240, "steps"
+        )
+        child.process.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130, child.said()
+        assert "run the same command again: it goes on from the newest checkpoint" in child.said()
+        assert child.said().rstrip().endswith("interrupted")
 
 
 DESIGN = Path(__file__).parents[3] / "jobs" / "students" / "DESIGN.md"
