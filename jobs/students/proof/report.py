@@ -226,7 +226,7 @@ def _times(there: Sequence[Trained], spent: Mapping[str, Spent]) -> list[Times]:
 
 
 def _seconds(found: Sequence[Spent | None]) -> float | None:
-    known = [one.seconds for one in found if one is not None]
+    known = [one.seconds for one in found if one is not None and one.num_starts > one.num_lost]
     return sum(known) if known else None
 
 
@@ -402,8 +402,9 @@ def _wall_clock(report: Report) -> str:
             continue
         if part == RUN and report.plan.run is None:
             continue
-        if spent is None:
-            lines.append(f"{what} took: not recorded{beside}.")
+        if spent is None or spent.num_starts == spent.num_lost:
+            unseen = "" if spent is None else f"; {spent.num_lost} start(s) without an end, killed or still at work"
+            lines.append(f"{what} took: not recorded{beside}{unseen}.")
             continue
         lost = f"; of {spent.num_lost} of them the end is not known, and they are not in it" if spent.num_lost else ""
         lines.append(f"{what} took {_minutes(spent.seconds)} minutes in {spent.num_starts} start(s){beside}{lost}.")
