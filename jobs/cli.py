@@ -115,6 +115,8 @@ def main() -> None:
         if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(0)
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):  # typer ends with 130, mute
+            _say_at_the_end("interrupted")
         raise
     except OSError as error:
         show.message(f"{error}; what was finished before is safe, run the same command again once this is mended")

@@ -147,9 +147,7 @@ def connect(address: str) -> JobSubmissionClient:
     except ValueError:
         is_http = False
     if not is_http:
-        raise ConfigError(
-            f"--address {address}: must be that of the cluster's dashboard, such as http://127.0.0.1:8265"
-        )
+        raise ConfigError(f"{address}: must be that of the cluster's dashboard, such as http://127.0.0.1:8265")
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in RAYS_ADDRESSES:
@@ -158,16 +156,16 @@ def connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise ConfigError(
-            f"--address {address}: the cluster refuses the token: {_line(error)}; set RAY_AUTH_MODE=token and "
+            f"{address}: the cluster refuses the token: {_line(error)}; set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to that of the cluster"
         ) from error
     except (RuntimeError, ValueError, KeyError) as error:  # before the next: requests' own JSONDecodeError is both
-        raise ConfigError(f"--address {address}: answers, but not as a Ray cluster does: {_line(error)}") from error
+        raise ConfigError(f"{address}: answers, but not as a Ray cluster does: {_line(error)}") from error
     except (ConnectionError, requests.RequestException) as error:
         proxies = [name for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY") if name in os.environ]
         proxy = f"; {proxies[0]} is set: does it lead there? (no_proxy={LOOPBACK[1]})" if proxies else ""
         raise ConfigError(
-            f"--address {address}: nothing answers there: {_line(error)}; start a cluster with `ray start --head`, or "
+            f"{address}: nothing answers there: {_line(error)}; start a cluster with `ray start --head`, or "
             f"give the address of its dashboard{proxy}"
         ) from error
 

@@ -194,6 +194,8 @@ def find_benchmark(name: str, data: Path | None) -> tuple[Benchmark, Path]:
                 f"{benchmark.where}"
             )
         return benchmark, _existing(data, "--data")
+    if data is not None and Path(name).is_file():
+        raise ConfigError(f"--benchmark {name}: is a file, which is known by its columns; leave out --data, or name it")
     if data is not None or not Path(name).exists():
         hint = nearest(name, BENCHMARKS)
         raise ConfigError(
@@ -238,7 +240,7 @@ def read_rows(path: Path) -> Iterator[Read]:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    row = json.loads(line)
+                    row = _parsed(line, f"{path} line {number}")
                     if not isinstance(row, dict):
                         raise ConfigError(f"{path} line {number}: must be an object")
                     yield Read(row, line.strip())
@@ -246,6 +248,13 @@ def read_rows(path: Path) -> Iterator[Read]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path}: cannot be read as {path.suffix or 'JSON Lines'}: {error}") from error
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # its own place is that within the line
+        raise ConfigError(f"{where}: is no JSON: {getattr(error, 'msg', error)}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

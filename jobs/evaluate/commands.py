@@ -61,7 +61,11 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="The named benchmark's file, JSON Lines or Parquet.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Only rows from this date on (livecodebench, codeforces).")
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            help="Only rows from this date on (livecodebench, codeforces), in place of the preset's window.",
+        ),
     ] = None,
     before: Annotated[str | None, typer.Option(metavar="DATE", help="Only rows before this date.")] = None,
     all_dates: Annotated[
@@ -76,7 +80,8 @@ def evaluate(
         typer.Option(metavar="NAME", help="Published settings: r1.  [default: r1; with --job and --replay none]"),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Folder of the run.  [runs/evaluate-MODEL-BENCHMARK]")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Folder of the run.  [default: runs/evaluate-MODEL-BENCHMARK]"),
     ] = None,
     against: Annotated[
         Path | None,

@@ -12,10 +12,16 @@ import typer
 from jobs import show
 
 if TYPE_CHECKING:
+    from jobs.students.recipe import Recipe
     from jobs.students.sft import Launcher
 
 RecipeName = Annotated[
-    str, typer.Option("--recipe", metavar="NAME|FILE", help="A recipe that comes along, or a YAML file.")
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="qwen-1.5b, qwen-7b, qwen-14b, qwen-32b, llama-8b, llama-70b; on a CPU tiny-qwen, tiny-llama; or a file.",
+    ),
 ]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="a.b=c", help="Override a key of the recipe; may be repeated.")
@@ -56,7 +62,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands of students."""
     app.command(epilog="Example: factory sft --recipe tiny-qwen --data runs/demo/tables/default")(sft)
     app.command(
-        epilog="Example: factory dpo --recipe tiny-qwen --model runs/students/tiny-qwen/model "
+        epilog="\b\nExample: factory dpo --recipe tiny-qwen --model runs/students/tiny-qwen/model "
         "--data runs/demo/tables/default"
     )(dpo)
 
@@ -81,6 +87,7 @@ def sft(
 
         typer.echo(describe_plan(loaded, _out(out, loaded.name)))
         return
+    _check_flags(submit, env_names, check_data=check_data)
     given, out = _given(data), _out(out, loaded.name)
     if submit is not None:
         _submit(
@@ -100,6 +107,7 @@ def sft(
         with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
             fine_tuning.check_data(loaded, given, Path(folder), typer.echo)
         return
+    _check_machine(loaded, out, on_nodes=on_nodes)
     typer.echo(fine_tuning.fine_tune(loaded, given, out, show.message, _launcher(on_nodes), is_shared=on_nodes))
 
 
@@ -124,15 +132,17 @@ def dpo(
 
     loaded = load_recipe(recipe, overrides)
     out = _out(out, f"{loaded.name}-dpo")
+    from jobs.students.dpo import check_spread
+
+    check_spread(loaded)
     if plan:
-        from jobs.students.dpo import check_spread
         from jobs.students.memory import describe_plan
 
-        check_spread(loaded)
         typer.echo(describe_plan(loaded, out, "dpo"))
         return
     if model is None:
         raise typer.BadParameter("is missing; give what `factory sft` saved: OUT/model", param_hint="--model")
+    _check_flags(submit, env_names, check_data=check_data)
     given = _given(data)
     if submit is not None:
         words = ["dpo", "--recipe", recipe, "--model", str(model.absolute()), "--data", _absolute(given)]
@@ -145,7 +155,25 @@ def dpo(
         with tempfile.TemporaryDirectory(prefix="factory-check-") as folder:
             preferring.check_pairs(loaded, model, given, Path(folder), typer.echo)
         return
+    _check_machine(loaded, out, on_nodes=on_nodes)
     typer.echo(preferring.prefer(loaded, model, given, out, show.message, _launcher(on_nodes), is_shared=on_nodes))
+
+
+def _check_flags(submit: str | None, env_names: list[str], *, check_data: bool) -> None:
+    """See that no flag would be passed over."""
+    if check_data and submit is not None:
+        raise typer.BadParameter("checks on this machine; leave out --submit", param_hint="--check-data")
+    if env_names and submit is None:
+        raise typer.BadParameter("hands variables on to a cluster; give --submit, too", param_hint="--env")
+
+
+def _check_machine(recipe: Recipe, out: Path, *, on_nodes: bool) -> None:
+    """See that a training that begins here can, before hours of encoding; a cluster's nodes are not this machine."""
+    if on_nodes or (out / "model").exists():
+        return
+    from jobs.students.launching import check_hardware
+
+    check_hardware(recipe)
 
 
 def _given(data: str | None) -> str:

@@ -93,7 +93,8 @@ def starting_from(recipe: Recipe, model: Path) -> Recipe:
     check_spread(recipe)
     model = model.expanduser().resolve()
     if not (model / "config.json").is_file():
-        raise ConfigError(f"--model {model}: holds no model; give the folder that `factory sft` wrote: OUT/model")
+        near = f"did you mean {model / 'model'}? " if (model / "model" / "config.json").is_file() else ""
+        raise ConfigError(f"--model {model}: holds no model; {near}give the folder that `factory sft` wrote: OUT/model")
     template = model / "chat_template.jinja"
     if not template.is_file() or template.read_text(encoding="utf-8") != read_template(recipe.base):
         raise GuardError(

@@ -64,13 +64,15 @@ def pin_base(recipe: Recipe) -> tuple[Recipe, dict[str, str]]:
     A tokenizer of its own that is on the Hub is known by its name alone.
 
     Raises:
-        ConfigError: If there is no such base, or no such template.
+        ConfigError: If there is no such base, tokenizer or template.
     """
     base = recipe.base
     found = {"template": sha256(read_template(base).encode()).hexdigest()[:16]}
     for key, name in (("model", base.model), ("tokenizer", base.tokenizer)):
         if name is not None and (folder := _given(name)) is not None:
             found[key] = hash_model_folder(folder)
+        elif name is not None and key == "tokenizer":
+            _fetch(name, None, _SMALL)  # that it is there at all
     if base.model is None or "model" in found:
         return recipe, found
     commit = _fetch(base.model, base.revision, ("config.json",)).name  # a snapshot's folder has the name of its commit

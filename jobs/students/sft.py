@@ -28,7 +28,7 @@ from jobs.students.packing import check_packing
 from jobs.students.prepare_base import pin_base, prepare_base
 from jobs.students.recipe import Recipe
 from jobs.students.rows import ROWS_SCHEMA, Student, Table, load_student, open_data, open_table
-from schemas.errors import ConfigError, FingerprintError
+from schemas.errors import ConfigError, CorruptRunError, FingerprintError
 
 TABLES: Final = {"sft": "sft_prompt_completion", "dpo": "preference"}
 LIBRARIES: Final = ("trl", "transformers", "torch", "accelerate")
@@ -128,10 +128,16 @@ def claim(out: Path, plan: dict[str, Any], asked: dict[str, Any], say: Say) -> b
 
     Raises:
         ConfigError: If it is a folder of something else.
+        CorruptRunError: If its plan cannot be read.
         FingerprintError: If it holds rows of another plan; says what differs. Without rows nothing was trained yet.
     """
     path = out / "plan.json"
-    found = json.loads(path.read_text()) if path.exists() else None
+    try:
+        found = json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise CorruptRunError(
+            f"{path}: cannot be read: {error}; put it back from a copy, or give another --out"
+        ) from None
     if (out / "run.yaml").exists() or (found is not None and "method" not in found):
         raise ConfigError(f"--out {out}: holds a run or a proof, and no training; give another folder")
     if found is not None and (out / "rows").exists():

@@ -346,7 +346,7 @@ def test_rows_of_a_benchmark_never_enter_a_run_that_is_no_evaluation(tmp_path: P
         ("gsm9k", "did you mean 'gsm8k'"),
         ("gsm8k", "give its file by --data FILE.*openai/gsm8k"),
         ("odd.jsonl", "no known benchmark has the columns of its rows"),
-        ("broken.jsonl", "cannot be read"),
+        ("broken.jsonl", "broken.jsonl line 2: is no JSON: Expecting property name"),
     ],
 )
 def test_a_benchmark_that_cannot_be_used_is_explained(
@@ -354,7 +354,7 @@ def test_a_benchmark_that_cannot_be_used_is_explained(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "odd.jsonl", [{"a": 1}])
-    (tmp_path / "broken.jsonl").write_text("{")
+    (tmp_path / "broken.jsonl").write_text('{"problem": "p", "answer": "a"}\n{')
     with pytest.raises(ConfigError, match=said):
         prepare(asked(tmp_path, name, None))
 

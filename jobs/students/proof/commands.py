@@ -51,7 +51,7 @@ def prove(
     """
     from jobs.students.proof.plan import detectable, load_plan
     from jobs.students.proof.report import as_markdown, read_report
-    from jobs.students.proof.stages import carry_out
+    from jobs.students.proof.stages import carry_out, read_plan
     from schemas.errors import ConfigError
 
     loaded = load_plan(plan, overrides)
@@ -65,7 +65,7 @@ def prove(
             most = num_sources * loaded.fresh.problems
             typer.echo(f"\nat most {most} fresh problems: detects {detectable(most, loaded.assumed_sd):.3f}")
         return
-    if report_only and not (folder / "plan.json").exists():
+    if report_only and (not (folder / "plan.json").exists() or "method" in read_plan(folder)):
         raise ConfigError(f"--out {folder}: holds no proof yet; leave out --report to begin one")
     if not report_only:
         at_once = workers or (os.cpu_count() or 1 if loaded.launch.kind == "cpu" else 1)

@@ -33,6 +33,7 @@ from jobs.students.proof.stages import (
     Trained,
     equal_tokens_of,
     evaluate_step,
+    read_plan,
     students_of,
     tokens_per_row,
     train_step,
@@ -114,7 +115,7 @@ class Report:
 
 def read_report(out: Path) -> Report:
     """Return what OUT holds so far."""
-    plan = Plan.model_validate(json.loads((out / "plan.json").read_text()))
+    plan = Plan.model_validate(read_plan(out))
     starts = [Trained(student=student) for student in plan.students] if plan.start is not None else []
     wanted = [*starts, *students_of(plan)]
     if plan.equal_tokens is not None and not [one for one in wanted if not _is_there(out, one)]:
@@ -225,7 +226,7 @@ def _times(there: Sequence[Trained], spent: Mapping[str, Spent]) -> list[Times]:
 
 
 def _seconds(found: Sequence[Spent | None]) -> float | None:
-    known = [one.seconds for one in found if one is not None]
+    known = [one.seconds for one in found if one is not None and one.num_starts > one.num_lost]
     return sum(known) if known else None
 
 
@@ -401,8 +402,9 @@ def _wall_clock(report: Report) -> str:
             continue
         if part == RUN and report.plan.run is None:
             continue
-        if spent is None:
-            lines.append(f"{what} took: not recorded{beside}.")
+        if spent is None or spent.num_starts == spent.num_lost:
+            unseen = "" if spent is None else f"; {spent.num_lost} start(s) without an end, killed or still at work"
+            lines.append(f"{what} took: not recorded{beside}{unseen}.")
             continue
         lost = f"; of {spent.num_lost} of them the end is not known, and they are not in it" if spent.num_lost else ""
         lines.append(f"{what} took {_minutes(spent.seconds)} minutes in {spent.num_starts} start(s){beside}{lost}.")

@@ -20,9 +20,12 @@ from typing import IO, Any, Final, get_args
 import pyarrow as pa
 import yaml
 
+from factory.rows import nearest
 from factory.store import RunLock
+from jobs.evaluate.benchmarks import find_benchmark
 from jobs.signals import termination_interrupts
 from jobs.students.launching import end_with
+from jobs.students.prepare_base import pin_base
 from jobs.students.proof.arms import (
     arm_rows,
     fresh_problems,
@@ -35,9 +38,10 @@ from jobs.students.proof.arms import (
 )
 from jobs.students.proof.plan import Kind, Plan
 from jobs.students.proof.times import ALL, EQUAL, note, timed
-from jobs.students.sft import write_whole
+from jobs.students.rows import open_data
+from jobs.students.sft import TABLES, full_table, write_whole
 from schemas.config import parse_config
-from schemas.errors import ConfigError, FactoryError, FingerprintError
+from schemas.errors import ConfigError, CorruptRunError, FactoryError, FingerprintError
 
 Say = Callable[[str], None]
 LOOK_S: Final = 0.2  # between two looks at the processes
@@ -124,9 +128,11 @@ def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_token
     """Carry out a plan, or go on with it.
 
     Raises:
+        ConfigError: If a data set, base or benchmark of the plan is not there; nothing is started then.
         FingerprintError: If OUT belongs to another plan.
         FactoryError: If a step failed; what is done stays, and the same command goes on.
     """
+    check_inputs(plan)
     out = out.resolve()
     with RunLock(out), termination_interrupts():
         claim(plan, out)
@@ -144,6 +150,40 @@ def carry_out(plan: Plan, out: Path, say: Say, *, workers: int, with_equal_token
                 run_steps(_steps(plan, out, equal_tokens_of(plan, out)), out, say, workers)
 
 
+def check_inputs(plan: Plan) -> None:
+    """See that all that a plan reads is there: a run and hours of training come before some of it.
+
+    Raises:
+        ConfigError: If not.
+    """
+    kinds = get_args(Kind)
+    for arm, data in plan.arms.items():
+        if data not in kinds:
+            try:
+                full_table(open_data(data), TABLES["sft"])
+            except ConfigError as error:
+                hint = nearest(data, kinds)
+                raise ConfigError(f"arms.{arm}={data}: {hint}must be one of {', '.join(kinds)}; or: {error}") from error
+    if plan.fresh.benchmark is not None:
+        find_benchmark(str(plan.fresh.benchmark), None)
+    for student in plan.students:
+        pin_base(plan.recipe(student, seed=0))
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """Return the plan that a folder holds.
+
+    Raises:
+        CorruptRunError: If it is none.
+    """
+    path = out / "plan.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CorruptRunError(f"{path}: cannot be read: {error}; put it back from a copy") from error
+    return found
+
+
 def claim(plan: Plan, out: Path) -> None:
     """Make OUT that of a plan.
 
@@ -155,7 +195,7 @@ def claim(plan: Plan, out: Path) -> None:
     if not path.exists():
         write_whole(path, json.dumps(now, indent=1))
         return
-    then = json.loads(path.read_text())
+    then = read_plan(out)
     if "method" in then:
         raise ConfigError(f"--out {out}: holds a training, and no proof; give another folder")
     if keys := [key for key in now if key != "minutes" and then.get(key) != now[key]]:
@@ -244,7 +284,7 @@ def run_steps(steps: Sequence[Step], out: Path, say: Say, workers: int) -> None:
     waiting = [step for step in steps if not step.makes.exists()]
     num_all, began, done = len(waiting), time.monotonic(), 0
     free = shares_of_cores(workers)
-    with _processes(out) as running:
+    with _processes(out, say) as running:
         while waiting or running:
             ready = [step for step in waiting if all(path.exists() for path in step.needs)]
             for step in ready[: len(free)]:
@@ -271,11 +311,14 @@ def shares_of_cores(workers: int) -> list[list[int]]:
 
 
 @contextmanager
-def _processes(out: Path) -> Iterator[list[_Running]]:
+def _processes(out: Path, say: Say) -> Iterator[list[_Running]]:
     """Give a list for processes; those that are in it at the end are asked to end, and waited for."""
     running: list[_Running] = []
     try:
         yield running
+    except KeyboardInterrupt:
+        say("what is done stays: run the same command again")
+        raise
     finally:
         for one in running:
             one.process.terminate()

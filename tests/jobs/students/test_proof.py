@@ -343,6 +343,14 @@ def test_the_report_says_how_long_each_arm_took_and_what_was_not_recorded(tmp_pa
     before = as_markdown(read_report(tmp_path))
     assert "| a | 1 | not recorded | not recorded | 2 |" in before
     assert "The command, but for a second look, took: not recorded, of the 3 that the plan allows." in before
+    note(tmp_path, "all", None)
+    note(tmp_path, "train qwen-a-0", None)
+    begun = as_markdown(read_report(tmp_path))
+    assert "| a | 1 | not recorded | not recorded | 2 |" in begun
+    assert (
+        "took: not recorded, of the 3 that the plan allows; 1 start(s) without an end, killed or still at wo" in begun
+    )
+    (tmp_path / "times.jsonl").unlink()
     for part, seconds in (
         ("run", 30.0),
         ("train qwen-start", 6.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.bench.drill import factory_process, wait_until
 from jobs.students.prepare_base import prepare_base
-from jobs.students.recipe import FAMILIES, load_recipe
+from jobs.students.recipe import FAMILIES, load_recipe, shipped_recipes
 from schemas.tables import SCHEMAS
 from tests.jobs.students.conftest import TINY
 from tests.jobs.test_cli import Ended, factory
@@ -205,23 +207,75 @@ def test_a_student_is_not_taught_pairs_by_another_template(family: str, selectio
         (["dpo", "--recipe", "tiny-qwen", "--model", "DIR", "--data", "DIR/tables/d"], "DIR: holds no model; give the"),
         (["dpo", "--recipe", "llama-70b", "--plan"], "launch.kind=sequence_parallel: factory dpo cannot share"),
         (["sft", "--recipe", "qwen-7b", "--set", "train.learning_rte=1", "--plan"], "did you mean 'learning_rate'?"),
+        (
+            ["sft", "--recipe", "tiny-qwen", "--data", "DIR/tables/d", "--out", "DIR/torn"],
+            "torn/plan.json: cannot be read",
+        ),
+        (["sft", "--recipe", "tiny-qwen", "--data", "DIR/tables/d", "--env", "A"], "hands variables on to a cluster"),
+        (
+            ["sft", "--recipe", "tiny-qwen", "--data", "DIR/tables/d", "--check-data", "--submit", "http://x:1"],
+            "checks on this machine; leave out --submit",
+        ),
+        (
+            ["dpo", "--recipe", "tiny-qwen", "--model", "DIR/student", "--data", "DIR/tables/d"],
+            "did you mean DIR/student/model? give the folder",
+        ),
         (["prove", "miniature", "--report", "--out", "DIR"], "holds no proof yet"),
         (["prove", "three-minutes", "--out", "DIR/file"], "file: is a file; give a folder"),
         (["prove", "three-minutes", "--out", "DIR/training"], "training: holds a training, and no proof"),
+        (["prove", "three-minutes", "--report", "--out", "DIR/training"], "training: holds no proof yet"),
+        (["prove", "three-minutes", "--report", "--out", "DIR/torn"], "torn/plan.json: cannot be read"),
     ],
 )
 def test_a_mistake_is_explained(words: list[str], said: str, selection: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name in ("empty", "run", "proof", "training"):
-        (tmp_path / name).mkdir()
+    for name in ("empty", "run", "proof", "training", "torn", "student/model"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "student" / "model" / "config.json").touch()
+    (tmp_path / "torn" / "plan.json").write_text("{")
     (tmp_path / "run" / "run.yaml").touch()
     (tmp_path / "proof" / "plan.json").write_text(json.dumps({"name": "x", "arms": {}}))
     (tmp_path / "training" / "plan.json").write_text(json.dumps({"method": "sft"}))
     write_table(write_table(tmp_path / "tables" / "d", SFT, make_rows(2)), "sft", [])
     ended = factory(*(word.replace("DIR", str(tmp_path)) for word in words))
-    assert ended.code == 2, ended.err
+    assert ended.code == (1 if "torn" in said else 2), ended.err  # what was spoilt is no mistake
     assert said.replace("DIR", str(tmp_path)) in " ".join(ended.err.split()).replace("│ ", "").replace(" │", "")
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "arms.c=verifed",
+            "arms.c=verifed: did you mean 'verified'? must be one of answers, all, verified, selected; or: ",
+        ),
+        ("arms.c=DIR/none", "or: --data DIR/none: no such folder; give RUN/tables/SELECTION"),
+        ("arms.c=DIR", "or: --data DIR: has no table sft_prompt_completion"),
+        ("students.qwen.tokenizer=DIR/none", "base DIR/none: neither a folder, nor to be had from the Hub"),
+        ("fresh.benchmark=DIR/none.jsonl", "none.jsonl': is no known benchmark and no file"),
+        ("fresh.benchmark=DIR/odd.jsonl", "odd.jsonl: no known benchmark has the columns of its rows (a)"),
+    ],
+)
+def test_what_a_proof_will_read_is_looked_for_before_anything_is_begun(change: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.jsonl").write_text('{"a": 1}')
+    ended = factory("prove", "three-minutes", "--out", tmp_path / "out", "--set", change.replace("DIR", str(tmp_path)))
+    assert (ended.code, "Traceback" in ended.err) == (2, False), ended.err
+    assert said.replace("DIR", str(tmp_path)) in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_without_what_a_recipe_needs_is_told_before_rows_are_encoded(selection: Path, tmp_path: Path) -> None:
+    changes = ["--set", "launch.kind=fsdp2"]
+    ended = factory("sft", *_words("qwen"), *changes, "--data", selection, "--out", tmp_path / "out")
+    assert (ended.code, "needs 1 GPUs on a node, 0 are visible" in ended.err) == (2, True), ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_every_recipe() -> None:
+    for command in ("sft", "dpo"):
+        shown = factory(command, "--help").out
+        assert all(name in shown for name in shipped_recipes())
 
 
 def test_what_a_base_lacks_is_named_with_its_key(selection: Path, model: Path, tmp_path: Path) -> None:
@@ -296,6 +350,19 @@ def test_every_example_of_a_help_names_options_that_there_are() -> None:
         assert example.startswith(f"factory {command} ")
         for word in example.split():
             assert not word.startswith("--") or shown.count(word) > 1, word
+
+
+@pytest.mark.slow
+def test_a_training_that_is_interrupted_says_so_and_how_it_goes_on(selection: Path, tmp_path: Path) -> None:
+    words = [*_words("qwen", "train.max_steps=5000"), "--data", selection, "--out", tmp_path / "out"]
+    with factory_process(["sft", *words], tmp_path / "mark") as child:
+        wait_until(
+            lambda: (tmp_path / "out" / "progress.jsonl").exists() or child.process.poll() is not None, 240, "steps"
+        )
+        child.process.send_signal(signal.SIGINT)
+        assert child.wait(60) == 130, child.said()
+        assert "run the same command again: it goes on from the newest checkpoint" in child.said()
+        assert child.said().rstrip().endswith("interrupted")
 
 
 DESIGN = Path(__file__).parents[3] / "jobs" / "students" / "DESIGN.md"
