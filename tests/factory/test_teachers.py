@@ -236,7 +236,7 @@ def test_the_settings_are_those_that_were_asked_for(running: Running) -> None:
     assert (loaded is not None) == (running.info.engine == "vllm"), "only who loads a model knows"
     if loaded is not None:
         assert (loaded.quantization, loaded.tensor_parallel_size, loaded.pipeline_parallel_size) == ("none", 1, 1)
-        assert f"torch.{loaded.dtype}" == running.info.settings["dtype"]
+        assert loaded.dtype == running.info.settings["dtype"]
 
 
 def test_a_completion_has_as_many_tokens_as_it_says_and_no_more_than_allowed(running: Running) -> None:
