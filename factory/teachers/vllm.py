@@ -300,9 +300,16 @@ def _host_class() -> str | None:
 
     if current_platform.is_cpu():
         return cpu_name(Path("/proc/cpuinfo"))
+    from vllm.third_party.pynvml import NVMLError
+
     try:
         return str(current_platform.get_device_name())
-    except (RuntimeError, ValueError, LookupError):  # one that its library cannot name: no reason to end an engine
+    except (
+        NVMLError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+    ):  # one that its library cannot name: no reason to end an engine
         return None
 
 
