@@ -182,7 +182,6 @@ class Feeder:
     _syncing_from: float | None = None  # the same of those whose sync is under way
     _is_evacuating: bool = False
     _is_leaving: bool = False
-    _failure: OSError | None = None  # of the journal, while the engine worked
     _refused: list[Refused] = field(default_factory=list)
     _unwanted: set[Key] = field(default_factory=set)  # to be given up by order
     _aborted: list[Aborted] = field(default_factory=list)
@@ -308,8 +307,6 @@ class Feeder:
                 task.result()  # a dead engine ends the feeder
             if flusher.done():
                 flusher.result()
-            if self._failure is not None:
-                raise self._failure
             if (
                 self._is_leaving
                 or self._synced
@@ -412,10 +409,7 @@ class Feeder:
             return Saved()
 
     def _take(self, work: Work, offset: int, token_ids: Sequence[int], text: str) -> None:
-        """Look at what came, and save it once it is enough.
-
-        A journal that cannot be written ends the feeder, not the engine that calls this.
-        """
+        """Look at what came, and save it once it is enough."""
         if work.detector is not None and work.alarm is None:
             self._look(work, work.detector, offset, token_ids, text)
         if not self._can_save:
@@ -423,10 +417,7 @@ class Feeder:
         begin = offset - len(work.unsaved)
         work.unsaved += token_ids
         if len(work.unsaved) >= (self.store.partial_tokens or 0):
-            try:
-                self._save(work, begin, work.unsaved)
-            except OSError as error:
-                self._failure = error
+            self._save(work, begin, work.unsaved)
 
     def _look(self, work: Work, detector: Detector, offset: int, token_ids: Sequence[int], text: str) -> None:
         """Let the detector see what came; have the engine end an attempt that is past hope."""

@@ -147,24 +147,33 @@ def _frame(payload: bytes) -> bytes:
 
 
 class _FileWriter:
-    """Writes one new local segment; holds a lock on the file while it lives."""
+    """Writes one new local segment, made by the first ``write``; holds a lock on the file while it lives."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._is_listed = False  # its name is on disk, too
 
     def write(self, frames: bytearray) -> None:
         """Write and fsync; what was written is taken off ``frames``, also where the rest was not."""
+        if self._file is None:
+            self._file = self._path.open("xb", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         while frames:
             written = self._file.write(frames)
             del frames[:written]
         reach(Point.FRAMES_WRITTEN)
         os.fsync(self._file.fileno())
         reach(Point.FRAMES_SYNCED)
+        if not self._is_listed:
+            sync_folder(self._path.parent)
+            self._is_listed = True
+            reach(Point.SEGMENT_CREATED)
 
     def close(self) -> None:
         """Unlock and close."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         reach(Point.SEGMENT_CLOSED)
 
 
@@ -176,25 +185,14 @@ class SegmentWriter:
     """
 
     def __init__(self, folder: AnyPath, header: SegmentHeader) -> None:
-        """Begin the segment, named after engine and sequence. A local file is made at once, a part at the first sync.
-
-        Raises:
-            FileExistsError: If it exists: two writers with one identity, a bug that must not pass.
-        """
+        """Begin the segment, named after engine and sequence. The first sync makes it: whoever appends never waits."""
         self.name = f"{header.engine_id}-{header.sequence:06d}{SEGMENT_SUFFIX}"
         self.path = folder / self.name
         self._pending = bytearray(MAGIC + _frame(json.dumps(asdict(header)).encode()))
         self.size = len(self._pending)  # bytes, synced or not
         self.num_traces = 0
         self._is_closed = False
-        self._writer: _FileWriter | PartsWriter
-        if isinstance(self.path, Path):
-            self._writer = _FileWriter(self.path)
-            self.sync()
-            sync_folder(self.path.parent)
-            reach(Point.SEGMENT_CREATED)
-        else:
-            self._writer = PartsWriter(self.path)
+        self._writer = _FileWriter(self.path) if isinstance(self.path, Path) else PartsWriter(self.path)
 
     def append(self, trace: Trace) -> Position:
         """Queue a trace; it is safe once a ``sync`` that began afterwards has returned."""
@@ -219,6 +217,7 @@ class SegmentWriter:
 
         Raises:
             OSError: If the disk is full or gone; what was not written stays queued, in order.
+            FileExistsError: If it is there at the first sync: two writers with one identity, a bug that must not pass.
             StorageError: If the object store is away; as above.
             FencedError: If another start sealed the segment.
         """

@@ -225,6 +225,8 @@ def test_no_position_gives_another_trace(offset: int) -> None:
 
 def test_what_was_appended_is_on_disk_once_sync_has_returned(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, HEADER)
+    assert not writer.path.exists(), "whoever appends does not wait for the disk"
+    writer.sync()
     for number, trace in enumerate(SAMPLES, start=1):
         writer.append(trace)
         assert len(scan_segment(writer.path).traces) == number - 1
@@ -236,7 +238,7 @@ def test_what_was_appended_is_on_disk_once_sync_has_returned(tmp_path: Path) -> 
 def test_two_writers_never_share_a_segment(tmp_path: Path) -> None:
     SegmentWriter(tmp_path, HEADER).close()
     with pytest.raises(FileExistsError):
-        SegmentWriter(tmp_path, HEADER)
+        SegmentWriter(tmp_path, HEADER).sync()
 
 
 @pytest.mark.parametrize("extra", [{}, {"compression": "zstd"}])
