@@ -1,7 +1,7 @@
 """Several process trees on one machine in turns: one works for a moment while the others are stopped.
 
 What is to be compared shares good moments and bad ones of a machine that others use too, which rates of whole minutes
-do not. Time of a tree is that of its turns alone (`Turns.at`). Trees are stopped by SIGSTOP, so what waits for a clock
+do not. Time of a tree is that of its turns alone (`Tree.at`). Trees are stopped by SIGSTOP, so what waits for a clock
 (a sync that is due every second) comes a little early, by the turns; whoever compares such waits lets a tree run alone.
 """
 
@@ -118,7 +118,11 @@ def run_alone(start: Callable[[], Tree], limit_s: float) -> Tree:
 
 
 def _load(tree: Tree, limit_s: float) -> None:
-    """Return once a tree has begun, and is stopped, or has ended."""
+    """Return once a tree has begun, and is stopped, or has ended.
+
+    Raises:
+        TimeoutError: If neither is so within the limit.
+    """
     deadline = time.monotonic() + limit_s
     while not _wait(tree, LOOK_S):
         tree.watch.look()
