@@ -193,6 +193,7 @@ class Feeder:
     _num_closed: int = 0
     _has_room: asyncio.Event = field(default_factory=asyncio.Event)  # there may be leases to ask for
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _sync_is_due: asyncio.Event = field(default_factory=asyncio.Event)  # before its time
 
     @property
     def _can_save(self) -> bool:
@@ -279,10 +280,21 @@ class Feeder:
             self._held.add(lease.key)
             task = asyncio.create_task(self._attempt(lease))
             self._tasks.add(task)
-            task.add_done_callback(lambda _: self.slots.ended(self._seat))
+            task.add_done_callback(self._ended)
+        self._sync_if_idle()
         for key in orders.abort:
             self._give_up(key)
         return orders
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """Free the slot of an attempt."""
+        self.slots.ended(self._seat)
+        self._sync_if_idle()
+
+    def _sync_if_idle(self) -> None:
+        """Have the journal synced before its time where nothing more would share the sync: a run may wait for it."""
+        if not self._seat.in_flight and self._seat.has_no_more:
+            self._sync_is_due.set()
 
     def _give_up(self, key: Key) -> None:
         """Abort an attempt that nobody needs, unless it has ended: then it is a trace as any other."""
@@ -499,7 +511,8 @@ class Feeder:
     async def _flush_regularly(self) -> None:
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), timeout=self.store.fsync_interval_s)
+                await asyncio.wait_for(self._sync_is_due.wait(), timeout=self.store.fsync_interval_s)
+            self._sync_is_due.clear()
             await self._flush()
             writer = self._writer
             if writer is not None and self._is_full(writer):
@@ -554,6 +567,7 @@ class Feeder:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
         self._stopping.set()
+        self._sync_is_due.set()
         await flusher
         await self._close_writer()
         self._held &= {item.key for items in (self._synced, self._refused, self._aborted) for item in items}

@@ -153,11 +153,13 @@ class Watch:
     def __init__(self, pid: int, engine_cores: Sequence[int], other_cores: Sequence[int]) -> None:
         self._pid, self._engine_cores, self._other_cores = pid, engine_cores, other_cores
         self._looks: list[tuple[int, Mapping[int, float]]] = []  # (Unix microseconds, CPU seconds by process)
+        self._engines: set[int] = set()  # ever seen: a process gets its title some time after its start
 
     def look(self) -> None:
         """Bind what is new, and note the time of all."""
         pids = [self._pid, *below(self._pid)]
         engines = {pid for pid in pids if ENGINE_TITLE in _command_line(pid)}
+        self._engines |= engines
         used: dict[int, float] = {}
         for pid in pids:
             with suppress(OSError, IndexError):
@@ -176,7 +178,7 @@ class Watch:
             last |= used
             if at_us <= begun_us:
                 before |= used
-        return sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
+        return sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items() if pid not in self._engines)
 
 
 def _command_line(pid: int) -> str:

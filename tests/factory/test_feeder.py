@@ -183,6 +183,14 @@ def test_a_feeder_that_is_stopped_reports_all_that_is_in_its_closed_journal(
         assert sorted(desk.closed) == sorted(path.name for path in folder.glob("*.seg"))
 
 
+@pytest.mark.parametrize("num_leases", [1, 9, 30])
+def test_the_last_attempts_do_not_wait_for_the_next_regular_sync(tmp_path: Path, num_leases: int) -> None:
+    """A minute between two syncs: the run ends all the same, since nothing more would share the sync."""
+    desk = Desk(tmp_path, num_leases=num_leases)
+    asyncio.run(asyncio.wait_for(_feed(desk, store=StoreConfig(fsync_interval_s=60, segment_s=600)), timeout=20))
+    assert sorted(desk.finished) == sorted(desk.on_disk()) == [Key(number, 0) for number in range(num_leases)]
+
+
 def test_segments_are_closed_by_age_and_each_name_is_reported_once(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=200)
     asyncio.run(_feed(desk, store=StoreConfig(fsync_interval_s=0.02, segment_s=0.05), tokens_per_s=10_000))
