@@ -157,7 +157,7 @@ class TextDetail:
     think_consistency: float  # words of the target language / all words (arXiv:2501.12948, section 2.3.2)
     response_consistency: float
     compression: float  # compressed / plain bytes, zlib level 1, mean over windows of 8,192 characters
-    tail_compression: float  # of the last 4,000 characters
+    tail_compression: float  # of the last 4,000 characters of thinking or response, whichever is lower
     longest_paragraph: int
     num_boxes: int
     num_chars_after_box: int  # behind the last one; 0 where there is none

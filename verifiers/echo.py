@@ -32,10 +32,9 @@ PREAMBLES: Final = (
     "### Response:",
 )
 PREAMBLE: Final = re.compile("|".join(map(re.escape, PREAMBLES)))
-TURN: Final = re.compile(
-    r"^[ \t#*]{0,6}(?:User|Human|Question|Q|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|"
-    r"Benutzer|Nutzer|Usuario|Usuário|사용자|المستخدم|Người dùng|ผู้ใช้)[ \t*]{0,3}[:：]",
-    re.MULTILINE,
+TURN: Final = re.compile(  # from line break to line break: an answer stands before it
+    r"\n[ \t#*]{0,6}(?:User|Human|Question|Q|USER|HUMAN|用户|問題|問|问题|Пользователь|Utilisateur|"
+    r"Benutzer|Nutzer|Usuario|Usuário|사용자|المستخدم|Người dùng|ผู้ใช้)[ \t*]{0,3}[:：]"
 )
 REPLY: Final = re.compile(
     r"^[ \t#*]{0,6}(?:Assistant|AI|Answer|A|ASSISTANT|助手|回答|答|Solution|Ассистент|Asistente|Assistente|"
@@ -52,8 +51,7 @@ ANSWER_TAG: Final = re.compile(r"</?answer>", re.IGNORECASE)
 FIRST_WORD: Final = re.compile(r"[^\W_]{1,40}")
 NOT_LETTERS: Final = re.compile(r"[\W_]+")
 # What one of the above needs in the text, as substrings: most texts have none.
-TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>", "os>")
-TURN_MARKS: Final = ("User", "Human", "Question", "Problem", "Q:", "Q ", "USER", "HUMAN")
+TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>")
 ANSWERED: Final = re.compile(r"\d|\\boxed|[.!?。]\s|[^\x00-\x7f]{4}")  # something was said before
 MAX_TURNS: Final = 200  # that are looked at
 TURN_REACH: Final = 4_000  # characters within which a reply follows
@@ -84,18 +82,17 @@ def _token_or_preamble(view: View) -> Finding | None:
 def _another_turn(view: View) -> Finding | None:
     """Another question after the answer: a speaker's name, and a reply or an end behind it."""
     start = view.response.start
-    if view.text.isascii() and not any(map(view.text.__contains__, TURN_MARKS)):
-        return None
-    if view.domain is Domain.WRITING or DIALOGUE.search(view.problem):
+    if TURN.search(view.text, start) is None or view.domain is Domain.WRITING or DIALOGUE.search(view.problem):
         return None
     code = Cover(code_spans(view.text))
     answered = ANSWERED.search(view.text, start)
     for match in islice(TURN.finditer(view.text, start), MAX_TURNS):
-        if code.holds(match.start(), match.start()) or answered is None or answered.end() > match.start():
+        place = match.start() + 1
+        if code.holds(place, place) or answered is None or answered.end() > place:
             continue
         is_name_of_user = match[0].strip(" \t#*:：\n") in ("User", "USER", "Human", "HUMAN", "用户")
         if is_name_of_user or REPLY.search(view.text, match.end(), match.end() + TURN_REACH):
-            return Finding(Reason.PROMPT_ECHO, match.start(), len(view.text))
+            return Finding(Reason.PROMPT_ECHO, place, len(view.text))
     return None
 
 

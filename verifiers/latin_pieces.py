@@ -8,14 +8,15 @@ telling word says so alone. What cannot be there is seen from the tokens, before
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import compress
 from typing import Final
 
 from verifiers.allowed import Allowed, Stretch
 from verifiers.identifier import identify
 from verifiers.language_data import BORROWED_PHRASES, COMMON_WORDS, FUNCTION_WORDS, TELLING, VIETNAMESE
-from verifiers.latin_words import LATIN_WORD, TokenTable, everyday, everyday_of_others, telling_as_written
+from verifiers.latin_words import EVERYDAY, LATIN_WORD, TELLS, TONED, TokenTable, everyday, having
 from verifiers.masking import QUOTED, is_inside, masked
 
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
@@ -30,19 +31,15 @@ BORDER: Final = ";"  # between two pieces, of which none holds it
 BORDER_WEIGHT: Final = b"\x04"
 
 
-def short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed, letters: str) -> Iterator[Stretch]:
+def short_pieces(plain: str, tokens: list[str], flags: bytes, language: str, allowed: Allowed) -> Iterator[Stretch]:
     """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
-    odd = everyday_of_others(language)
-    if language != "vi" and VIETNAMESE.search(letters) is not None:
-        odd |= {token for token in tokens if not token.isascii() and VIETNAMESE.search(token)}
-    found = odd.intersection(tokens)
-    if not found:
+    odd = flags.translate(having(EVERYDAY | TONED))
+    if 1 not in odd:
         return
-    is_telling = any(not token.isascii() or "'" in token for token in found)  # c'est, très
-    if not is_telling and TWO_NEAR.search(bytes(map(found.__contains__, tokens))) is None:
+    is_telling = any(not token.isascii() or "'" in token for token in compress(tokens, odd))  # c'est, très
+    if not is_telling and TWO_NEAR.search(odd) is None:
         return  # one word is no piece
-    text = masked(plain)
-    for match in _pieces_with_others(text, language):
+    for match in _pieces_with_others(masked(plain), _lines_with(odd, plain), language):
         words = LATIN_WORD.findall(match[0])
         if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS:
             continue
@@ -57,14 +54,25 @@ def short_pieces(plain: str, tokens: list[str], language: str, allowed: Allowed,
         yield Stretch(match.start(), match.end(), len(words), other)
 
 
-def _pieces_with_others(text: str, language: str) -> list[re.Match[str]]:
-    """Return the pieces with two words of other languages, counted over the tokens of all pieces at once."""
-    tokens = f" {BORDER} ".join(PIECE.findall(text)).split()
+def _lines_with(marked: bytes, text: str) -> Iterator[tuple[int, int]]:
+    """Yield the places of the lines that hold a marked token; ``marked`` has a byte for each token of the text."""
+    place = first = 0
+    for line in text.split("\n"):
+        last = first + len(line.split())
+        if marked.find(1, first, last) >= 0:
+            yield place, place + len(line)
+        place, first = place + len(line) + 1, last
+
+
+def _pieces_with_others(text: str, lines: Iterable[tuple[int, int]], language: str) -> list[re.Match[str]]:
+    """Return the pieces with two words of other languages, counted over the tokens of all these lines at once."""
+    pieces = [piece for line in lines for piece in PIECE.finditer(text, *line)]
+    tokens = f" {BORDER} ".join(piece[0] for piece in pieces).split()
     weights = bytes(map(_weights(language).__getitem__, tokens)).replace(NO_WORD, b"")
     if TWO_WORDS.search(weights) is None:
         return []
     by_piece = weights.replace(b"\x00", b"").split(BORDER_WEIGHT)
-    return [match for match, words in zip(PIECE.finditer(text), by_piece, strict=True) if words and sum(words) >= 2]
+    return [piece for piece, words in zip(pieces, by_piece, strict=True) if words and sum(words) >= 2]
 
 
 @lru_cache(maxsize=32)
@@ -116,9 +124,9 @@ def _language_of_piece(words: list[str], small: list[str], language: str) -> str
     return asked if asked != language and num_known * 2 >= len(small) and num_known >= MIN_SHORT_FOREIGN else None
 
 
-def telling_words(text: str, tokens: list[str], language: str, allowed: Allowed) -> Iterator[Stretch]:
+def telling_words(text: str, flags: bytes, language: str, allowed: Allowed) -> Iterator[Stretch]:
     """Single words that only one other language has."""
-    if telling_as_written(language).isdisjoint(tokens):
+    if 1 not in flags.translate(having(TELLS)):
         return
     for match in _telling(language).finditer(masked(text)):
         word = match[0].lower()

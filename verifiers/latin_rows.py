@@ -20,17 +20,21 @@ from verifiers.language_data import FUNCTION_WORDS
 from verifiers.latin import MIN_NO_FUNCTION_WORDS, MIN_WORDS, latin_language
 from verifiers.latin_pieces import MAX_SHORT_WORDS, short_pieces, telling_words
 from verifiers.latin_words import (
+    ACCENTED,
+    ALPHA,
     ANY_FUNCTION_WORD,
     LATIN_WORD,
+    ODD,
+    OTHERS,
+    OWN,
     TokenTable,
     accent_of_others,
-    any_of_others,
     count_function_words,
+    flags_of,
+    having,
     known_as_written,
     own_and_other_words,
     tones_of_others,
-    with_capitals,
-    words_of_others,
 )
 from verifiers.masking import ADDRESS, IN_BRACKETS, MATH, QUOTED, SENTENCE, STRICT_DOMAINS, blank, is_quoted
 from verifiers.view import Cover, code_spans
@@ -63,14 +67,14 @@ def latin_in_latin(
     another one, and where one of another language stands among them, or the row is long.
     """
     seen: list[Stretch] = []
-    accent = accent_of_others(language)
-    has_accents = accent.search(letters) is not None
-    is_clean = not has_accents and any_of_others(language).isdisjoint(tokens)
+    flags = flags_of(tokens, language)
+    has_accents = accent_of_others(language).search(letters) is not None
+    is_clean = not has_accents and 1 not in flags.translate(having(OTHERS))
     code = Cover(code_spans(plain))
     cursor = done = 0
     has_tones = tones_of_others(language).search(letters.lower()) is not None
     may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
-    for first, last, is_odd in _suspicious_rows(tokens, language, has_accents=has_accents, is_clean=is_clean):
+    for first, last, is_odd in _suspicious_rows(flags):
         words = tokens[first:last]
         place = _place_of(words, plain, cursor)
         stop = place + sum(map(len, words)) + len(words) - 1
@@ -102,30 +106,22 @@ def latin_in_latin(
         return
     if domain in STRICT_DOMAINS or domain is Domain.TRANSLATION:
         known = Cover(piece[:2] for piece in seen)
-        pieces = short_pieces(plain, tokens, language, allowed, letters)
+        pieces = short_pieces(plain, tokens, flags, language, allowed)
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
-        yield from telling_words(plain, tokens, language, allowed)
+        yield from telling_words(plain, flags, language, allowed)
 
 
-def _suspicious_rows(
-    tokens: list[str], language: str, *, has_accents: bool, is_clean: bool
-) -> Iterator[tuple[int, int, bool]]:
+def _suspicious_rows(flags: bytes) -> Iterator[tuple[int, int, bool]]:
     """Yield rows of tokens without a function word of the language that hold one of another, accents, or are long.
 
     True with those that hold one.
     """
-    known = bytes(map(with_capitals(language).__contains__, tokens))
-    odd = words_of_others(language)
-    if has_accents:
-        accent = accent_of_others(language)
-        odd |= {token for token in set(tokens) if not token.isascii() and accent.search(token)}
-    has_odd = not is_clean and not odd.isdisjoint(tokens)
-    odd_ones = bytes(map(odd.__contains__, tokens)) if has_odd else b""
-    words = bytes(map(str.isalpha, tokens))
-    for row in ROW.finditer(known):
+    odd = flags.translate(having(ODD | ACCENTED))
+    words = flags.translate(having(ALPHA))
+    for row in ROW.finditer(flags.translate(having(OWN))):
         start, end = row.span()
-        is_odd = odd_ones.find(1, start, end) >= 0
+        is_odd = odd.find(1, start, end) >= 0
         if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and words.count(1, start, end) >= MIN_NO_FUNCTION_WORDS):
             yield start, end, is_odd
 

@@ -84,11 +84,9 @@ def everyday(language: str) -> frozenset[str]:
 
 @lru_cache(maxsize=32)
 def everyday_of_others(language: str) -> frozenset[str]:
-    """Return everyday words of other languages as tokens: with a capital, before a comma or a full stop."""
+    """Return everyday words of other languages, in small letters; a letter alone is a variable as well."""
     words = {word for other in COMMON_WORDS if other != language for word in everyday(other)} - everyday(language)
-    words = {word for word in words if len(word) > 1}
-    words |= {word.capitalize() for word in words}
-    return frozenset(word + mark for word in words for mark in ("", ",", ".", ":", "!", ";"))
+    return frozenset(word for word in words if len(word) > 1)
 
 
 @lru_cache(maxsize=32)
@@ -108,18 +106,51 @@ def telling_as_written(language: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=32)
-def any_of_others(language: str) -> frozenset[str]:
-    """Return all tokens by which other languages show: a text without any, and without accents, has none of them."""
-    return words_of_others(language) | everyday_of_others(language) | telling_as_written(language)
-
-
-@lru_cache(maxsize=32)
 def with_capitals(language: str) -> frozenset[str]:
     """Return the function words of a language as they stand in a text: with a capital, and before a comma."""
     words = FUNCTION_WORDS.get(language, frozenset())
     words = words - SHARED_WORDS
     words = words | {word.capitalize() for word in words} | ({"I"} if language == "en" else set())
     return frozenset(words | {f"{word}," for word in words})
+
+
+# What a token is, as bits of one byte: a text is looked up once, and each question is a translation of these bytes.
+OWN: Final = 1  # a function word of the language
+ODD: Final = 2  # a function word of others
+ACCENTED: Final = 4  # with a letter that the language does not write
+EVERYDAY: Final = 8  # an everyday word of others
+TONED: Final = 16  # with a letter of Vietnamese
+TELLS: Final = 32  # a word that says alone which language it is
+ALPHA: Final = 64  # letters and nothing else
+OTHERS: Final = ODD | EVERYDAY | TELLS  # by which other languages show
+
+
+def flags_of(tokens: Iterable[str], language: str) -> bytes:
+    """Return what each token is, in one byte each."""
+    return bytes(map(_flags(language).__getitem__, tokens))
+
+
+@lru_cache(maxsize=32)
+def having(bits: int) -> bytes:
+    """Return the table that translates flags to 1 where any of these bits is set, to 0 elsewhere."""
+    return bytes(int(flags & bits != 0) for flags in range(256))
+
+
+@lru_cache(maxsize=32)
+def _flags(language: str) -> TokenTable:
+    own, odd, every_day = with_capitals(language), words_of_others(language), everyday_of_others(language)
+    telling, accent = telling_as_written(language), accent_of_others(language)
+
+    def rule(token: str) -> int:
+        flags = OWN * (token in own) | ODD * (token in odd)
+        flags |= EVERYDAY * (not every_day.isdisjoint(LATIN_WORD.findall(token.lower())))
+        flags |= TELLS * (token in telling) | ALPHA * token.isalpha()
+        if not token.isascii():
+            flags |= ACCENTED * (accent.search(token) is not None)
+            flags |= TONED * (language != "vi" and VIETNAMESE.search(token) is not None)
+        return flags
+
+    return TokenTable(rule)
 
 
 @lru_cache(maxsize=32)

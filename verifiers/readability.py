@@ -26,11 +26,11 @@ from verifiers.layout import (
     find_multiple_answers,
     find_truncation,
 )
-from verifiers.repetition import TAIL_CHARS, find_repetition, ratio_of
+from verifiers.repetition import TAIL_CHARS, TAIL_RATIOS, find_repetition, ratio_of
 from verifiers.structure import find_code_block, find_long_paragraph, paragraph_of
 from verifiers.view import Finding, View, make_view
 
-VERSION: Final = "7"
+VERSION: Final = "8"
 STATISTICS: Final = "statistics"
 
 # In this order: what makes the rest unreadable first, a loop before the cut that ended it.
@@ -149,12 +149,9 @@ def _count_reflections(view: View) -> int:
 
 
 def _tail_compression(view: View) -> float:
-    """Return that of the last 4,000 characters; the whole of a short text has been looked at before."""
-    ratios: list[float] = view.read.get(f"ratios of {view.parts[0].name}", []) if len(view.parts) == 1 else []
-    is_known = (
-        len(ratios) == 1 and len(view.text) <= TAIL_CHARS and view.parts[0].text == view.text == view.text.rstrip()
-    )
-    return round(ratios[0] if is_known else ratio_of(view.text[-TAIL_CHARS:]), 4)
+    """Return the lowest of the parts' last 4,000 characters; of the text's where no part is as long as is compared."""
+    ratios: list[float] = view.read.get(TAIL_RATIOS, [])
+    return round(min(ratios) if ratios else ratio_of(view.text[-TAIL_CHARS:]), 4)
 
 
 def _statistics(view: View) -> Check:

@@ -34,6 +34,7 @@ MIN_SHORT_INNER_CHARS: Final = 600  # ... and the characters it takes up
 WINDOW: Final = 8_192  # characters in which sentences are counted: in long texts a late loop has a small share
 TAIL_CHARS: Final = 4_000
 MIN_TAIL_CHARS: Final = 1_200  # shorter texts compress by chance (note on readability, 3.1)
+TAIL_RATIOS: Final = "tail ratios"  # of the parts, as they were compared with the thresholds
 GATE_RATIO: Final = 0.35  # windows that compress less hold no loop: opens for 31 of 400 real traces (measured)
 MIN_PARAGRAPH_CHARS: Final = 400
 MIN_PARAGRAPHS: Final = 4
@@ -302,7 +303,9 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
     tail = text[-TAIL_CHARS:]
     if len(tail) < MIN_TAIL_CHARS:
         return None
-    if (ratios[0] if tail == text else ratio_of(tail)) >= limits.flag_tail_ratio:
+    tail_ratio = ratios[0] if tail == text else ratio_of(tail)
+    view.read.setdefault(TAIL_RATIOS, []).append(tail_ratio)
+    if tail_ratio >= limits.flag_tail_ratio:
         return None
     prose = WORKED_LINE.sub("", tail)
     ratio = ratio_of(prose)
