@@ -269,6 +269,8 @@ def _commit_until_done(
     while True:
         if running:
             _, running = ray.wait(running, timeout=POLL_S, num_returns=len(running))
+        else:
+            time.sleep(POLL_S)
         progress: Progress = ray.get(coordinator.progress.remote(len(running)))
         done(progress.counts.judged)
         usage.look()
