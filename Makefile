@@ -23,8 +23,8 @@ check: .venv/installed
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not ray and not vllm and not slow"
 
 test: check
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not (ray or vllm or alone or drill)"
-	$(BIN)/pytest -q --durations 10 -m "(ray or vllm or alone) and not drill"
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations 10 -m "(slow or ray) and not (vllm or alone or drill)"
+	$(BIN)/pytest -q --durations 10 -m "(vllm or alone) and not drill"
 
 drills: .venv/installed
 	$(BIN)/pytest -q --durations 10 -m drill
