@@ -35,7 +35,7 @@ from factory.early import Rules
 from factory.feeder import Feeder, Holding, Orders, Report, TraceStamp
 from factory.journal import SegmentScan, scan_segment, split_name, wait_for_writer
 from factory.lengths import Lengths
-from factory.niceness import ENGINE, VERIFIER, set_niceness
+from factory.niceness import TEACHER, set_niceness, verifier_niceness
 from factory.notice import on_termination
 from factory.order import LongFirst
 from factory.sharing import Slots
@@ -212,6 +212,7 @@ class CoordinatorActor:
     """Carries messages between engines, verifiers, committer and the plain coordinator."""
 
     def __init__(self, spec: RunSpec) -> None:
+        set_niceness(TEACHER)  # as far as that is allowed
         self._spec = spec
         self._folder = RunFolder(spec.path)
         self._coordinator: Coordinator
@@ -356,7 +357,7 @@ class EngineActor:
         place: Place,
     ) -> None:
         faults.begin(faults.Role.ENGINE)
-        set_niceness(ENGINE)  # as far as that is allowed
+        set_niceness(TEACHER)  # as far as that is allowed
         if place.bundles:
             # vLLM's own order may split a stage that fits into a node.
             os.environ["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundles))
@@ -509,7 +510,7 @@ class VerifierActor:
     """
 
     def __init__(self, spec: RunSpec, worker_id: str) -> None:
-        set_niceness(VERIFIER)
+        set_niceness(verifier_niceness())
         self._spec = spec
         self._worker_id = worker_id
         self._settings = spec.job.verify.readability.settings()

@@ -10,8 +10,15 @@ import os
 from contextlib import suppress
 from typing import Final
 
-ENGINE: Final = 0
+TEACHER: Final = 0  # engines, and the coordinator, for whose answers they wait
 VERIFIER: Final = 10  # sympy and programs take what engines leave
+BEHIND: Final = 4  # steps that verifiers stay behind whatever Ray gave to all
+LAST: Final = 19
+
+
+def verifier_niceness() -> int:
+    """Return that of a verifier: behind the other roles also where these may not leave the niceness that Ray gave."""
+    return min(LAST, max(VERIFIER, os.nice(0) + BEHIND))
 
 
 def set_niceness(value: int) -> bool:
