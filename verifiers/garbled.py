@@ -13,6 +13,7 @@ from typing import Final
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
+from verifiers.latin_words import OWN, flags_in, having, tokens_of
 from verifiers.view import Cover, Finding, View, code_spans
 
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -94,6 +95,9 @@ LINKS: Final = frozenset(
 MIN_LINKS: Final = 4  # different ones within BARE_WORDS words (guess)
 BARE_WORDS: Final = 40
 MAX_TIES: Final = 0.16  # share of the words that tie: half of what prose has at the least (measured on real traces)
+LOOSE_WORDS: Final = 64  # tokens of a window
+MAX_LOOSE_OWN: Final = 8  # function words in it: with as many it is prose (guess: half of what prose has)
+STOPS: Final = ".,;:?!"
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
 OMICRON: Final = re.compile(r"[A-Za-z]ο|ο[A-Za-z]")  # no formula has an omicron: it stands for an o
@@ -127,6 +131,7 @@ ODD_TOKEN: Final = re.compile(  # propTypes, Mul_assoc_thrift, ",[", "/**<"
     r"(?<!\S)[,;'\"\[\]{}()<>/*|.]{2,}(?!\S)"
 )
 INNER_CAPITAL: Final = re.compile(b"aA")
+DISCUSSED_AGAIN: Final = 4  # times that a trace may show each replacement character of its problem (guess)
 MAX_COUNTED: Final = 1_000  # matches of one kind: a thousand say no more than all
 MAX_WINDOWS: Final = 1_000  # that are looked at
 TOKEN_WINDOW_CHARS: Final = 240
@@ -172,7 +177,7 @@ COUNTED: Final = (  # what must occur, the pattern, how many are one too many
 )
 
 
-MOJIBAKE_FIRST: Final = re.compile(r"[ÂÃâÐÑàïåæçèé]")
+MOJIBAKE_FIRST: Final = re.compile(r"[ÂÃÐÑà-ï]")
 READ_AS_GBK_MARKS: Final = re.compile(r"[銆锛鐨鍦杩涓鎶姹鏁鍙鏄鎴绗鍏璁鏈]")
 
 
@@ -197,9 +202,11 @@ def _candidates(view: View) -> Iterator[Finding | None]:
         yield _unsayable(view)
         if view.language == "en":
             yield _bare_words(view)
+            yield _loose_words(view)
     if text.isascii():
         return
-    yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1)
+    discussed = DISCUSSED_AGAIN * view.problem.count("\ufffd")
+    yield _too_many(text, REPLACEMENT, limits.max_replacement_chars + 1 + discussed)
     odd = "".join(view.letters)
     if MOJIBAKE_FIRST.search(odd) and MOJIBAKE_PAIR.search(text):
         yield _too_many(text, MOJIBAKE, 4)
@@ -290,6 +297,53 @@ def _bare_words(view: View) -> Finding | None:
             if num_links >= MIN_LINKS and num_ties <= MAX_TIES * len(window):
                 return Finding(Reason.GARBLED, match.start(), match.end(), num_links, MIN_LINKS)
     return None
+
+
+def _loose_words(view: View) -> Finding | None:
+    """Words, now and then with a sign, that few function words hold together: word salad in sentences.
+
+    Prose has far more of them in every window of that size. Words that the problem gives, as for sorting, are no salad.
+    """
+    for part in (part for part in view.parts if part.language == "en"):
+        flags = flags_in(view, part)
+        if len(flags) < LOOSE_WORDS:
+            continue
+        own = flags.translate(having(OWN))
+        for first in range(0, len(flags) - LOOSE_WORDS + 1, LOOSE_WORDS // 2):
+            if own.count(1, first, first + LOOSE_WORDS) >= MAX_LOOSE_OWN:
+                continue
+            window = tokens_of(view, part)[first : first + LOOSE_WORDS]
+            if not _is_loose(window) or CIPHER.search(view.problem) or _are_given(window, view.problem):
+                continue
+            start = part.text.find(" ".join(window[:2]))
+            place = part.start + max(0, start)
+            return Finding(
+                Reason.GARBLED,
+                place,
+                part.start + len(part.text),
+                own.count(1, first, first + LOOSE_WORDS),
+                MAX_LOOSE_OWN,
+            )
+    return None
+
+
+def _is_loose(window: list[str]) -> bool:
+    """Return whether tokens are words in small letters, most without a sign behind them, of which many differ."""
+    bare = [token.rstrip(STOPS) for token in window]
+    num_words = sum(map(str.isalpha, bare))
+    num_signs = sum(token[-1] in STOPS for token in window)
+    num_small = sum(token[0].islower() for token in window)
+    return (
+        num_words * 10 >= 9 * len(window)
+        and num_signs * 4 <= len(window)
+        and num_small * 10 >= 7 * len(window)
+        and len(set(bare)) * 3 >= len(window)
+    )
+
+
+def _are_given(window: list[str], problem: str) -> bool:
+    given = set(problem.lower().split())
+    return sum(token.lower() in given for token in window) * 2 >= len(window)
 
 
 def _salad(view: View, scripts: set[re.Pattern[str]]) -> Finding | None:

@@ -19,6 +19,7 @@ from schemas.verdict import Reason
 from verifiers.allowed import Allowed, Stretch, allowed_by, words_in_strings
 from verifiers.language_data import LANGUAGE_SCRIPTS
 from verifiers.latin_rows import latin_in_latin
+from verifiers.latin_words import flags_in, tokens_of
 from verifiers.masking import masked
 from verifiers.scripts import (
     UNSPACED,
@@ -51,9 +52,8 @@ def read_part(view: View, part: Part) -> Reading:
         if view.domain is Domain.CODE and ("```" in view.text or "~~~" in view.text):
             allowed = allowed._replace(words=allowed.words | words_in_strings(view.text))
         letters = "".join(view.letters)
-        tokens = part.text.split()
-        pieces = tuple(islice(foreign_in(part, allowed, view.domain, letters, tokens), MAX_PIECES))
-        num_words = len(tokens) + (more_words(part.text) if UNSPACED.search(letters) else 0)
+        pieces = tuple(islice(foreign_in(view, part, allowed, letters), MAX_PIECES))
+        num_words = len(tokens_of(view, part)) + (more_words(part.text) if UNSPACED.search(letters) else 0)
         view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading
@@ -86,12 +86,12 @@ def consistency_of(reading: Reading | None) -> float:
     return round(1 - num_foreign / reading.num_words, 4)
 
 
-def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, tokens: list[str]) -> Iterator[Stretch]:
+def foreign_in(view: View, part: Part, allowed: Allowed, letters: str) -> Iterator[Stretch]:
     """Yield the pieces of a part that are in a language which has no place there, in the order of the steps.
 
-    ``letters`` are those beyond ASCII that occur in the trace: what cannot match is not looked for. ``tokens`` are the
-    part's, between spaces.
+    ``letters`` are those beyond ASCII that occur in the trace: what cannot match is not looked for.
     """
+    domain = view.domain
     has_own_script = part.language in LANGUAGE_SCRIPTS
     has_others = (has_own_script or NOT_LATIN.search(letters) is not None) and has_foreign_run(part, letters)
     if has_own_script or has_others:
@@ -105,4 +105,4 @@ def foreign_in(part: Part, allowed: Allowed, domain: Domain, letters: str, token
         if has_own_script:
             yield from latin_in_other(masked(text), part, allowed, domain)
             return
-    yield from latin_in_latin(part.text, tokens, part.language, allowed, domain, letters)
+    yield from latin_in_latin(part, tokens_of(view, part), flags_in(view, part), allowed, domain, letters)

@@ -30,14 +30,13 @@ from verifiers.latin_words import (
     TokenTable,
     accent_of_others,
     count_function_words,
-    flags_of,
     having,
     known_as_written,
     own_and_other_words,
     tones_of_others,
 )
 from verifiers.masking import ADDRESS, IN_BRACKETS, MATH, QUOTED, SENTENCE, STRICT_DOMAINS, blank, is_quoted
-from verifiers.view import Cover, code_spans
+from verifiers.view import Cover, Part, code_spans
 
 # Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
 ROW: Final = re.compile(rb"\x00{4,}")
@@ -59,7 +58,7 @@ CODE_LIKE: Final = re.compile(
 
 
 def latin_in_latin(
-    plain: str, tokens: list[str], language: str, allowed: Allowed, domain: Domain, letters: str
+    part: Part, tokens: list[str], flags: bytes, allowed: Allowed, domain: Domain, letters: str
 ) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
@@ -67,7 +66,7 @@ def latin_in_latin(
     another one, and where one of another language stands among them, or the row is long.
     """
     seen: list[Stretch] = []
-    flags = flags_of(tokens, language)
+    plain, language = part.text, part.language
     has_accents = accent_of_others(language).search(letters) is not None
     is_clean = not has_accents and 1 not in flags.translate(having(OTHERS))
     code = Cover(code_spans(plain))

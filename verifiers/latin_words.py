@@ -21,6 +21,7 @@ from verifiers.language_data import (
     TELLING,
     VIETNAMESE,
 )
+from verifiers.view import Part, View
 
 # The first letter stands before the look behind it: a search then goes from letter to letter, not from place to place.
 LATIN_WORD: Final = re.compile(
@@ -128,6 +129,24 @@ OTHERS: Final = ODD | EVERYDAY | TELLS  # by which other languages show
 def flags_of(tokens: Iterable[str], language: str) -> bytes:
     """Return what each token is, in one byte each."""
     return bytes(map(_flags(language).__getitem__, tokens))
+
+
+def tokens_of(view: View, part: Part) -> list[str]:
+    """Return what stands between spaces in a part; cut once for all that ask."""
+    key = f"tokens of {part.name}"
+    if key not in view.read:
+        view.read[key] = part.text.split()
+    tokens: list[str] = view.read[key]
+    return tokens
+
+
+def flags_in(view: View, part: Part) -> bytes:
+    """Return what each token of a part is in its language; looked up once for all that ask."""
+    key = f"flags of {part.name}"
+    if key not in view.read:
+        view.read[key] = flags_of(tokens_of(view, part), part.language)
+    flags: bytes = view.read[key]
+    return flags
 
 
 @lru_cache(maxsize=32)

@@ -40,6 +40,13 @@ UNDETERMINED: Final = re.compile(
     r"does not exist|insufficient (?:information|data)|undefined",
     re.IGNORECASE,
 )
+REFERS_BACK: Final = re.compile(  # to an answer that stands elsewhere
+    r"\b(?:answer|result|solution|it)\b[^.\n]{0,24}\b"
+    r"(?:above|earlier|before|in (?:my|the) (?:thinking|thoughts|reasoning))\b|"
+    r"\b(?:siehe|steht|wie) (?:\w+ )?oben\b|\bci-dessus\b|\bplus haut\b|\bmás arriba\b|\bacima\b|\bвыше\b|"
+    r"(?:见|見)?(?:上面|上文|上述)|上記|위에서|위와 같|ở trên|ข้างต้น|أعلاه|ऊपर",
+    re.IGNORECASE,
+)
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
 # English words that cannot end a sentence: a text that stops after one was cut.
 DANGLING: Final = re.compile(
@@ -93,10 +100,12 @@ OPEN_FORMULA: Final = re.compile(r"\$[^$\n]{0,80}\\[A-Za-z]+[^$\n]{0,60}$")
 DISPLAYS: Final = ((r"\[", r"\]"), (r"\(", r"\)"), (r"\begin{", r"\end{"))
 PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LOGIC})
 # A last line that goes on after a full stop, for four words or more, and stops in a small letter.
-CUT_LINE: Final = re.compile(r"[a-z]\. [A-Z](?:[a-z'-]+,? ){4,60}[a-z]{1,15}$")
+CUT_LINE: Final = re.compile(r"[^\W\d_]\. (?=[A-ZÀ-ÞĐА-Я])(?:[^\W\d_]+(?:['’-][^\W\d_]+)*,? ){4,60}[^\W\d_]{1,15}$")
+WHOLE_END: Final = re.compile(r"[.!?。！？)}\]$*]\Z")
 HEDGE: Final = re.compile(
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|"
     r"not sure|i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|"
+    r"wait|on second thoughts?|something (?:else|different)|correction|"
     r"tal vez|o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
     r"\b(?:wenn man (?:es )?anders|andernfalls|eine andere (?:Antwort|Lösung)|une autre (?:réponse|solution)|"
     r"otra (?:respuesta|solución|posibilidad)|outra (?:resposta|solução)|другой ответ|"
@@ -123,7 +132,7 @@ def find_truncation(view: View) -> Finding | None:
     if view.format is not TraceFormat.ZERO and view.think is not None and view.think.end is not None:
         answers = [tag for tag in answers if tag.start >= view.response.start]
     if view.think is not None and view.think.end is None:
-        return None if answers else Finding(Reason.TRUNCATED, view.think.start, end)
+        return None if answers or _is_closed_wrongly(view) else Finding(Reason.TRUNCATED, view.think.start, end)
     if answers and not answers[-1].is_closing and sum(not tag.is_closing for tag in answers) == 1:
         return Finding(Reason.TRUNCATED, answers[-1].start, end)
     boxes = find_boxes(view.text, view.response.start)
@@ -134,6 +143,12 @@ def find_truncation(view: View) -> Finding | None:
     if len(fences) % 2:
         return Finding(Reason.TRUNCATED, fences[-1], end)
     return _find_cut_sentence(view)
+
+
+def _is_closed_wrongly(view: View) -> bool:
+    """Return whether a second opening tag stands where the closing one should, and a whole answer behind it."""
+    opened = [tag for tag in view.tags if tag.name == "think"]
+    return len(opened) > 1 and WHOLE_END.search(view.text[opened[-1].end :].rstrip()) is not None
 
 
 def _find_cut_sentence(view: View) -> Finding | None:
@@ -150,8 +165,8 @@ def _find_cut_sentence(view: View) -> Finding | None:
         return Finding(Reason.TRUNCATED, end, end)
     if view.domain in PROSE_DOMAINS and response.endswith(("=", ",", "(")) and "\\boxed" not in response:
         return Finding(Reason.TRUNCATED, end, end)
-    is_open = "a" <= response[-1:] <= "z"
-    if is_open and view.domain in PROSE_DOMAINS and CUT_LINE.search(response[-400:]):
+    may_be_cut = view.domain in PROSE_DOMAINS or view.domain is Domain.WRITING
+    if may_be_cut and response[-1:].islower() and CUT_LINE.search(response[-400:]):
         return Finding(Reason.TRUNCATED, end, end)
     if DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
@@ -265,6 +280,8 @@ def _has_answer(view: View, part: str) -> bool:
         return True
     if EMPTY_BOX.search(part) and not boxes:
         return NUMBER_WORD.search(part) is not None or UNDETERMINED.search(part) is not None
+    if REFERS_BACK.search(part):
+        return False
     if MARKER.search(part) or "**" in part or NUMBER_WORD.search(part) or UNDETERMINED.search(part):
         return True
     if view.language == "en" and SHORT_VERDICT.search(part):

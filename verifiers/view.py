@@ -27,22 +27,17 @@ OTHER_TAG: Final = re.compile(
     r"(?P<open>\[|\\begin\{|(?P<slash>\[/|\\end\{))(?P<name>think|thinking)[\]}]", re.IGNORECASE
 )
 OTHER_TAG_ENDS: Final = ("hink]", "HINK]", "hinking]", "hink}", "hinking}")
-# Names that other models have, at the beginning of a line; and tags as a web page writes them.
-ODD_TAG: Final = re.compile(
-    r"^<(?P<slash>/?)(?P<name>reasoning|thoughts|scratchpad|reflection|思考|思维)>|"
-    r"&lt;(?P<slash2>/?)(?P<name2>think|thinking|answer)&gt;",
-    re.IGNORECASE | re.MULTILINE,
+# At the beginning of a line: names that other models have, misspelt ones, those of other languages.
+LINE_TAG: Final = re.compile(r"<(?<![^\n]<)(?P<slash>/?)(?P<name>[^\W\d_]{2,12})>")
+ODD_NAMES: Final = frozenset(
+    [
+        *("reasoning", "thoughts", "scratchpad", "reflection"),
+        *("thnik", "thikn", "tihnk", "thnk", "thinkk", "thinks", "htink", "thinkng", "thining"),
+        *("思考", "思维", "denken", "gedanken", "pensée", "pensées", "réflexion", "pensamiento", "pensamento"),
+        *("мысли", "размышление"),
+    ]
 )
-ODD_TAG_ENDS: Final = (
-    "reasoning>",
-    "thoughts>",
-    "scratchpad>",
-    "reflection>",
-    "思考>",
-    "思维>",
-    "think&gt;",
-    "answer&gt;",
-)
+PAGE_TAG: Final = re.compile(r"&lt;(?P<slash>/?)(?P<name>think|thinking|answer)&gt;", re.IGNORECASE)  # of a web page
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"[ \t]{0,3}(?:```|~~~)")  # at the beginning of a line
 NEXT_FENCE: Final = re.compile(rf"\n{FENCE.pattern}")  # goes from line break to line break, as ^ would not
@@ -196,26 +191,25 @@ def find_tags(text: str) -> Iterator[Tag]:
     """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
     matches = list(TAG.finditer(text))
     if any(map(text.__contains__, OTHER_TAG_ENDS)):
-        matches = sorted([*matches, *OTHER_TAG.finditer(text)], key=lambda match: match.start())
-    may_be_odd = "\n<" in text or text.startswith("<") or "&gt;" in text
-    if may_be_odd and any(map(text.__contains__, ODD_TAG_ENDS)):
-        matches = sorted([*matches, *ODD_TAG.finditer(text)], key=lambda match: match.start())
+        matches += OTHER_TAG.finditer(text)
+    matches += [match for match in LINE_TAG.finditer(text) if match["name"].lower() in ODD_NAMES]
+    if "&lt;" in text:
+        matches += PAGE_TAG.finditer(text)
     if not matches:
         return
     code = code_spans(text)
     index = 0
-    for match in matches:
+    for match in sorted(matches, key=lambda match: match.start()):
         while index < len(code) and code[index][1] <= match.start():
             index += 1
         if index < len(code) and code[index][0] <= match.start():
             continue
         groups = match.groupdict()
-        name = groups["name"] or groups.get("name2") or ""
         yield Tag(
             match.start(),
             match.end(),
-            "answer" if name.lower() == "answer" else "think",
-            any(groups.get(mark) for mark in ("slash", "slash2", "end")),
+            "answer" if match["name"].lower() == "answer" else "think",
+            bool(groups["slash"] or groups.get("end")),
             match.group() in CANONICAL,
         )
 
