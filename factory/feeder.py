@@ -27,6 +27,7 @@ from factory.journal import Piece, Position, Saved, SegmentHeader, SegmentWriter
 from factory.sharing import Occupancy, Seat, Slots
 from factory.storage import AnyPath
 from factory.teachers import Completion, EngineInfo, Request, TeacherEngine, Watch
+from schemas.carried import carried
 from schemas.config import SamplingConfig, StoreConfig
 from schemas.errors import CorruptRunError, EngineDeadError, NotRecordedError, RequestError
 from schemas.problem import Prompt
@@ -39,6 +40,7 @@ EVACUATE_S: Final = 10.0  # that an engine gets to give up what it has in flight
 log = logging.getLogger(__name__)
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """An attempt that an engine is to make."""
@@ -67,6 +69,7 @@ class Aborted(NamedTuple):
     num_tokens: int
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """An attempt that is safe in the journal."""
@@ -84,6 +87,7 @@ class SavedPiece(NamedTuple):
     is_cut: bool = False
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an engine says when it pulls."""
@@ -103,6 +107,7 @@ class Report:
     is_leaving: bool = False  # its node is taken away: what it had in flight is for others, and nobody is to blame
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
     """What the coordinator answers. ``stop`` ends the engine: nothing is left to do, or the job is interrupted."""

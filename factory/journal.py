@@ -101,8 +101,11 @@ def encode_partial(partial: Partial) -> bytes:
     return _payload({"kind": PARTIAL} | fields, "", partial.token_ids)
 
 
+_COMPACT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _payload(fields: Mapping[str, Any], text: str, token_ids: Sequence[int]) -> bytes:
-    header = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    header = _COMPACT.encode(fields).encode()
     body = text.encode()
     tokens = struct.pack(f"<{len(token_ids)}i", *token_ids)
     return PARTS.pack(len(header), len(body), len(tokens)) + header + body + tokens

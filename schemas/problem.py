@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal
 
+from schemas.carried import carried
+
 ID_HEX_DIGITS: Final = 32  # 128 bits: a collision among 10 billion ids has a chance below 1e-18
 
 
@@ -160,9 +162,12 @@ class Scorer:
 Reference = Answer | Choice | Tests | Scorer
 
 
+_CANONICAL: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
 def digest(value: object) -> str:
     """Return the hex digest of a JSON value: the one way ids and hashes are made here (sha256 of canonical JSON)."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    text = _CANONICAL.encode(value)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:ID_HEX_DIGITS]
 
 
@@ -297,6 +302,7 @@ class Quarantined:
     evidence: Evidence | None = None
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """Exactly what the teacher is given for one problem."""

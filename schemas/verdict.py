@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from schemas.carried import carried
+
 
 class Outcome(StrEnum):
     """How a check, and a whole trace, ends."""
@@ -122,6 +124,7 @@ REASON_OUTCOMES: Final[dict[Reason, Outcome]] = {
 ANSWER_CHECKS: Final = frozenset({"math", "choice", "logic", "code"})
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathDetail:
     """How an answer was compared: the deciding rung, what was extracted, both normal forms."""
@@ -132,6 +135,7 @@ class MathDetail:
     reference_form: str | None = None
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeDetail:
     """How a program ran: isolation tier (A to D), tests, and the peak use over them."""
@@ -143,6 +147,7 @@ class CodeDetail:
     peak_mb: float
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextDetail:
     """What a text is like, kept for accepted and rejected traces alike; lengths in characters, shares in [0, 1].
@@ -166,6 +171,7 @@ class TextDetail:
 Detail = MathDetail | CodeDetail | TextDetail
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """What one verifier found. ``start`` and ``end`` (characters of the raw text) show where, if it is a place.
@@ -225,6 +231,7 @@ def summarize(checks: Iterable[Check]) -> Summary:
     return Summary(deciding.outcome, flag_free_reason, is_correct)
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What all checks found in one trace, against the reference with ``reference_hash`` (null without one)."""
@@ -252,6 +259,7 @@ class Verdict:
         return summarize(self.checks).is_correct
 
 
+@carried
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedTrace:
     """A verdict with the trace that it is about."""
