@@ -41,10 +41,15 @@ UNDETERMINED: Final = re.compile(
     re.IGNORECASE,
 )
 REFERS_BACK: Final = re.compile(  # to an answer that stands elsewhere
-    r"\b(?:answer|result|solution|it)\b[^.\n]{0,24}\b"
+    r"\b(?:answer|result|solution)s? (?:is|are|was|were|stands?|has been) "
+    r"(?:(?:already|given|shown|stated|found|written|derived|boxed|computed|as) ){0,3}"
     r"(?:above|earlier|before|in (?:my|the) (?:thinking|thoughts|reasoning))\b|"
-    r"\b(?:siehe|steht|wie) (?:\w+ )?oben\b|\bci-dessus\b|\bplus haut\b|\bmás arriba\b|\bacima\b|\bвыше\b|"
-    r"(?:见|見)?(?:上面|上文|上述)|上記|위에서|위와 같|ở trên|ข้างต้น|أعلاه|ऊपर",
+    r"\b(?:antwort|lösung|ergebnis) (?:steht|ist|wurde) (?:\w+ ){0,2}oben\b|"
+    r"\b(?:réponse|solution) (?:est|se trouve|figure) (?:\w+ ){0,2}(?:ci-dessus|plus haut)\b|"
+    r"\b(?:respuesta|solución) (?:está|aparece|se da) (?:\w+ ){0,2}arriba\b|"
+    r"\b(?:resposta|solução) (?:está|foi|aparece) (?:\w+ ){0,2}acima\b|"
+    r"\bответ (?:\w+ ){0,2}выше\b|\bđáp (?:án|số) (?:\w+ ){0,3}ở trên\b|"
+    r"答案(?:就|已)?(?:在|见|如|給在|给在)(?:上面|上文|上述|前面)|答えは?(?:上記|上の|上に)|답은? ?위(?:에|와)",
     re.IGNORECASE,
 )
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)

@@ -64,6 +64,24 @@ def test_the_newest_blind_cases_are_judged_as_expected_but_for_those_that_are_kn
     assert wrong == KNOWN_WRONG
 
 
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ("Done! The answer is given above.", Reason.ANSWER_ONLY_IN_THINK),
+        ("Die Antwort steht schon oben.", Reason.ANSWER_ONLY_IN_THINK),
+        ("答案就在上面。", Reason.ANSWER_ONLY_IN_THINK),
+        ("The answer is odd, as shown above.", None),
+        ("It is even, since the sum above is.", None),
+        ("由上述推导，答案是偶数。", None),
+    ],
+)
+def test_an_answer_that_is_said_to_stand_above_is_none_in_the_response(response: str, reason: Reason | None) -> None:
+    text = f"<think>\nThe sum has an even number of odd terms.\n\n$\\boxed{{even}}$\n</think>\n\n{response}"
+    language = {"D": "de", "答": "zh", "由": "zh"}.get(response[0], "en")
+    said = judge_trace(text, problem="Is it odd?", domain="math", language=language, think_language="en", format="r1")
+    assert said.reason is reason
+
+
 WORDS = [
     *(
         "rope",
