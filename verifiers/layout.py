@@ -120,7 +120,10 @@ HEDGE: Final = re.compile(
     r"아니면|어쩌면|أو|ربما|या|शायद|หรือ|อาจจะ",
     re.IGNORECASE,
 )
-EITHER_OR: Final = re.compile(r"\beither (?:\w{1,9} ){0,2}\$?\\boxed\{[^{}]{1,60}\}\$? or \$?\\boxed", re.IGNORECASE)
+EITHER_OR: Final = re.compile(
+    r"\beither (?:\w{1,9} ){0,4}\$?\\boxed\{[^{}]{1,60}\}\$?,? or (?:\w{1,9} ){0,4}\$?\\boxed", re.IGNORECASE
+)
+EITHER_REACH: Final = 48  # characters before the first box in which it begins
 PART_LABEL: Final = re.compile(r"\([a-e]\)|\([ivx]{1,4}\)|\bpart\b", re.IGNORECASE)
 HEDGE_REACH: Final = 200  # characters before a box in which a hedge counts (guess)
 
@@ -309,7 +312,7 @@ def find_multiple_answers(view: View) -> Finding | None:
     boxes = [box for box in find_boxes(view.text, view.response.start) if box.inner.end is not None]
     if len(boxes) < 2:
         return None
-    if EITHER_OR.search(view.text, max(view.response.start, boxes[0].outer.start - 24)):
+    if EITHER_OR.search(view.text, max(view.response.start, boxes[0].outer.start - EITHER_REACH)):
         return Finding(Reason.MULTIPLE_ANSWERS, boxes[0].outer.start, boxes[-1].outer.end)
     first = normal_form(view.text[boxes[0].inner.start : boxes[0].inner.end])
     for before, box in pairwise(boxes):
