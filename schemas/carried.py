@@ -1,7 +1,7 @@
 """Records that go between processes by the thousand, pickled quickly.
 
-Python asks a frozen dataclass with slots for its fields whenever one is pickled, and again whenever one is read: of the
-coordinator's time that was a sixth with a thousand engines.
+Python asks a frozen dataclass with slots for its fields whenever one is pickled, and again whenever one is read: with a
+thousand engines that took much of the coordinator's time.
 """
 
 from __future__ import annotations
