@@ -55,7 +55,8 @@ from schemas.verdict import JudgedTrace
 from verifiers.sandbox import require_tier
 
 STARTED: Final = "engine started"  # key of the line in an engine's log that holds its settings
-IDLE_S: Final = 0.1  # pause of a verifier that found nothing to judge
+WAIT_S: Final = 1.0  # that a verifier with nothing to do waits at the coordinator for a trace; guess
+IDLE_S: Final = 0.1  # between two looks of a verifier for a new coordinator
 REPORT_S: Final = 0.25  # that a verifier keeps a verdict while it still judges others
 TERMINATED: Final = 128 + signal.SIGTERM  # exit code of an engine whose node is taken away while it loads
 ORPHAN_S: Final = 600.0  # that an engine or verifier waits for the successor of a dead coordinator, which loads; guess
@@ -194,6 +195,7 @@ class CommitterActor:
         self._path = path
         self._verifiers = verifiers_digest
         self._committer: Committer | None = None
+        pa.array([0])  # the first array has Arrow import pandas, a second of work: now, not beside a working engine
 
     def commit(self, batch: CommitBatch) -> Counts:
         """Write one manifest; see ``Committer.commit``."""
@@ -216,6 +218,7 @@ class CoordinatorActor:
         self._spec = spec
         self._folder = RunFolder(spec.path)
         self._coordinator: Coordinator
+        self._may_judge = asyncio.Event()  # there may be something for verifiers that wait
 
     async def load(self, generate: bool, living: Mapping[str, Holding]) -> None:
         """Read the run; comes before anything else, and apart from the start so that its errors keep their names."""
@@ -231,18 +234,37 @@ class CoordinatorActor:
 
     async def pull(self, report: Report) -> Orders:
         """An engine reports and gets leases."""
-        return self._coordinator.engine_report(report)
+        orders = self._coordinator.engine_report(report)
+        self._wake_verifiers()
+        return orders
 
     async def judge(
-        self, worker_id: str, judged: Sequence[JudgedTrace], size: int, delays_s: Sequence[float] = ()
+        self,
+        worker_id: str,
+        judged: Sequence[JudgedTrace],
+        size: int,
+        delays_s: Sequence[float] = (),
+        wait_s: float = 0.0,
     ) -> list[JudgeItem]:
-        """A verifier reports and gets more: see ``Coordinator.take_batch``.
+        """A verifier reports and gets more, once there is more, or after ``wait_s``: see ``Coordinator.take_batch``.
 
         ``delays_s``: how long those of its last report took to come.
         """
         self._coordinator.judge_report(worker_id, judged)
         self._coordinator.delays.add(delays_s)
-        return self._coordinator.take_batch(worker_id, size)
+        self._wake_verifiers()  # what stayed unjudged may be another one's
+        deadline = time.monotonic() + wait_s
+        while not (batch := self._coordinator.take_batch(worker_id, size)):
+            self._may_judge.clear()
+            try:
+                await asyncio.wait_for(self._may_judge.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                break
+        return batch
+
+    def _wake_verifiers(self) -> None:
+        if self._coordinator.has_to_judge:
+            self._may_judge.set()
 
     async def take_commit(self) -> CommitBatch:
         """Hand over what may be committed."""
@@ -259,11 +281,14 @@ class CoordinatorActor:
         for path in await asyncio.to_thread(self._folder.leftover_segments):
             if path.name.startswith(f"{engine_id}-") and self._coordinator.lacks(path.name):
                 scans[path.name] = await asyncio.to_thread(_scan_ended, path)
-        return self._coordinator.engine_died(engine_id, scans, was_taken=was_taken, has_others=has_others)
+        has_progressed = self._coordinator.engine_died(engine_id, scans, was_taken=was_taken, has_others=has_others)
+        self._wake_verifiers()
+        return has_progressed
 
     async def verifier_died(self, worker_id: str) -> None:
         """Take back what a dead verifier had."""
         self._coordinator.verifier_died(worker_id)
+        self._wake_verifiers()
 
     async def drain(self) -> None:
         """Lease nothing more and stop the engines."""
@@ -546,7 +571,6 @@ class VerifierActor:
     async def _judged(self) -> list[tuple[JudgedTrace, int]]:
         """Return what has been judged once all is, or in ``REPORT_S``; with each, when its trace ended."""
         if not self._running:
-            await asyncio.sleep(IDLE_S)
             return []
         await asyncio.wait(self._running, timeout=REPORT_S)
         judged = [(one.result(), self._running.pop(one)) for one in list(self._running) if one.done()]
@@ -577,7 +601,11 @@ class VerifierActor:
         size = verify.batch_size if len(self._running) < verify.num_processes else 0
         try:
             batch: Sequence[JudgeItem] = await coordinator.judge.remote(
-                self._worker_id, [verdict for verdict, _ in judged], size, self._delays_s
+                self._worker_id,
+                [verdict for verdict, _ in judged],
+                size,
+                self._delays_s,
+                wait_s=0.0 if self._running else WAIT_S,
             )
             # Those from before waited for this verifier to start.
             ended = [ended_at_us for _, ended_at_us in judged if ended_at_us >= self._began_at_us]

@@ -140,6 +140,7 @@ class Coordinator:
     _num_tokens: int = 0
     _tokens_out: dict[str, int] = field(default_factory=dict)
     _num_reports: Counter[str] = field(default_factory=Counter)  # by engine
+    _dead_verifiers: set[str] = field(default_factory=set)  # names are given once
     _num_judge_reports: Counter[str] = field(default_factory=Counter)  # by verifier
     _dying: set[str] = field(default_factory=set)
     _occupancy: dict[str, Occupancy] = field(default_factory=dict)
@@ -349,8 +350,18 @@ class Coordinator:
         for closing in self.adaptive.resume() if self.adaptive is not None else ():
             self._close(closing)
 
+    @property
+    def has_to_judge(self) -> bool:
+        """True if a trace waits for a verifier."""
+        return bool(self._to_judge)
+
     def take_batch(self, worker_id: str, size: int) -> list[JudgeItem]:
-        """Give a verifier more traces to judge; with those that it still has, it has up to ``size``."""
+        """Give a verifier more traces to judge; with those that it still has, it has up to ``size``.
+
+        One that was declared dead gets none.
+        """
+        if worker_id in self._dead_verifiers:  # its message was under way, or waited
+            return []
         held = self._judging.setdefault(worker_id, {})
         batch: list[JudgeItem] = []
         if len(self._to_judge) < size:
@@ -387,6 +398,7 @@ class Coordinator:
 
     def verifier_died(self, worker_id: str) -> None:
         """Take back what a dead verifier still had; a trace that was there at ``max_tries`` deaths ends as unjudged."""
+        self._dead_verifiers.add(worker_id)
         self._num_judge_reports.pop(worker_id, None)
         for item in self._judging.pop(worker_id, {}).values():
             self._tries[item.number] += 1

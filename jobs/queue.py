@@ -20,7 +20,7 @@ from jobs.signals import Notice
 from jobs.supervisor import DRAIN_S, Supervisor
 from schemas.errors import FactoryError, InterruptedRun, TerminatedRun
 
-POLL_S: Final = 0.25  # of the supervising loop
+POLL_S: Final = 0.5  # of the supervising loop
 
 Ended = Callable[[Supervisor], None]
 

@@ -229,6 +229,7 @@ class Simulation:
         self.num_started = 0
         self.engines = [self.start_engine() for _ in range(2)]
         self.batches: dict[str, list[JudgeItem]] = {"verifier-1": [], "verifier-2": []}
+        self.num_verifiers = 2
         self.late: list[Report] = []
 
     def start_engine(self) -> Engine:
@@ -292,7 +293,9 @@ class Simulation:
     def judge(self, worker: str) -> None:
         if self.batches[worker] and self.chance.random() < 0.1:
             self.coordinator.verifier_died(worker)
-            self.batches[worker] = []
+            del self.batches[worker]
+            self.num_verifiers += 1
+            self.batches[f"verifier-{self.num_verifiers}"] = []
             return
         held = self.batches[worker]
         ended = [held.pop(self.chance.randrange(len(held))) for _ in range(self.chance.randint(0, len(held)))]
@@ -573,6 +576,7 @@ def test_a_verdict_of_a_worker_that_was_declared_dead_is_ignored() -> None:
     coordinator.engine_report(_report(finished=(_finished(0),)))
     (item,) = coordinator.take_batch("v1", 8)
     coordinator.verifier_died("v1")
+    assert coordinator.take_batch("v1", 8) == [], "its message was under way when it died"
     assert coordinator.take_batch("v2", 8) == [item]
     coordinator.judge_report("v1", [_verdict(item, Outcome.CORRECT)])
     assert coordinator.progress(1).counts.judged == 0
@@ -795,6 +799,31 @@ def test_others_are_answered_while_the_journal_of_a_dead_engine_is_read(tmp_path
         return (await actor.progress(0)).counts
 
     assert asyncio.run(see_to_death()).generated == len(traces)
+
+
+def test_verifiers_that_wait_hear_of_a_trace_at_once_and_a_dead_one_gets_none(tmp_path: Path) -> None:
+    start_run(tmp_path, PROBLEMS, num_samples=NUM_SAMPLES)
+
+    async def wait() -> None:
+        actor = CoordinatorActor(RunSpec(path=tmp_path, job=JOB, fingerprint=FINGERPRINT))
+        await actor.load(True, {})
+        await actor.pull(_report())
+        assert await actor.judge("v1", [], 8) == []
+        assert await actor.judge("v1", [], 8, wait_s=0.05) == []
+        waiting = [asyncio.create_task(actor.judge(name, [], 1, wait_s=60)) for name in ("v1", "v2", "v3")]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting)
+        await actor.verifier_died("v1")
+        await actor.pull(_report(finished=(_finished(0), _finished(1))))
+        (_,), (second,) = [await asyncio.wait_for(task, 10) for task in waiting[1:]]
+        assert not waiting[0].done()
+        waiting[0].cancel()
+        late = asyncio.create_task(actor.judge("v4", [], 1, wait_s=60))
+        await asyncio.sleep(0.05)
+        await actor.verifier_died("v3")
+        assert await asyncio.wait_for(late, 10) == [second], "what a dead one had is told of, too"
+
+    asyncio.run(wait())
 
 
 def test_what_cannot_be_read_of_the_journal_is_said_and_made_again(tmp_path: Path) -> None:

@@ -51,9 +51,11 @@ class Desk:
         self.reports: list[int] = []  # number of verdicts in each message that had any
         self.judge = SimpleNamespace(remote=self._judge)
 
-    async def _judge(self, worker: str, judged: Sequence[JudgedTrace], size: int, delays: Any) -> list[JudgeItem]:
+    async def _judge(
+        self, worker: str, judged: Sequence[JudgedTrace], size: int, delays: Any, wait_s: float
+    ) -> list[JudgeItem]:
         self.reports += [len(judged)] if judged else []
-        return await self.actor.judge(worker, judged, size, delays)
+        return await self.actor.judge(worker, judged, size, delays, wait_s)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
