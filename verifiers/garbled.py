@@ -13,7 +13,7 @@ from typing import Final
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
-from verifiers.latin_words import OWN, flags_in, having, tokens_of
+from verifiers.latin_words import ALPHA, OWN, flags_in, having, tokens_of
 from verifiers.view import Cover, Finding, View, code_spans
 
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -97,6 +97,7 @@ BARE_WORDS: Final = 40
 MAX_TIES: Final = 0.16  # share of the words that tie: half of what prose has at the least (measured on real traces)
 LOOSE_WORDS: Final = 64  # tokens of a window
 MAX_LOOSE_OWN: Final = 8  # function words in it: with as many it is prose (guess: half of what prose has)
+MIN_LOOSE_BARE: Final = 41  # letters and nothing else, in it: nine tenths are words, and a quarter have a sign
 STOPS: Final = ".,;:?!"
 STACKED: Final = re.compile(r"[\u0300-\u036f\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]{3,}")
 MIXED_WORD: Final = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]")
@@ -308,11 +309,13 @@ def _loose_words(view: View) -> Finding | None:
         flags = flags_in(view, part)
         if len(flags) < LOOSE_WORDS:
             continue
-        own = flags.translate(having(OWN))
+        own, bare = flags.translate(having(OWN)), flags.translate(having(ALPHA))
         for first in range(0, len(flags) - LOOSE_WORDS + 1, LOOSE_WORDS // 2):
             if own.count(1, first, first + LOOSE_WORDS) >= MAX_LOOSE_OWN:
                 continue
-            window = tokens_of(view, part)[first : first + LOOSE_WORDS]
+            if bare.count(1, first, first + LOOSE_WORDS) < MIN_LOOSE_BARE:
+                continue
+            window = tokens_of(view, part).all[first : first + LOOSE_WORDS]
             if not _is_loose(window) or CIPHER.search(view.problem) or _are_given(window, view.problem):
                 continue
             start = part.text.find(" ".join(window[:2]))

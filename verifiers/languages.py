@@ -53,7 +53,7 @@ def read_part(view: View, part: Part) -> Reading:
             allowed = allowed._replace(words=allowed.words | words_in_strings(view.text))
         letters = "".join(view.letters)
         pieces = tuple(islice(foreign_in(view, part, allowed, letters), MAX_PIECES))
-        num_words = len(tokens_of(view, part)) + (more_words(part.text) if UNSPACED.search(letters) else 0)
+        num_words = len(tokens_of(view, part).all) + (more_words(part.text) if UNSPACED.search(letters) else 0)
         view.read[part.name] = Reading(num_words, pieces)
     reading: Reading = view.read[part.name]
     return reading

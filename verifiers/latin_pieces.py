@@ -16,7 +16,7 @@ from typing import Final
 from verifiers.allowed import Allowed, Stretch
 from verifiers.identifier import identify
 from verifiers.language_data import BORROWED_PHRASES, COMMON_WORDS, FUNCTION_WORDS, TELLING, VIETNAMESE
-from verifiers.latin_words import EVERYDAY, LATIN_WORD, TELLS, TONED, TokenTable, everyday, having
+from verifiers.latin_words import EVERYDAY, LATIN_WORD, TELLS, TONED, Tokens, TokenTable, everyday, having
 from verifiers.masking import QUOTED, is_inside, masked
 
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
@@ -31,15 +31,16 @@ BORDER: Final = ";"  # between two pieces, of which none holds it
 BORDER_WEIGHT: Final = b"\x04"
 
 
-def short_pieces(plain: str, tokens: list[str], flags: bytes, language: str, allowed: Allowed) -> Iterator[Stretch]:
+def short_pieces(tokens: Tokens, flags: bytes, language: str, allowed: Allowed) -> Iterator[Stretch]:
     """Pieces of a few words, between signs, that are all everyday words of another language: "Das ist klar"."""
     odd = flags.translate(having(EVERYDAY | TONED))
     if 1 not in odd:
         return
-    is_telling = any(not token.isascii() or "'" in token for token in compress(tokens, odd))  # c'est, très
+    is_telling = any(not token.isascii() or "'" in token for token in compress(tokens.all, odd))  # c'est, très
     if not is_telling and TWO_NEAR.search(odd) is None:
         return  # one word is no piece
-    for match in _pieces_with_others(masked(plain), _lines_with(odd, plain), language):
+    plain = tokens.text
+    for match in _pieces_with_others(masked(plain), tokens.lines_with(odd), language):
         words = LATIN_WORD.findall(match[0])
         if not MIN_SHORT_FOREIGN <= len(words) <= MAX_SHORT_WORDS:
             continue
@@ -52,16 +53,6 @@ def short_pieces(plain: str, tokens: list[str], flags: bytes, language: str, all
         if allowed.words.issuperset(small) or is_inside(match, plain, QUOTED):
             continue
         yield Stretch(match.start(), match.end(), len(words), other)
-
-
-def _lines_with(marked: bytes, text: str) -> Iterator[tuple[int, int]]:
-    """Yield the places of the lines that hold a marked token; ``marked`` has a byte for each token of the text."""
-    place = first = 0
-    for line in text.split("\n"):
-        last = first + len(line.split())
-        if marked.find(1, first, last) >= 0:
-            yield place, place + len(line)
-        place, first = place + len(line) + 1, last
 
 
 def _pieces_with_others(text: str, lines: Iterable[tuple[int, int]], language: str) -> list[re.Match[str]]:

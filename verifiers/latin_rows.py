@@ -23,10 +23,12 @@ from verifiers.latin_words import (
     ACCENTED,
     ALPHA,
     ANY_FUNCTION_WORD,
+    ENDS,
     LATIN_WORD,
     ODD,
     OTHERS,
     OWN,
+    Tokens,
     TokenTable,
     accent_of_others,
     count_function_words,
@@ -38,12 +40,11 @@ from verifiers.latin_words import (
 from verifiers.masking import ADDRESS, IN_BRACKETS, MATH, QUOTED, SENTENCE, STRICT_DOMAINS, blank, is_quoted
 from verifiers.view import Cover, Part, code_spans
 
-# Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
-ROW: Final = re.compile(rb"\x00{4,}")
-SPACES: Final = re.compile(r"\s+")
+MIN_ROW: Final = 4  # tokens in a row of which none is a function word of the language (see ``_suspicious_rows``)
+# What tokens are, for sentences without a function word of the language: 1 is one, 2 ends its sentence, 3 is both.
+KINDS: Final = bytes((1 if flags & OWN else 0) + (2 if flags & ENDS else 0) for flags in range(256))
+BARE_SENTENCE: Final = re.compile(rb"[\x02\x03]\x00{4,}(?=\x02)")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
-PLACE_REACH: Final = 20_000  # characters within which the next row of words stands
-MAX_TRIES: Final = 8  # places of its first word where that is tried, before a pattern is made for it
 MIN_SENTENCE_CHARS: Final = 2 * MIN_WORDS - 1  # a shorter one has no room for so many words
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
 MIN_ROW_WORDS: Final = 6  # of such a row, where there are no more than that
@@ -58,7 +59,7 @@ CODE_LIKE: Final = re.compile(
 
 
 def latin_in_latin(
-    part: Part, tokens: list[str], flags: bytes, allowed: Allowed, domain: Domain, letters: str
+    part: Part, tokens: Tokens, flags: bytes, allowed: Allowed, domain: Domain, letters: str
 ) -> Iterator[Stretch]:
     """Sentences in another language, and single words that only another language has.
 
@@ -70,15 +71,14 @@ def latin_in_latin(
     has_accents = accent_of_others(language).search(letters) is not None
     is_clean = not has_accents and 1 not in flags.translate(having(OTHERS))
     code = Cover(code_spans(plain))
-    cursor = done = 0
+    done = 0
     has_tones = tones_of_others(language).search(letters.lower()) is not None
     may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
-    for first, last, is_odd in _suspicious_rows(flags):
-        words = tokens[first:last]
-        place = _place_of(words, plain, cursor)
+    rows = list(_suspicious_rows(flags))
+    for (first, last, is_odd), place in zip(rows, tokens.places(first for first, _, _ in rows), strict=True):
+        words = tokens.all[first:last]
         stop = place + sum(map(len, words)) + len(words) - 1
         start = done if done > place else max(_sentence_start(plain, place), done)
-        cursor = stop
         num_before = len(seen)
         for match in SENTENCE.finditer(plain, start, stop + MAX_LINE_CHARS) if start < stop else ():
             if match.start() >= stop:
@@ -105,55 +105,39 @@ def latin_in_latin(
         return
     if domain in STRICT_DOMAINS or domain is Domain.TRANSLATION:
         known = Cover(piece[:2] for piece in seen)
-        pieces = short_pieces(plain, tokens, flags, language, allowed)
+        pieces = short_pieces(tokens, flags, language, allowed)
         yield from (piece for piece in pieces if not known.holds(piece.start, piece.end - 1))
     if domain in STRICT_DOMAINS:
         yield from telling_words(plain, flags, language, allowed)
 
 
 def _suspicious_rows(flags: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Yield rows of tokens without a function word of the language that hold one of another, accents, or are long.
+    """Yield rows of tokens without a function word of the language, in order: first, behind the last, whether odd.
 
-    True with those that hold one.
+    Odd ones hold one of another language, or accents. The others are whole sentences of some words: one that holds a
+    function word of the language, and no odd row, is in it.
     """
-    odd = flags.translate(having(ODD | ACCENTED))
+    odd, own = flags.translate(having(ODD | ACCENTED)), flags.translate(having(OWN))
+    rows = []
+    place = odd.find(1)
+    while place >= 0:
+        start = own.rfind(1, 0, place) + 1
+        end = own.find(1, place)
+        end = len(own) if end < 0 else end
+        if end - start >= MIN_ROW:
+            rows.append((start, end, True))
+        place = odd.find(1, end)
     words = flags.translate(having(ALPHA))
-    for row in ROW.finditer(flags.translate(having(OWN))):
-        start, end = row.span()
-        is_odd = odd.find(1, start, end) >= 0
-        if is_odd or (end - start >= MIN_NO_FUNCTION_WORDS and words.count(1, start, end) >= MIN_NO_FUNCTION_WORDS):
-            yield start, end, is_odd
-
-
-def _place_of(words: list[str], text: str, start: int) -> int:
-    """Return where these words stand, from ``start`` on."""
-    end = start + PLACE_REACH
-    place = text.find(" ".join(words[:3]), start, end)
-    if place >= 0:
-        return place
-    place = text.find(words[0], start, end)
-    for _ in range(MAX_TRIES):  # most stand at the first of these places, with a line break among them
-        if place < 0:
-            return start
-        if _stand_at(words[:3], text, place, end):
-            return place
-        place = text.find(words[0], place + 1, end)
-    found = re.compile(r"\s+".join(map(re.escape, words[:3]))).search(text, start, end)
-    return found.start() if found else start
-
-
-def _stand_at(words: list[str], text: str, place: int, end: int) -> bool:
-    """Return whether words stand at a place and before an end, with any space between them."""
-    first, *others = words
-    if not text.startswith(first, place, end):
-        return False
-    place += len(first)
-    for word in others:
-        space = SPACES.match(text, place, end)
-        if space is None or not text.startswith(word, space.end(), end):
-            return False
-        place = space.end() + len(word)
-    return True
+    for bare in BARE_SENTENCE.finditer(b"\x02" + flags.translate(KINDS)):
+        start, end = bare.span()  # one place on, by the byte put before: from the first token to behind the last
+        if odd.find(1, start, end) < 0 and words.count(1, start, end) >= MIN_NO_FUNCTION_WORDS - 1:
+            rows.append((start, end, False))
+    rows.sort()
+    done = 0
+    for first, last, is_odd in rows:
+        if first >= done:
+            yield first, last, is_odd
+            done = last
 
 
 def _sentence_start(text: str, place: int) -> int:

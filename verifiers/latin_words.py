@@ -8,8 +8,11 @@ compared with them without being cut into words. A table is made once for each l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from verifiers.language_data import (
@@ -123,20 +126,73 @@ EVERYDAY: Final = 8  # an everyday word of others
 TONED: Final = 16  # with a letter of Vietnamese
 TELLS: Final = 32  # a word that says alone which language it is
 ALPHA: Final = 64  # letters and nothing else
+ENDS: Final = 128  # a sentence ends in it, or its line behind it
 OTHERS: Final = ODD | EVERYDAY | TELLS  # by which other languages show
+SENTENCE_END: Final = re.compile(r"[.!?。！？;:]")
+TOKEN: Final = re.compile(r"\S+")
 
 
-def flags_of(tokens: Iterable[str], language: str) -> bytes:
-    """Return what each token is, in one byte each."""
-    return bytes(map(_flags(language).__getitem__, tokens))
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What stands between spaces in a text, and where."""
+
+    text: str
+    all: list[str]
+    firsts: list[int]  # of each line that has any: its first token ...
+    starts: list[int]  # ... and its place in the text
+
+    @classmethod
+    def of(cls, text: str) -> Tokens:
+        """Cut a text."""
+        found: list[str] = []
+        firsts, starts = [], []
+        place = 0
+        for line in text.split("\n"):
+            tokens = line.split()
+            if tokens:
+                firsts.append(len(found))
+                starts.append(place)
+                found += tokens
+            place += len(line) + 1
+        return cls(text, found, firsts, starts)
+
+    def flags(self, language: str) -> bytes:
+        """Return what each token is in this language, in one byte each."""
+        flags = bytearray(map(_flags(language).__getitem__, self.all))
+        for first in self.firsts[1:]:
+            flags[first - 1] |= ENDS
+        if flags:
+            flags[-1] |= ENDS
+        return bytes(flags)
+
+    def places(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Yield where these tokens stand, whose numbers rise: only lines that have one of them are looked at."""
+        number = place = 0
+        for wanted in numbers:
+            line = bisect_right(self.firsts, wanted) - 1
+            if self.firsts[line] > number:
+                number, place = self.firsts[line], self.starts[line]
+            found = next(islice(TOKEN.finditer(self.text, place), wanted - number, None))
+            number, place = wanted, found.start()
+            yield place
+
+    def lines_with(self, marked: bytes) -> Iterator[tuple[int, int]]:
+        """Yield the places of the lines that hold a marked token; ``marked`` has a byte for each token."""
+        token = marked.find(1)
+        while token >= 0:
+            line = bisect_right(self.firsts, token) - 1
+            start = self.starts[line]
+            end = self.text.find("\n", start)
+            yield start, len(self.text) if end < 0 else end
+            token = marked.find(1, self.firsts[line + 1]) if line + 1 < len(self.firsts) else -1
 
 
-def tokens_of(view: View, part: Part) -> list[str]:
+def tokens_of(view: View, part: Part) -> Tokens:
     """Return what stands between spaces in a part; cut once for all that ask."""
     key = f"tokens of {part.name}"
     if key not in view.read:
-        view.read[key] = part.text.split()
-    tokens: list[str] = view.read[key]
+        view.read[key] = Tokens.of(part.text)
+    tokens: Tokens = view.read[key]
     return tokens
 
 
@@ -144,7 +200,7 @@ def flags_in(view: View, part: Part) -> bytes:
     """Return what each token of a part is in its language; looked up once for all that ask."""
     key = f"flags of {part.name}"
     if key not in view.read:
-        view.read[key] = flags_of(tokens_of(view, part), part.language)
+        view.read[key] = tokens_of(view, part).flags(part.language)
     flags: bytes = view.read[key]
     return flags
 
@@ -163,7 +219,7 @@ def _flags(language: str) -> TokenTable:
     def rule(token: str) -> int:
         flags = OWN * (token in own) | ODD * (token in odd)
         flags |= EVERYDAY * (not every_day.isdisjoint(LATIN_WORD.findall(token.lower())))
-        flags |= TELLS * (token in telling) | ALPHA * token.isalpha()
+        flags |= TELLS * (token in telling) | ALPHA * token.isalpha() | ENDS * (SENTENCE_END.search(token) is not None)
         if not token.isascii():
             flags |= ACCENTED * (accent.search(token) is not None)
             flags |= TONED * (language != "vi" and VIETNAMESE.search(token) is not None)

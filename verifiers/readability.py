@@ -54,27 +54,20 @@ FLAGS: Final[dict[Profile, frozenset[Reason]]] = {
     Profile.LENIENT: frozenset({Reason.LANGUAGE_MIXING, Reason.LONG_PARAGRAPH, Reason.CODE_BLOCK_IN_MATH}),
     Profile.NONE: frozenset(Reason),
 }
-REFLECTIONS: Final = (  # counted in the text in small letters
-    *(" wait", "\nwait", "hmm", "alternatively", "let me check", "let me verify", "let me double", "let me recon"),
-    *("let me re-", "double-check", "double check", "on second thought", "actually,", "hold on", "let me think again"),
-)
-OTHER_REFLECTIONS: Final = (
-    *(
-        "等等",
-        "等一下",
-        "再检查",
-        "重新检查",
-        "重新考虑",
-        "让我检查",
-        "让我验证",
-        "待って",
-        "もう一度",
-        "確認し",
-        "잠깐",
-        "다시 확인",
+REFLECTIONS: Final[dict[str, tuple[str, ...]]] = {  # by language, counted in the text in small letters
+    "en": (
+        *(" wait", "\nwait", "hmm", "alternatively", "let me check", "let me verify", "let me double"),
+        *("let me recon", "let me re-", "double-check", "double check", "on second thought", "actually,", "hold on"),
+        "let me think again",
     ),
-    *("подожди", "проверим", "attendez", "vérifions", "moment mal", "überprüfen", "espera", "verifiquemos"),
-)
+    "zh": ("等等", "等一下", "再检查", "重新检查", "重新考虑", "让我检查", "让我验证"),
+    "ja": ("待って", "もう一度", "確認し"),
+    "ko": ("잠깐", "다시 확인"),
+    "ru": ("подожди", "проверим"),
+    "fr": ("attendez", "vérifions"),
+    "de": ("moment mal", "überprüfen"),
+    "es": ("espera", "verifiquemos"),
+}
 
 
 def judge_trace(
@@ -141,11 +134,10 @@ def _compression(view: View) -> float:
 
 
 def _count_reflections(view: View) -> int:
+    """Return how often a trace says that it looks again, in its languages and in English, in which many think."""
     plain = view.text.lower()
-    phrases: tuple[str, ...] = REFLECTIONS
-    if view.letters:
-        phrases += tuple(phrase for phrase in OTHER_REFLECTIONS if phrase[0] < "\u2e80" or phrase[0] in view.letters)
-    return sum(map(plain.count, phrases))
+    languages = {"en", view.language, view.think_language}
+    return sum(plain.count(phrase) for language in languages for phrase in REFLECTIONS.get(language, ()))
 
 
 def _tail_compression(view: View) -> float:

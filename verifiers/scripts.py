@@ -36,6 +36,7 @@ LATIN_RUN: Final = re.compile(
 )
 LETTER_MINIMUM: Final = {"greek": 8, "hebrew": 3}  # letters that are symbols too: a short run of them is no word
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
+BEYOND_LATIN_1: Final = re.compile(rb"\?{2,}")  # in Latin-1, whose own question marks were taken out before
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 UNSPACED_SCRIPTS: Final = ("han", "kana", "thai")
@@ -49,7 +50,7 @@ def has_foreign_run(part: Part, letters: str) -> bool:
     """Return whether letters of another script stand together anywhere, in code and formulas too."""
     if _foreign_letter(part.language).search(letters) is None:
         return False
-    return _foreign_run(part.language).search(part.text) is not None
+    return next(_runs(part.text, part.language), None) is not None
 
 
 def other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> Iterator[Stretch]:
@@ -73,8 +74,15 @@ def other_scripts(text: str, part: Part, allowed: Allowed, domain: Domain) -> It
 
 def _foreign_runs(text: str, language: str) -> Iterator[re.Match[str]]:
     pattern = _foreign_scripts(language)
-    for run in _foreign_run(language).finditer(text):  # one quick pattern finds where the slow one has to look
+    for run in _runs(text, language):  # quick patterns find where the slow one has to look
         yield from pattern.finditer(text, *run.span())
+
+
+def _runs(text: str, language: str) -> Iterator[re.Match[str]]:
+    """Yield the letters of other scripts that stand together; all of these scripts lie beyond Latin-1."""
+    pattern = _foreign_run(language)
+    for beyond in BEYOND_LATIN_1.finditer(text.replace("?", " ").encode("latin-1", "replace")):
+        yield from pattern.finditer(text, *beyond.span())
 
 
 @lru_cache(maxsize=64)

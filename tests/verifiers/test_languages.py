@@ -11,7 +11,7 @@ from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
 from verifiers import latin_pieces, latin_rows
 from verifiers.language_data import COMMON_WORDS, FUNCTION_WORDS
 from verifiers.latin import latin_language
-from verifiers.latin_words import EVERYDAY, LATIN_WORD, MAX_TOKENS_KEPT, TONED, TONES, TokenTable, flags_of, having
+from verifiers.latin_words import EVERYDAY, LATIN_WORD, MAX_TOKENS_KEPT, TONED, TONES, Tokens, TokenTable, having
 from verifiers.readability import judge_trace
 
 ENGLISH = (
@@ -210,8 +210,8 @@ def test_a_sentence_that_its_tokens_show_to_be_own_is_found_in_no_other_language
 def test_every_piece_in_another_language_is_among_those_that_are_looked_at(said: list[tuple[str, str]]) -> None:
     text = "".join(word + mark for word, mark in said)
     for language in LATIN:
-        odd = flags_of(text.split(), language).translate(having(EVERYDAY | TONED))
-        lines = latin_pieces._lines_with(odd, text)
+        tokens = Tokens.of(text)
+        lines = tokens.lines_with(tokens.flags(language).translate(having(EVERYDAY | TONED)))
         looked_at = {match.span() for match in latin_pieces._pieces_with_others(text, lines, language)}
         for match in latin_pieces.PIECE.finditer(text):
             words = LATIN_WORD.findall(match[0])
@@ -219,12 +219,17 @@ def test_every_piece_in_another_language_is_among_those_that_are_looked_at(said:
                 assert match.span() in looked_at
 
 
-@given(st.text(alphabet="xy \n\t", max_size=24), st.lists(st.sampled_from(["x", "y", "xy"]), min_size=1, max_size=4))
-def test_a_row_is_found_where_its_first_words_stand(text: str, words: list[str]) -> None:
-    found = re.search(r"\s+".join(words[:3]), text)
-    exact = text.find(" ".join(words[:3]))
-    place = exact if exact >= 0 else found.start() if found else 0
-    assert latin_rows._place_of(words, text, 0) == place
+@given(st.text(alphabet="xy.\u3000 \n\t\r\x1f", max_size=40), st.data())
+def test_tokens_are_found_where_they_stand(text: str, data: st.DataObject) -> None:
+    tokens = Tokens.of(text)
+    assert tokens.all == text.split()
+    numbers = sorted(data.draw(st.sets(st.integers(0, len(tokens.all) - 1)))) if tokens.all else []
+    places = [match.start() for match in re.finditer(r"\S+", text)]
+    assert list(tokens.places(numbers)) == [places[number] for number in numbers]
+    lines = [(match.start(), match.end()) for match in re.finditer(r"[^\n]+", text)]
+    marked = bytes(number in numbers for number in range(len(tokens.all)))
+    wanted = [line for line in lines if any(line[0] <= places[number] < line[1] for number in numbers)]
+    assert list(tokens.lines_with(marked)) == wanted
 
 
 def test_what_is_known_of_tokens_does_not_grow_without_end() -> None:
