@@ -178,6 +178,15 @@ BORROWED_PHRASES: Final = frozenset(
 )
 # English words that are function words elsewhere: no sign of another language in English.
 ALSO_ENGLISH: Final = _words("due plus sin son die come pour war hat man solo media dos par sera non")
+# Words that a language has, too, which stand above as function words of others alone: they show no other language.
+ALSO_OWN: Final[dict[str, frozenset[str]]] = {
+    "en": _words("am"),
+    "es": _words("da entre total"),
+    "fr": _words("dit en total"),
+    "pt": _words("entre ou par total"),
+    "it": _words("da de en total"),
+    "de": _words("da total um"),
+}
 # Words of one language and no other: one of them in prose is enough.
 TELLING: Final[dict[str, str]] = {
     word: language

@@ -17,6 +17,7 @@ from typing import Final
 
 from verifiers.language_data import (
     ALSO_ENGLISH,
+    ALSO_OWN,
     COMMON_WORDS,
     FUNCTION_WORDS,
     OWN_ACCENTS,
@@ -97,8 +98,7 @@ def everyday_of_others(language: str) -> frozenset[str]:
 def words_of_others(language: str) -> frozenset[str]:
     """Return the function words of the other languages, small and with a capital, but for those that it has itself."""
     words = {word for other, known in FUNCTION_WORDS.items() if other != language for word in known}
-    words -= ALSO_ENGLISH if language == "en" else set()
-    words = {word for word in words - FUNCTION_WORDS.get(language, frozenset()) if len(word) > 1}
+    words = {word for word in words - everyday(language) - ALSO_OWN.get(language, frozenset()) if len(word) > 1}
     return frozenset(words | {word.capitalize() for word in words})
 
 
