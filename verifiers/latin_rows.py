@@ -20,7 +20,6 @@ from verifiers.language_data import FUNCTION_WORDS
 from verifiers.latin import MIN_NO_FUNCTION_WORDS, MIN_WORDS, latin_language
 from verifiers.latin_pieces import MAX_SHORT_WORDS, short_pieces, telling_words
 from verifiers.latin_words import (
-    ACCENTED,
     ALPHA,
     ANY_FUNCTION_WORD,
     ENDS,
@@ -28,6 +27,7 @@ from verifiers.latin_words import (
     ODD,
     OTHERS,
     OWN,
+    SHARED,
     Tokens,
     TokenTable,
     accent_of_others,
@@ -42,7 +42,7 @@ from verifiers.view import Cover, Part, code_spans
 
 MIN_ROW: Final = 4  # tokens in a row of which none is a function word of the language (see ``_suspicious_rows``)
 # What tokens are, for sentences without a function word of the language: 1 is one, 2 ends its sentence, 3 is both.
-KINDS: Final = bytes((1 if flags & OWN else 0) + (2 if flags & ENDS else 0) for flags in range(256))
+KINDS: Final = bytes((1 if flags & (OWN | SHARED) else 0) + (2 if flags & ENDS else 0) for flags in range(256))
 BARE_SENTENCE: Final = re.compile(rb"[\x02\x03]\x00{4,}(?=\x02)")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 MIN_SENTENCE_CHARS: Final = 2 * MIN_WORDS - 1  # a shorter one has no room for so many words
@@ -117,7 +117,7 @@ def _suspicious_rows(flags: bytes) -> Iterator[tuple[int, int, bool]]:
     Odd ones hold one of another language, or accents. The others are whole sentences of some words: one that holds a
     function word of the language, and no odd row, is in it.
     """
-    odd, own = flags.translate(having(ODD | ACCENTED)), flags.translate(having(OWN))
+    odd, own = flags.translate(having(ODD)), flags.translate(having(OWN))
     rows = []
     place = odd.find(1)
     while place >= 0:

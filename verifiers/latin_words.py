@@ -119,9 +119,9 @@ def with_capitals(language: str) -> frozenset[str]:
 
 
 # What a token is, as bits of one byte: a text is looked up once, and each question is a translation of these bytes.
-OWN: Final = 1  # a function word of the language
-ODD: Final = 2  # a function word of others
-ACCENTED: Final = 4  # with a letter that the language does not write
+OWN: Final = 1  # a function word of the language, and of no other
+ODD: Final = 2  # a function word of others, or with a letter that the language does not write
+SHARED: Final = 4  # a function word that the language has with others
 EVERYDAY: Final = 8  # an everyday word of others
 TONED: Final = 16  # with a letter of Vietnamese
 TELLS: Final = 32  # a word that says alone which language it is
@@ -214,14 +214,14 @@ def having(bits: int) -> bytes:
 @lru_cache(maxsize=32)
 def _flags(language: str) -> TokenTable:
     own, odd, every_day = with_capitals(language), words_of_others(language), everyday_of_others(language)
-    telling, accent = telling_as_written(language), accent_of_others(language)
+    telling, accent, known = telling_as_written(language), accent_of_others(language), known_as_written(language)
 
     def rule(token: str) -> int:
-        flags = OWN * (token in own) | ODD * (token in odd)
+        flags = OWN * (token in own) | SHARED * (token in known and token not in own) | ODD * (token in odd)
         flags |= EVERYDAY * (not every_day.isdisjoint(LATIN_WORD.findall(token.lower())))
         flags |= TELLS * (token in telling) | ALPHA * token.isalpha() | ENDS * (SENTENCE_END.search(token) is not None)
         if not token.isascii():
-            flags |= ACCENTED * (accent.search(token) is not None)
+            flags |= ODD * (accent.search(token) is not None)
             flags |= TONED * (language != "vi" and VIETNAMESE.search(token) is not None)
         return flags
 
