@@ -143,7 +143,7 @@ def find_truncation(view: View) -> Finding | None:
         return None if answers or _is_closed_wrongly(view) else Finding(Reason.TRUNCATED, view.think.start, end)
     if answers and not answers[-1].is_closing and sum(not tag.is_closing for tag in answers) == 1:
         return Finding(Reason.TRUNCATED, answers[-1].start, end)
-    boxes = find_boxes(view.text, view.response.start)
+    boxes = view.boxes
     if boxes and boxes[-1].outer.end is None:
         return Finding(Reason.TRUNCATED, boxes[-1].outer.start, end)
     is_fenced = "```" in view.text or "~~~" in view.text
@@ -283,10 +283,11 @@ def _has_answer(view: View, part: str) -> bool:
     """Return whether a text of a mathematics response can hold an answer: a number, a formula, a marked word."""
     if len(part) > ANSWER_HEAD + ANSWER_TAIL:
         part = f"{part[:ANSWER_HEAD]}\n{part[-ANSWER_TAIL:]}"
-    boxes = [box for box in find_boxes(part) if part[box.inner.start : box.inner.end].strip(" ?.…_")]
-    if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)) or boxes:
+    if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)):
         return True
-    if EMPTY_BOX.search(part) and not boxes:
+    if any(part[box.inner.start : box.inner.end].strip(" ?.…_") for box in find_boxes(part)):
+        return True
+    if EMPTY_BOX.search(part):
         return NUMBER_WORD.search(part) is not None or UNDETERMINED.search(part) is not None
     if REFERS_BACK.search(part):
         return False
@@ -309,7 +310,7 @@ def find_multiple_answers(view: View) -> Finding | None:
     blocks = answer_blocks(view)
     if len(blocks) > 1:
         return Finding(Reason.MULTIPLE_ANSWERS, blocks[1].start, blocks[-1].end)
-    boxes = [box for box in find_boxes(view.text, view.response.start) if box.inner.end is not None]
+    boxes = [box for box in view.boxes if box.inner.end is not None]
     if len(boxes) < 2:
         return None
     if EITHER_OR.search(view.text, max(view.response.start, boxes[0].outer.start - EITHER_REACH)):

@@ -16,7 +16,6 @@ from schemas.readability import DEFAULTS, Profile, Thresholds
 from schemas.trace import FinishReason, TraceFormat
 from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
 from verifiers.echo import find_echo, find_refusal
-from verifiers.extract import find_boxes
 from verifiers.garbled import find_garbled
 from verifiers.languages import consistency_of, find_mixing, read_part
 from verifiers.layout import (
@@ -149,7 +148,7 @@ def _tail_compression(view: View) -> float:
 def _statistics(view: View) -> Check:
     start = time.perf_counter()
     words = {part.name: read_part(view, part) for part in view.parts}
-    boxes = find_boxes(view.text, view.response.start)
+    boxes = view.boxes
     last = boxes[-1].outer.end if boxes else None
     first, end = paragraph_of(view)
     sizes = {part.name: len(part.text) for part in view.parts}

@@ -17,7 +17,7 @@ from schemas.problem import Domain
 from schemas.readability import Thresholds
 from schemas.trace import FinishReason, TraceFormat
 from schemas.verdict import Reason
-from verifiers.extract import Span
+from verifiers.extract import Box, Span, find_boxes
 
 TAG: Final = re.compile(
     r"<[ \t]{0,3}(?P<slash>[/\\]?)[ \t]{0,3}(?P<name>think|thinking|thought|answer)[ \t]{0,3}(?P<end>/?)>",
@@ -125,6 +125,11 @@ class View:
                 if text and not text.isspace():
                     found.append(Part(name, span.start, language, text))
         return tuple(found)
+
+    @cached_property
+    def boxes(self) -> list[Box]:
+        """Return the boxes of the response; found once for all that ask."""
+        return find_boxes(self.text, self.response.start)
 
     @cached_property
     def letters(self) -> frozenset[str]:
