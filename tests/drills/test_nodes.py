@@ -79,9 +79,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         patch.setenv(MARK, str(mark))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SHIM), os.environ.get("PYTHONPATH")])))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.delenv(
-            "CUDA_VISIBLE_DEVICES", raising=False
-        )  # as tests of students that ran before in this process left it
         found = Nodes()
         try:
             yield found
