@@ -60,7 +60,7 @@ def _retaught(student: Student, old: str, new: str) -> Student:
     return replace(student, tokenizer=tokenizer)
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=24)  # four bytes each: four of them fit in 512 tokens
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=24)  # four such texts fit in 512 tokens
 
 
 @given(question=texts, thinking=texts, answer=texts)
