@@ -316,7 +316,7 @@ class Supervisor:
         self._verifiers[verifier.actor.run.remote(self.coordinator)] = verifier
 
     def _kill_hung_verifiers(self, num_reports: Mapping[str, int]) -> None:
-        """Kill verifiers that do not report: once they have begun they do so several times in a second, come what may.
+        """Kill verifiers that do not report: once they have begun they do so every second, come what may.
 
         What judges is in processes of its own, which have limits of their own.
         """
