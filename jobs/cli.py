@@ -772,10 +772,12 @@ def bench_saturation(
         bench = measured.prepare(folder / "bench", config, job)
         found, alone = measured.measure_rounds(bench, rounds, done)
     rows, ratios = measured.figures(found, alone, bench.slots), measured.ratios(found, alone, bench.slots)
+    by_role = measured.cpu_by_role(alone)
     if as_json:
-        show.json_line({"arms": rows, "ratios": ratios, "machine": measured.machine()})
+        show.json_line({"arms": rows, "CPU ms by role": by_role, "ratios": ratios, "machine": measured.machine()})
     else:
         show.figures(f"{requests} requests, {slots} at a time; medians of {rounds} rounds", rows)
+        show.figures("factory alone: CPU ms per sample outside the engine", [by_role])
         show.figures(f"ratios; {measured.machine()}", [ratios])
     shutil.rmtree(folder)
 

@@ -43,6 +43,15 @@ ARMS: Final = (FACTORY, OFFLINE, ASYNC)
 BARE: Final = (OFFLINE, ASYNC)
 ARM_LIMIT_S: Final = 3_600.0
 BEGUN: Final = "begun"  # file that a bare arm makes once its engine is there
+ROLES: Final = {  # by what stands in the command line of a process, the first that does
+    "ray::EngineActor": "engine actor",
+    "ray::CoordinatorActor": "coordinator",
+    "ray::CommitterActor": "committer",
+    "ray::VerifierActor": "verifier",
+    "verifiers.": "judging",
+    "jobs run": "driver",
+    "ray": "Ray",
+}
 TIMES: Final = ("submitted_at", "first_token_at", "finished_at")
 COMPARED: Final = ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
 
@@ -63,8 +72,15 @@ class ArmResult:
     ended_us: int
     requests: list[Times]
     settings: dict[str, Any]
-    cpu_s: float = 0.0  # of all its processes but the engine's, from its first request on
+    cpu_by_title: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds but the engine's, from its first request on
     ledger: dict[str, float] = field(default_factory=dict)  # of the factory: seconds by what the engine did
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of all its processes but the engine's, from its first request on."""
+        return sum(self.cpu_by_title.values())
 
 
 def steady_rate(requests: Sequence[Times], slots: int) -> float:
@@ -230,7 +246,7 @@ def _result(bench: Bench, arm: str, folder: Path, tree: Tree) -> ArmResult:
     if code := tree.process.returncode:
         raise FactoryError(f"the arm {arm} ended with exit code {code}; see {folder / 'log'}")
     result = _of_run(folder / "run") if arm == FACTORY else _of_file(folder / "result.json")
-    result.cpu_s = tree.watch.seconds_since(result.begun_us)
+    result.cpu_by_title = tree.watch.seconds_since(result.begun_us)
     return result
 
 
@@ -286,6 +302,16 @@ def figures(rounds: Sequence[dict[str, ArmResult]], alone: ArmResult, slots: int
             }
         )
     return rows
+
+
+def cpu_by_role(alone: ArmResult) -> dict[str, float]:
+    """Return where the factory's CPU milliseconds per sample outside the engine go, dearest first."""
+    found: dict[str, float] = {}
+    for title, seconds in alone.cpu_by_title.items():
+        words = title.replace("\0", " ")
+        role = next((role for part, role in ROLES.items() if part in words), "others")
+        found[role] = found.get(role, 0.0) + 1e3 * seconds / len(alone.requests)
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 def ratios(rounds: Sequence[dict[str, ArmResult]], alone: ArmResult, slots: int) -> dict[str, Any]:

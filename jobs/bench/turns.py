@@ -154,11 +154,13 @@ class Watch:
         self._pid, self._engine_cores, self._other_cores = pid, engine_cores, other_cores
         self._looks: list[tuple[int, Mapping[int, float]]] = []  # (Unix microseconds, CPU seconds by process)
         self._engines: set[int] = set()  # ever seen: a process gets its title some time after its start
+        self._titles: dict[int, str] = {}  # of the others, as they were last seen
 
     def look(self) -> None:
         """Bind what is new, and note the time of all."""
         pids = [self._pid, *below(self._pid)]
-        engines = {pid for pid in pids if ENGINE_TITLE in _command_line(pid)}
+        self._titles |= {pid: title for pid in pids if (title := _command_line(pid))}
+        engines = {pid for pid in pids if ENGINE_TITLE in self._titles.get(pid, "")}
         self._engines |= engines
         used: dict[int, float] = {}
         for pid in pids:
@@ -170,15 +172,20 @@ class Watch:
                     used[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         self._looks.append((time.time_ns() // 1000, used))
 
-    def seconds_since(self, begun_us: int) -> float:
-        """Return the CPU seconds that were used after a moment."""
+    def seconds_since(self, begun_us: int) -> dict[str, float]:
+        """Return the CPU seconds that were used after a moment, by the command lines of processes."""
         before: dict[int, float] = {}
         last: dict[int, float] = {}
         for at_us, used in self._looks:
             last |= used
             if at_us <= begun_us:
                 before |= used
-        return sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items() if pid not in self._engines)
+        found: dict[str, float] = {}
+        for pid, seconds in last.items():
+            if pid not in self._engines:
+                title = self._titles.get(pid, "")
+                found[title] = found.get(title, 0.0) + seconds - before.get(pid, 0.0)
+        return found
 
 
 def _command_line(pid: int) -> str:

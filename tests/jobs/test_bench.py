@@ -399,6 +399,20 @@ open(out, "w").write(f"{time.time_ns() // 1000}")
 """
 
 
+def test_cpu_time_is_told_by_what_a_process_is() -> None:
+    titles = {"ray::EngineActor.feed": 2.0, "python\0-m\0jobs\0run\0job.yaml": 0.5, "/opt/ray/raylet\0--x": 0.25}
+    titles |= {"ray::RuntimeEnvAgent": 0.25, "python\0-m\0verifiers.pool_worker\0math": 1.0, "sh": 0.125}
+    arm = saturation.ArmResult(0, 9, [saturation.Times(1, 5, 8)] * 2, {}, cpu_by_title=titles)
+    assert arm.cpu_s == 4.125
+    assert list(saturation.cpu_by_role(arm).items()) == [
+        ("engine actor", 1000),
+        ("judging", 500),
+        ("driver", 250),
+        ("Ray", 250),
+        ("others", 62.5),
+    ]
+
+
 def test_trees_in_turns_have_the_time_of_their_own_turns_alone(tmp_path: Path) -> None:
     def start(number: int) -> turns.Tree:
         begun, out = tmp_path / f"{number}.begun", tmp_path / f"{number}.out"
@@ -413,6 +427,9 @@ def test_trees_in_turns_have_the_time_of_their_own_turns_alone(tmp_path: Path) -
         assert len(tree.turns) >= 2
         assert tree.at(tree.turns[0][0]) == 0
         assert tree.at(ended_us) >= 2.9e6  # it needs three seconds of CPU
+        ((title, seconds),) = tree.watch.seconds_since(tree.turns[0][0]).items()
+        assert str(tmp_path / f"{number}.out") in title
+        assert 0 < seconds <= 4
         assert tree.at(tree.turns[-1][1] + 5_000_000) == sum(end - begin for begin, end in tree.turns)
     both = sorted(turn for tree in trees for turn in tree.turns)
     assert all(end <= begin for (_, end), (begin, _) in pairwise(both))
