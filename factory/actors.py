@@ -254,7 +254,7 @@ class CoordinatorActor:
         self._coordinator.delays.add(delays_s)
         self._wake_verifiers()  # what stayed unjudged may be another one's
         deadline = time.monotonic() + wait_s
-        while not (batch := self._coordinator.take_batch(worker_id, size)):
+        while not (batch := self._coordinator.take_batch(worker_id, size)) and wait_s > 0:
             self._may_judge.clear()
             try:
                 await asyncio.wait_for(self._may_judge.wait(), deadline - time.monotonic())
@@ -605,7 +605,7 @@ class VerifierActor:
                 [verdict for verdict, _ in judged],
                 size,
                 self._delays_s,
-                wait_s=0.0 if self._running else WAIT_S,
+                wait_s=0.0 if judged or self._running else WAIT_S,
             )
             # Those from before waited for this verifier to start.
             ended = [ended_at_us for _, ended_at_us in judged if ended_at_us >= self._began_at_us]

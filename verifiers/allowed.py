@@ -24,6 +24,7 @@ WORD: Final = re.compile(r"[^\W\d_]+")
 TWO_LETTERS: Final = {name: re.compile(f"[{letters}]{{2}}") for name, letters in SCRIPT_RANGES.items()}
 # "in five languages": any may come.
 SEVERAL_LANGUAGES: Final = re.compile(
+    r"\b(?:local|native|original|their own) (?:languages?|scripts?|names?)\b|"
     r"\b(?:in|into|other|different|foreign) (?:(?!programming)\w+ ){0,2}languages\b|\bSprachen\b|\b(?:en|d['’]autres) "
     r"(?:\w+ )?langues\b|\b(?:idiomas|línguas)\b|\bязыках\b|[か-ん]国語|[种種]语言|[種种]語言|ngôn ngữ khác|언어로",
     re.IGNORECASE,

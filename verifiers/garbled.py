@@ -57,6 +57,11 @@ UNSAYABLE_REACH: Final = 16 * 8  # characters
 CIPHER: Final = re.compile(
     r"cipher|cypher|encrypt|decrypt|decode|encode|caesar|anagram|scrambl|rot-?13|letters|string", re.I
 )
+MIN_RAW_CHARS: Final = 160  # of a row of letters and digits (guess)
+RAW_DATA: Final = re.compile(rf"(?<![^\s\"'`(])[A-Za-z0-9+/_-]{{{MIN_RAW_CHARS},}}")  # an address has other signs
+MIN_RAW_CAPITALS: Final = 10  # behind a small letter, in the text (guess)
+MIN_RAW_SHARE: Final = 20  # at least one in so many is a small letter, a capital and a digit each (guess)
+DATA: Final = re.compile(rf"{CIPHER.pattern}|base ?-?64|\bhash|\bkeys?\b|\btokens?\b|\bbytes?\b", re.I)
 # Words one after another that no sentence holds together: few of the words that tie, many that link, no sign between.
 BARE_RUN: Final = re.compile(r"(?<![A-Za-z])[A-Za-z]{1,20}(?: [A-Za-z][a-z]{0,20}(?![A-Za-z])){23,400}")
 BARE: Final = bytes(ord("a") if chr(code) in "aA " else ord(".") for code in range(256))
@@ -201,6 +206,7 @@ def _candidates(view: View) -> Iterator[Finding | None]:
         yield _symbol_soup(view)
         yield _token_soup(view)
         yield _unsayable(view)
+        yield _raw_data(view)
         if view.language == "en":
             yield _bare_words(view)
             yield _loose_words(view)
@@ -272,6 +278,19 @@ def _unsayable(view: View) -> Finding | None:
         words = {view.text[first:last] for first, last in found[index : index + MIN_UNSAYABLE]}
         if end - start <= UNSAYABLE_REACH and len(words) == MIN_UNSAYABLE:
             return Finding(Reason.GARBLED, start, end, MIN_UNSAYABLE, MIN_UNSAYABLE)
+    return None
+
+
+def _raw_data(view: View) -> Finding | None:
+    """A long row of letters and digits of all kinds, such as bytes in base 64: no word, no number."""
+    if view.classes.count(b"aA") < MIN_RAW_CAPITALS or DATA.search(view.problem):
+        return None
+    code = Cover(code_spans(view.text))
+    for match in islice(RAW_DATA.finditer(view.text), MAX_COUNTED):
+        kinds = view.classes[match.start() : match.end()]
+        is_mixed = all(kinds.count(kind) * MIN_RAW_SHARE >= len(kinds) for kind in (b"a", b"A", b"0"))
+        if is_mixed and not code.holds(match.start(), match.start()) and match[0] not in view.problem:
+            return Finding(Reason.GARBLED, match.start(), match.end(), len(match[0]), MIN_RAW_CHARS)
     return None
 
 

@@ -2,8 +2,8 @@
 
 Finder of ``languages``. Every sentence of another language has some tokens in a row of which none is a function word of
 the own one. Such rows are found by set membership over the tokens; only where one holds a word or an accent of another
-language, or is long, is the text itself looked at: its sentences, each once, then the row as a clause inside a sentence
-of the own language. What is too short for a row is left to ``latin_pieces``.
+language, or is long or a whole sentence, is the text itself looked at: its sentences, each once, then the row as a
+clause inside a sentence of the own language. What is too short for a row is left to ``latin_pieces``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ from verifiers.latin_words import (
 from verifiers.masking import ADDRESS, IN_BRACKETS, MATH, QUOTED, SENTENCE, STRICT_DOMAINS, blank, is_quoted
 from verifiers.view import Cover, Part, code_spans
 
-MIN_ROW: Final = 4  # tokens in a row of which none is a function word of the language (see ``_suspicious_rows``)
+# Tokens in a row of which none is a function word of the language (see ``_suspicious_rows``).
+MIN_ROW: Final = 4
+LONG_ROW: Final = re.compile(rb"\x00{5,}")
+MIN_BARE_WORDS: Final = 3  # letters alone, of a bare sentence's tokens: one may have a mark, and one a sign before it
 # What tokens are, for sentences without a function word of the language: 1 is one, 2 ends its sentence, 3 is both.
 KINDS: Final = bytes((1 if flags & (OWN | SHARED) else 0) + (2 if flags & ENDS else 0) for flags in range(256))
-BARE_SENTENCE: Final = re.compile(rb"[\x02\x03]\x00{4,}(?=\x02)")
+BARE_SENTENCE: Final = re.compile(rb"[\x02\x03]\x00{3,}(?=\x02)")
 SENTENCE_ENDS: Final = ".!?。！？\n;:"
 MIN_SENTENCE_CHARS: Final = 2 * MIN_WORDS - 1  # a shorter one has no room for so many words
 MIN_ROW_FUNCTION: Final = 2  # function words of another language in a row that holds none of its own
@@ -64,7 +67,7 @@ def latin_in_latin(
     """Sentences in another language, and single words that only another language has.
 
     A sentence is looked at where some words in a row hold no function word of the language, as in every sentence of
-    another one, and where one of another language stands among them, or the row is long.
+    another one, and where one of another language stands among them, or the row is long or a whole sentence.
     """
     seen: list[Stretch] = []
     plain, language = part.text, part.language
@@ -74,7 +77,7 @@ def latin_in_latin(
     done = 0
     has_tones = tones_of_others(language).search(letters.lower()) is not None
     may_hide = MAY_HIDE if domain in STRICT_DOMAINS else MAY_HIDE_OR_QUOTE
-    rows = list(_suspicious_rows(flags))
+    rows = list(_suspicious_rows(flags, domain))
     for (first, last, is_odd), place in zip(rows, tokens.places(first for first, _, _ in rows), strict=True):
         words = tokens.all[first:last]
         stop = place + sum(map(len, words)) + len(words) - 1
@@ -111,28 +114,31 @@ def latin_in_latin(
         yield from telling_words(plain, flags, language, allowed)
 
 
-def _suspicious_rows(flags: bytes) -> Iterator[tuple[int, int, bool]]:
+def _suspicious_rows(flags: bytes, domain: Domain) -> Iterator[tuple[int, int, bool]]:
     """Yield rows of tokens without a function word of the language, in order: first, behind the last, whether odd.
 
-    Odd ones hold one of another language, or accents. The others are whole sentences of some words: one that holds a
-    function word of the language, and no odd row, is in it.
+    Odd ones hold one of another language, or accents. The others are long; where nothing is hidden in quotes and
+    brackets, whole sentences: one that holds a function word of the language, and no odd row, is in it.
     """
-    odd, own = flags.translate(having(ODD)), flags.translate(having(OWN))
+    odd, own, words = (flags.translate(having(bits)) for bits in (ODD, OWN, ALPHA))
     rows = []
     place = odd.find(1)
     while place >= 0:
         start = own.rfind(1, 0, place) + 1
-        end = own.find(1, place)
+        end = own.find(1, place + 1)
         end = len(own) if end < 0 else end
         if end - start >= MIN_ROW:
             rows.append((start, end, True))
         place = odd.find(1, end)
-    words = flags.translate(having(ALPHA))
-    for bare in BARE_SENTENCE.finditer(b"\x02" + flags.translate(KINDS)):
-        start, end = bare.span()  # one place on, by the byte put before: from the first token to behind the last
-        if odd.find(1, start, end) < 0 and words.count(1, start, end) >= MIN_NO_FUNCTION_WORDS - 1:
+    if domain in STRICT_DOMAINS:  # one place on, by the byte put before: from the first token to behind the last
+        found, least = BARE_SENTENCE.finditer(b"\x02" + flags.translate(KINDS)), MIN_BARE_WORDS
+    else:
+        found, least = LONG_ROW.finditer(own), MIN_NO_FUNCTION_WORDS
+    for match in found:
+        start, end = match.span()
+        if odd.find(1, start, end) < 0 and words.count(1, start, end) >= least:
             rows.append((start, end, False))
-    rows.sort()
+    rows.sort(key=lambda row: (row[0], -row[1]))
     done = 0
     for first, last, is_odd in rows:
         if first >= done:

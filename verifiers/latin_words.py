@@ -221,7 +221,7 @@ def _flags(language: str) -> TokenTable:
         flags |= EVERYDAY * (not every_day.isdisjoint(LATIN_WORD.findall(token.lower())))
         flags |= TELLS * (token in telling) | ALPHA * token.isalpha() | ENDS * (SENTENCE_END.search(token) is not None)
         if not token.isascii():
-            flags |= ODD * (accent.search(token) is not None)
+            flags |= ODD * (token not in own and accent.search(token) is not None)
             flags |= TONED * (language != "vi" and VIETNAMESE.search(token) is not None)
         return flags
 

@@ -34,7 +34,8 @@ NUMBER_WORD: Final = re.compile(
 )
 ANSWER_HEAD: Final = 4_000  # characters of a response in which an answer may stand: of its beginning ...
 ANSWER_TAIL: Final = 8_000  # ... and its end
-EMPTY_BOX: Final = re.compile(r"\$*\s*\\boxed\s?\{[\s?.…_]*\}\s*\$*")
+BLANK: Final = re.compile(r"(?:[\s?.…_~]|\\(?:[ ,;:!]|q?quad\b))*")  # inside a box: no answer, whatever space it makes
+EMPTY_BOX: Final = re.compile(rf"\$*\s*\\boxed\s?\{{{BLANK.pattern}\}}\s*\$*")
 UNDETERMINED: Final = re.compile(
     r"\b(?:cannot|can not|can't) be (?:determined|found|known|solved)|not enough (?:information|data)|no solution|"
     r"does not exist|insufficient (?:information|data)|undefined",
@@ -44,6 +45,7 @@ REFERS_BACK: Final = re.compile(  # to an answer that stands elsewhere
     r"\b(?:answer|result|solution)s? (?:is|are|was|were|stands?|has been) "
     r"(?:(?:already|given|shown|stated|found|written|derived|boxed|computed|as) ){0,3}"
     r"(?:above|earlier|before|in (?:my|the) (?:thinking|thoughts|reasoning))\b|"
+    r"\bsee (?:\w+ ){0,2}above\b|\bsiehe oben\b|\bvoir (?:ci-dessus|plus haut)\b|"
     r"\b(?:antwort|lösung|ergebnis) (?:steht|ist|wurde) (?:\w+ ){0,2}oben\b|"
     r"\b(?:réponse|solution) (?:est|se trouve|figure) (?:\w+ ){0,2}(?:ci-dessus|plus haut)\b|"
     r"\b(?:respuesta|solución) (?:está|aparece|se da) (?:\w+ ){0,2}arriba\b|"
@@ -74,7 +76,8 @@ DANGLING_IN: Final[dict[str, re.Pattern[str]]] = {
         "ar": r"\b(?:و|أو|في|من|إلى|على|عن|أن|التي|الذي|هو|هي)",
         "hi": r"(?:^|\s)(?:और|या|का|की|के|में|से|को|पर|कि|एक)",
         "th": r"(?:เท่ากับ|และ|หรือ|ของ|เพราะ|โดย|ซึ่ง|เป็น)",
-        "ja": r"(?<=[\w）」])(?:は|が|を|に|と|で|も|から|ので|および|また、|は、|が、|で、)",
+        "ja": r"(?<=[\w）」])(?:でき|ており|であり|られ|となり|になり|して|"
+        r"は|が|を|に|と|で|も|から|ので|および|また、|は、|が、|で、)",
         "ko": r"\w(?:은|는|을|를|의|와|과|에서|그리고)",
         "zh": r"(?:，|、|的|和|与|是|在|因为|所以|而且|以及)",
     }.items()
@@ -89,7 +92,7 @@ COURTESY: Final = re.compile(
 )
 PICK: Final = re.compile(
     r"\b(?:pick|choose|take|use|select) (?:whichever|either|one|the one|any)\b|\bwhichever\b|"
-    r"\beither (?:one|of (?:them|these|the two))\b",
+    r"\beither (?:one|of (?:them|these|the two))\b|\bnot sure which\b|\b(?:am|['’]m) not sure\b",
     re.IGNORECASE,
 )
 PICK_REACH: Final = 100  # characters behind the last box in which that counts (guess)
@@ -110,9 +113,10 @@ WHOLE_END: Final = re.compile(r"[.!?。！？)}\]$*]\Z")
 HEDGE: Final = re.compile(
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|"
     r"not sure|i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|"
-    r"wait|on second thoughts?|something (?:else|different)|correction|"
+    r"wait|actually|on second thoughts?|something (?:else|different)|correction|"
     r"tal vez|o bien|ou talvez|talvez|или|возможно|может быть|hoặc|có thể là|có lẽ)\b|"
-    r"\b(?:wenn man (?:es )?anders|andernfalls|eine andere (?:Antwort|Lösung)|une autre (?:réponse|solution)|"
+    r"\b(?:wenn man (?:es )?anders|andernfalls|eine andere (?:Antwort|Lösung)|"
+    r"(?:une )?autre (?:réponse|solution|possibilité)|"
     r"otra (?:respuesta|solución|posibilidad)|outra (?:resposta|solução)|другой ответ|"
     r"một (?:đáp số|kết quả|đáp án) khác|alternativ\w*)\b|另一(?:个|個)?答案|別の答え|다른 답|"
     r"إجابة أخرى|दूसरा उत्तर|อีกคำตอบ|"
@@ -285,7 +289,7 @@ def _has_answer(view: View, part: str) -> bool:
         part = f"{part[:ANSWER_HEAD]}\n{part[-ANSWER_TAIL:]}"
     if DIGIT.search(part) or MATH_IN_TEXT.search(EMPTY_BOX.sub("", part)):
         return True
-    if any(part[box.inner.start : box.inner.end].strip(" ?.…_") for box in find_boxes(part)):
+    if any(BLANK.fullmatch(part[box.inner.start : box.inner.end]) is None for box in find_boxes(part)):
         return True
     if EMPTY_BOX.search(part):
         return NUMBER_WORD.search(part) is not None or UNDETERMINED.search(part) is not None

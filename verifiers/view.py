@@ -37,6 +37,9 @@ ODD_NAMES: Final = frozenset(
         *("мысли", "размышление"),
     ]
 )
+ODD_ANSWERS: Final = frozenset(["anwser", "awnser", "asnwer", "ansewr", "answr", "anser", "answere"])  # misspelt
+ANSWER_NAMES: Final = ODD_ANSWERS | {"answer"}
+LINE_NAMES: Final = ODD_NAMES | ODD_ANSWERS
 PAGE_TAG: Final = re.compile(r"&lt;(?P<slash>/?)(?P<name>think|thinking|answer)&gt;", re.IGNORECASE)  # of a web page
 CANONICAL: Final = frozenset({"<think>", "</think>", "<answer>", "</answer>"})
 FENCE: Final = re.compile(r"[ \t]{0,3}(?:```|~~~)")  # at the beginning of a line
@@ -181,8 +184,8 @@ def make_view(
         text=completion,
         problem=problem,
         domain=domain,
-        language=language,
-        think_language=think_language or language,
+        language=_primary(language),
+        think_language=_primary(think_language or language),
         format=layout,
         finish_reason=finish_reason,
         limits=limits,
@@ -192,12 +195,17 @@ def make_view(
     )
 
 
+def _primary(language: str) -> str:
+    """Return a language without its script and region: zh of zh-Hant-TW (BCP 47)."""
+    return language.partition("-")[0].lower()
+
+
 def find_tags(text: str) -> Iterator[Tag]:
     """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
     matches = list(TAG.finditer(text))
     if any(map(text.__contains__, OTHER_TAG_ENDS)):
         matches += OTHER_TAG.finditer(text)
-    matches += [match for match in LINE_TAG.finditer(text) if match["name"].lower() in ODD_NAMES]
+    matches += [match for match in LINE_TAG.finditer(text) if match["name"].lower() in LINE_NAMES]
     if "&lt;" in text:
         matches += PAGE_TAG.finditer(text)
     if not matches:
@@ -213,7 +221,7 @@ def find_tags(text: str) -> Iterator[Tag]:
         yield Tag(
             match.start(),
             match.end(),
-            "answer" if match["name"].lower() == "answer" else "think",
+            "answer" if match["name"].lower() in ANSWER_NAMES else "think",
             bool(groups["slash"] or groups.get("end")),
             match.group() in CANONICAL,
         )

@@ -815,6 +815,7 @@ def test_verifiers_that_wait_hear_of_a_trace_at_once_and_a_dead_one_gets_none(tm
         assert not any(task.done() for task in waiting)
         await actor.verifier_died("v1")
         await actor.pull(_report(finished=(_finished(0), _finished(1))))
+        assert await actor.judge("v5", [], 0) == [], "a busy verifier asks for nothing, and wakes and stops nobody"
         (_,), (second,) = [await asyncio.wait_for(task, 10) for task in waiting[1:]]
         assert not waiting[0].done()
         waiting[0].cancel()

@@ -11,7 +11,19 @@ from schemas.verdict import Check, Outcome, Reason, TextDetail, Verdict
 from verifiers import latin_pieces, latin_rows
 from verifiers.language_data import COMMON_WORDS, FUNCTION_WORDS
 from verifiers.latin import latin_language
-from verifiers.latin_words import EVERYDAY, LATIN_WORD, MAX_TOKENS_KEPT, TONED, TONES, Tokens, TokenTable, having
+from verifiers.latin_words import (
+    EVERYDAY,
+    LATIN_WORD,
+    MAX_TOKENS_KEPT,
+    ODD,
+    OWN,
+    TONED,
+    TONES,
+    Tokens,
+    TokenTable,
+    having,
+    with_capitals,
+)
 from verifiers.readability import judge_trace
 
 ENGLISH = (
@@ -185,7 +197,7 @@ def test_code_without_a_fence_is_no_other_language(drawn: str) -> None:
 pieces = st.text(alphabet="aAtheifesd' -.,;:!?$\\\"«(бїのあ가ñéđ的1\n`\ud800", max_size=60)
 
 
-@given(pieces, st.sampled_from(sorted(SENTENCES)), st.sampled_from(list(Domain)))
+@given(pieces, st.sampled_from(sorted({*SENTENCES, *FUNCTION_WORDS})), st.sampled_from(list(Domain)))
 def test_any_text_in_any_language_gets_a_verdict(text: str, language: str, domain: Domain) -> None:
     verdict = judge_trace(f"<think>\n{text}\n</think>\n\n{text}", problem=text, domain=domain, language=language)
     assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
@@ -230,6 +242,63 @@ def test_tokens_are_found_where_they_stand(text: str, data: st.DataObject) -> No
     marked = bytes(number in numbers for number in range(len(tokens.all)))
     wanted = [line for line in lines if any(line[0] <= places[number] < line[1] for number in numbers)]
     assert list(tokens.lines_with(marked)) == wanted
+
+
+OWN_SENTENCES = {
+    "en": "The sum of these numbers is four, because both of them are even.",
+    "de": "Die Summe dieser Zahlen ist für uns vier, weil beide gerade sind und größer als null.",
+    "fr": "La somme de ces nombres est égale à quatre, car les deux sont pairs, où que l'on regarde.",
+    "es": "La suma de los números es cuatro, porque los dos son pares y más grandes que el cero.",
+    "pt": "A soma dos números é quatro, porque os dois são pares e não há outros além deles.",
+    "it": "Il risultato è quattro, perché i due numeri sono pari e così la somma è più grande.",
+    "vi": "Tổng của hai số này là bốn, vì cả hai đều là số chẵn và không có số nào khác.",
+    "nl": "De som van deze getallen is vier, omdat ze allebei even zijn en één ervan groter is.",
+    "id": "Jumlah kedua bilangan ini adalah empat, karena keduanya genap dan tidak ada yang lain.",
+    "tr": "Bu sayı için sonuç doğru değil mi, buna göre şu kadar ve bir daha çok büyük.",
+    "pl": "Wiemy, że liczby są parzyste, więc wynik się zgadza i nie ma już innych.",
+}
+
+
+@pytest.mark.parametrize("language", sorted(FUNCTION_WORDS))
+def test_a_language_is_at_home_in_its_own_letters(language: str) -> None:
+    tokens = Tokens.of(" ".join(sorted(with_capitals(language))))
+    assert not any(flags & OWN and flags & ODD for flags in tokens.flags(language))
+    said = "\n".join([OWN_SENTENCES[language]] * 2)
+    trace = f"<think>\n{said}\n</think>\n\n$\\boxed{{4}}$"
+    for domain in ("math", "qa"):
+        checks = judge_trace(trace, problem=OWN_SENTENCES[language][:20], domain=domain, language=language).checks
+        assert {check.name: check.reason for check in checks}["language"] is None
+
+
+@pytest.mark.parametrize("domain", ["math", "qa"])
+def test_a_row_of_another_language_is_seen_behind_a_sentence_of_names(domain: str) -> None:
+    said = "Alice Bob Carol Dave Eve. Wir müssen die Summe aller Zahlen finden, und das ist nicht alles."
+    trace = f"<think>\n{said}\nThe answer is 5.\n</think>\n\nThe answer is $\\boxed{{5}}$."
+    check = next(check for check in judge_trace(trace, domain=domain, language="en").checks if check.name == "language")
+    assert check.reason is Reason.LANGUAGE_MIXING
+    assert check.start is not None
+    assert trace[check.start :].startswith(" Wir müssen")
+
+
+@pytest.mark.parametrize(
+    ("domain", "said"),
+    [
+        ("qa", "Nam nuzhno naiti summu vsekh chisel (sum of all the numbers) potomu otvet poka neizvesten."),
+        ("writing", 'Tunahitaji kutafuta jumla "sum of the numbers" yake kwanza halafu jibu linakuwa tano.'),
+    ],
+)
+def test_own_words_in_brackets_and_quotes_do_not_make_a_sentence_own(domain: str, said: str) -> None:
+    trace = f"<think>\nWe have to find the sum of it. {said} So that is it.\n</think>\n\nThe answer is five."
+    assert judge_trace(trace, domain=domain, language="en").reason is Reason.LANGUAGE_MIXING
+
+
+def test_script_and_region_of_a_language_say_nothing_about_what_it_is() -> None:
+    trace = "<think>\n等等，我们来计算这个和，二加三等于五。\n</think>\n\n答案是 $\\boxed{5}$。"
+    said = [judge_trace(trace, problem="?", domain="math", language=name) for name in ("zh", "zh-CN", "zh-Hant-TW")]
+    assert [verdict.reason for verdict in said] == [None] * 3
+    assert len({verdict.checks[-1].detail for verdict in said}) == 1
+    wrong = judge_trace(trace, problem="?", domain="math", language="en-US")
+    assert wrong.reason is Reason.LANGUAGE_MIXING
 
 
 def test_what_is_known_of_tokens_does_not_grow_without_end() -> None:

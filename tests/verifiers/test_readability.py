@@ -55,12 +55,12 @@ def test_the_blind_cases_are_judged_as_expected() -> None:
 # Of the cases that their authors wrote last, these are not judged as a reader does: chatter without an answer outside
 # mathematics, an answer tag in another language, raw tokens among words, a counter in words, a list that is cut, and
 # "the two numbers" where one of them is asked for.
-KNOWN_WRONG = {"fr9-0007", "fr9-0015", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
+KNOWN_WRONG = {"b13-0042", "fr9-0007", "fr9-0015", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
 
 
 def test_the_newest_blind_cases_are_judged_as_expected_but_for_those_that_are_known() -> None:
     rows = [json.loads(line) for line in (DATA / "readability_cases_fresh.jsonl").read_text("utf-8").splitlines()]
-    assert len(rows) == 570
+    assert len(rows) == 973
     wrong = {row["id"] for row in rows if (judge_row(row).reason or "accept") != row["expected"]}
     assert wrong == KNOWN_WRONG
 
@@ -71,6 +71,10 @@ def test_the_newest_blind_cases_are_judged_as_expected_but_for_those_that_are_kn
         ("Done! The answer is given above.", Reason.ANSWER_ONLY_IN_THINK),
         ("Die Antwort steht schon oben.", Reason.ANSWER_ONLY_IN_THINK),
         ("答案就在上面。", Reason.ANSWER_ONLY_IN_THINK),
+        ("I counted the odd terms. See the work above for it.", Reason.ANSWER_ONLY_IN_THINK),
+        ("It is $\\boxed{\\ }$.", Reason.ANSWER_ONLY_IN_THINK),
+        ("It is $\\boxed{\\quad}$.", Reason.ANSWER_ONLY_IN_THINK),
+        ("It is $\\boxed{\\text{odd}}$.", None),
         ("The answer is odd, as shown above.", None),
         ("It is even, since the sum above is.", None),
         ("由上述推导，答案是偶数。", None),
@@ -81,6 +85,48 @@ def test_an_answer_that_is_said_to_stand_above_is_none_in_the_response(response:
     language = {"D": "de", "答": "zh", "由": "zh"}.get(response[0], "en")
     said = judge_trace(text, problem="Is it odd?", domain="math", language=language, think_language="en", format="r1")
     assert said.reason is reason
+
+
+RAW = "gpZeYOl8eSAjD/WYxXqpPLh8acYJKZ4JMbqLM7KNi4PsHzfc8zRxBEG/Ft3Pg+H8MSmLC+t1AH9SDBeL7Ox8NRehaLUVTDGdw1" * 2
+
+
+@pytest.mark.parametrize(
+    ("problem", "said", "reason"),
+    [
+        ("What is 2 + 3?", RAW, Reason.GARBLED),
+        ("What is 2 + 3?", RAW[:150], None),
+        ("What is 2 + 3?", f"It stands at https://example.org/{RAW}", None),
+        ("What is 2 + 3?", "0123456789" * 30, None),
+        ("What is 2 + 3?", "ACGT" * 60, None),
+        ("What is 2 + 3?", "f3a9b2c4" * 40, None),
+        ("How long is this base64 text?", RAW, None),
+        (f"How long is {RAW}?", RAW, None),
+    ],
+)
+def test_a_long_row_of_letters_and_digits_of_all_kinds_is_wreckage(
+    problem: str, said: str, reason: Reason | None
+) -> None:
+    text = f"<think>\nTwo and three make five.\n\n{said}\n\nSo it is five.\n</think>\n\nIt is $\\boxed{{5}}$."
+    assert judge_trace(text, problem=problem, domain="math", language="en", format="r1").reason is reason
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        ("There are $\\boxed{22}$. Actually the answer is $\\boxed{23}$.", Reason.MULTIPLE_ANSWERS),
+        ("**Answer 1:** $\\boxed{19}$\n\n**Answer 2:** $\\boxed{22}$\n\nI'm not sure.", Reason.MULTIPLE_ANSWERS),
+        ("**Answer 1:** $\\boxed{19}$\n\n**Answer 2:** $\\boxed{22}$", None),
+        ("There are $\\boxed{22}$. Actually, that is $\\boxed{22}$ again.", None),
+    ],
+)
+def test_a_second_box_that_takes_back_the_first_is_another_answer(response: str, reason: Reason | None) -> None:
+    text = f"<think>\nThat is easy enough to see.\n</think>\n\n{response}"
+    assert judge_trace(text, problem="How many?", domain="math", language="en", format="r1").reason is reason
+
+
+def test_a_misspelt_answer_tag_is_malformed_and_no_cut() -> None:
+    text = "<think>\nThree and a half times six.\n</think>\n<answer>\n21\n</anwser>"
+    assert judge_trace(text, problem="How many?", domain="math", language="en").reason is Reason.MALFORMED_TAGS
 
 
 WORDS = [
