@@ -111,6 +111,7 @@ MIXED_PAIRS: Final = (b"au", b"Au", b"ua", b"uA")  # in classes, where a word ma
 MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u0400-\u04ff]{3,}")  # ABCшный, вектораA
 SYMBOLS: Final = re.compile(r"[^\w\s](?: ?[^\w\s]){20,}")
 SIGNS: Final = b"s" * 21
+SIGNS_IN_A_ROW: Final = re.compile(rb"s(?: ?s){20,}")  # in classes, where the above may stand
 SIGNS_ALONE: Final = bytes(ord("s") if chr(code) in "su" else code for code in range(256))
 MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
 SCRIPTS: Final = tuple(
@@ -285,6 +286,8 @@ def _raw_data(view: View) -> Finding | None:
     """A long row of letters and digits of all kinds, such as bytes in base 64: no word, no number."""
     if view.classes.count(b"aA") < MIN_RAW_CAPITALS or DATA.search(view.problem):
         return None
+    if max((max(map(len, tokens_of(view, part).all)) for part in view.parts), default=0) < MIN_RAW_CHARS:
+        return None
     code = Cover(code_spans(view.text))
     for match in islice(RAW_DATA.finditer(view.text), MAX_COUNTED):
         kinds = view.classes[match.start() : match.end()]
@@ -406,9 +409,11 @@ def _token_soup(view: View) -> Finding | None:
 def _symbol_soup(view: View) -> Finding | None:
     """A run of many different signs without a letter or a digit between them."""
     has_wide_signs = not all(letter.isalnum() or letter <= "\u00ff" for letter in view.letters)
-    if SIGNS not in view.classes.translate(SIGNS_ALONE if has_wide_signs else None, b" "):
+    classes = view.classes.translate(SIGNS_ALONE) if has_wide_signs else view.classes
+    if SIGNS not in classes.translate(None, b" "):
         return None
-    for match in SYMBOLS.finditer(view.text):
+    rows = (row.span() for row in SIGNS_IN_A_ROW.finditer(classes))
+    for match in (found for row in rows for found in SYMBOLS.finditer(view.text, *row)):
         num_distinct = len(set(match[0]) - {" "})
         if num_distinct >= MIN_DISTINCT_SYMBOLS:
             return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_SYMBOLS)

@@ -13,7 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Final, NamedTuple
 
 from schemas.problem import Domain
@@ -51,7 +51,7 @@ SAME_LINES: Final = 0.25  # of the lines with numbers, that stay as they were: i
 SAME_NUMBERS: Final = 0.75  # of their numbers, likewise (guess)
 MAX_COMPARED: Final = 100_000  # characters whose lines are compared
 LINE_END: Final = re.compile(r"[.!?\n]")
-DIGIT: Final = re.compile(r"[0-9]")
+DIGITS: Final = re.compile(r"([0-9]+)")
 MAX_CODE_REPEATS: Final = 40
 VERSE: Final = re.compile(  # a task whose answer comes back to its own lines
     r"\b(?:song|lyrics?|refrain|chorus|poem|ballad|rhyme|lullaby|hymn|lied|liedtext|gedicht|reim|chanson|po[èe]me|"
@@ -183,17 +183,19 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
     bare = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789").decode("utf-8", "surrogatepass")
     if len(bare) == len(text):
         return None
-    starts: list[int] | None = None  # of the digits, in the bare text
+    starts: list[int] = []  # of numbers, in the bare text
+    before: list[int] = []  # digits in the numbers before each, and in all
     for stretch in _stretches_inside(bare, ((LONG_STRIDE, LONG_REACH),)):
         if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
             continue
         unit = _unit(bare, stretch)
         if sum(map(str.isalpha, unit)) < PROSE_SHARE * len(unit):
             continue
-        if starts is None:
-            starts = [match.start() - count for count, match in enumerate(DIGIT.finditer(text))]
-        first = stretch.start + bisect_right(starts, stretch.start)
-        last = min(stretch.end + bisect_right(starts, stretch.end - 1), first + MAX_COMPARED)
+        if not starts:
+            sizes = list(map(len, DIGITS.split(text)))  # words and numbers in turns
+            starts, before = list(accumulate(sizes[:-1:2])), [0, *accumulate(sizes[1::2])]
+        first = stretch.start + before[bisect_right(starts, stretch.start)]
+        last = min(stretch.end + before[bisect_right(starts, stretch.end - 1)], first + MAX_COMPARED)
         lines = LINE_END.split(text[first:last])
         num_in_unit = len(LINE_END.findall(bare, stretch.end - stretch.period, stretch.end))
         pairs = [pair for pair in zip(lines, lines[num_in_unit:], strict=False) if NUMBER.search(pair[0])]
