@@ -29,6 +29,7 @@ MOJIBAKE_PAIR: Final = re.compile(r"[ÂÃÐÑà-ï][\u0080-\u00bf\u2013-\u203a\u
 RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
 READ_AS_GBK: Final = re.compile(r"锟斤拷|烫烫|屯屯|[銆锛鐨鍦杩涓]{2}")  # UTF-8 or nothing, read as GBK
+READ_AS_SHIFT_JIS: Final = re.compile(r"[縺繧繝]")  # Japanese in UTF-8, read so: letters that nobody writes
 HAN_RUN: Final = re.compile(r"[\u3400-\u9fff\ue000-\uf8ff]{6,}")
 MIN_DECODED: Final = 4  # letters that a run of Han letters, as GBK, is as UTF-8: no real one has three (guess)
 # UTF-8 read as Windows-1251: a lead byte as Р or С, then signs and letters that Russian never has there.
@@ -178,6 +179,7 @@ LETTERS: Final = tuple(re.compile(pattern.pattern.removesuffix("{2}")) for patte
 COUNTED: Final = (  # what must occur, the pattern, how many are one too many
     (re.compile(r"[ĠĊ▁]"), RAW_TOKENS, 5),
     (re.compile(r"[锟烫屯銆锛鐨鍦杩涓]"), READ_AS_GBK, 2),
+    (READ_AS_SHIFT_JIS, READ_AS_SHIFT_JIS, 3),
     (re.compile(STACKED.pattern.removesuffix("{3,}")), STACKED, 2),
     (PRIVATE, PRIVATE, 5),
     (re.compile("ο"), OMICRON, 2),
