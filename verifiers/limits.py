@@ -58,7 +58,8 @@ MIN_SHARED_PAIRS: Final = 2_000  # fewer are compared sooner than processes star
 
 # --- worker processes ------------------------------------------------------------------------------------------------
 TASK_DEADLINE_S: Final = 1.2  # CPU time of one task: hostile cases must end within 2 s, p99 of plain ones is 0.3 s
-STARVATION_FACTOR: Final = 8.0  # wall time in deadlines after which a task without its CPU time is our failure (guess)
+STARVATION_FACTOR: Final = 50.0  # wall time in deadlines after which a task without its CPU time is our failure: a
+# worker at niceness 10 beside one busy process at 0 gets a tenth of a core (sched(7): 1024 to 110), beside four a 38th
 WORKER_MEMORY_MB: Final = 1_024  # address space on top of the loaded libraries (note on mathematics: 1 to 2 GB)
 MAX_TASKS_PER_WORKER: Final = 500  # then a fresh process: sympy's caches grow (note on mathematics)
 MAX_MESSAGE_BYTES: Final = 4 * 1_048_576  # one JSON message to or from a worker: payloads are capped far below

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from factory.journal import Position, scan_segment
+from factory.journal import Position, scan_segment, split_name
 from factory.store import RunFolder
 from jobs.bench.drill import (
     MARK,
@@ -186,9 +187,17 @@ def test_an_engine_that_gets_sigterm_leaves_in_seconds_and_nobody_is_to_blame(
 ) -> None:
     """One death that counted would end this run."""
     path = tmp_path / "run"
-    job = _job(tmp_path, schedule={"max_engine_restarts": 0}, num_engines=2, max_num_seqs=4, tokens_per_s=8000)
+    job = _job(tmp_path, schedule={"max_engine_restarts": 0}, num_engines=2, max_num_seqs=4, tokens_per_s=4000)
+
+    seen: set[Position] = set()
+
+    def both_have_saved() -> bool:  # the second one may start much later than the first
+        seen.update(_pieces(path))
+        writers = Counter(split_name(position.file).engine_id for position in seen)
+        return child.process.poll() is not None or (len(writers) == 2 and min(writers.values()) >= NUM_SLOTS)
+
     with factory_process(["run", job, "--run", path], tmp_path / "child") as child:
-        wait_until(partial(_has_saved, child, path, set()), 120, "pieces")
+        wait_until(both_have_saved, 120, "pieces of both")
         engines = [pid for pid, line in processes_of(child.mark).items() if line.startswith("ray::EngineActor")]
         assert len(engines) == 2, child.said()
         os.kill(engines[0], signal.SIGTERM)

@@ -1,5 +1,6 @@
 """All checks of a trace, what is supported, versions, and the canaries that watch over them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,26 @@ def test_a_verifier_that_always_says_one_thing_is_noticed(outcome: Outcome) -> N
 
     with pytest.raises(VerifierError, match="canary 'integer, r1"):
         check_canaries(judge=yes)
+
+
+def _busy(num_times: int) -> Callable[[Problem, Trace], Verdict]:
+    """Return a verifier whose processes die so many times, and which then judges for real."""
+    left = iter(range(num_times))
+
+    def maybe(problem: Problem, trace: Trace) -> Verdict:
+        if next(left, None) is None:
+            return judge(problem, trace)
+        check = Check(name="math", version="0", outcome=Outcome.UNJUDGED, reason=Reason.WORKER_DIED)
+        return Verdict(reference_hash=None, checks=(check,))
+
+    return maybe
+
+
+def test_a_canary_that_could_not_be_judged_is_judged_again_and_says_nothing_of_right_and_wrong() -> None:
+    check_canaries(judge=_busy(2), subset=one_pair(3))
+    with pytest.raises(VerifierError, match=r"could not be judged in 3 tries \(reason=worker_died\)") as caught:
+        check_canaries(judge=_busy(3), subset=one_pair(3))
+    assert "trusted" not in str(caught.value)
 
 
 def test_a_verdict_carries_the_reference_and_one_check_of_each_kind() -> None:
