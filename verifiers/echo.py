@@ -12,9 +12,8 @@ from typing import Final
 
 from schemas.problem import Domain
 from schemas.verdict import Reason
-from verifiers.extract import find_boxes
 from verifiers.refusals import MARKS, REFUSAL
-from verifiers.view import Cover, Finding, View, code_spans
+from verifiers.view import Cover, Finding, View, code_spans, holds
 
 CONTROL_TOKEN: Final = re.compile(
     r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id|start_header_id|end_header_id|user|"
@@ -51,7 +50,7 @@ ANSWER_TAG: Final = re.compile(r"</?answer>", re.IGNORECASE)
 FIRST_WORD: Final = re.compile(r"[^\W_]{1,40}")
 NOT_LETTERS: Final = re.compile(r"[\W_]+")
 # What one of the above needs in the text, as substrings: most texts have none.
-TOKEN_MARKS: Final = ("<|", "<｜", "INST]", "SYS>>", "_of_turn>", "s>")
+TOKEN_MARKS: Final = ("<|", "<｜", "SYS>>", "_of_turn>", "s>")
 ANSWERED: Final = re.compile(r"\d|\\boxed|[.!?。]\s|[^\x00-\x7f]{4}")  # something was said before
 MAX_TURNS: Final = 200  # that are looked at
 TURN_REACH: Final = 4_000  # characters within which a reply follows
@@ -67,9 +66,11 @@ def find_echo(view: View) -> Finding | None:
 
 def _token_or_preamble(view: View) -> Finding | None:
     text = view.text.rstrip()
-    matches = [match for match in CONTROL_TOKEN.finditer(text)] if any(map(text.__contains__, TOKEN_MARKS)) else []
+    may_have = (view.has_angles and any(map(text.__contains__, TOKEN_MARKS))) or ("[" in text and "INST]" in text)
+    matches = list(CONTROL_TOKEN.finditer(text)) if may_have else []
     for preamble in PREAMBLES:
-        if (place := text.find(preamble)) >= 0:
+        if holds(text, preamble):
+            place = text.find(preamble)
             matches += PREAMBLE.finditer(text, place, place + len(preamble))
     code = Cover(code_spans(text) if matches else ())
     for match in matches:
@@ -149,6 +150,8 @@ def find_refusal(view: View) -> Finding | None:
         return None
     if view.domain is Domain.TRANSLATION and REFUSAL.search(view.problem):
         return None
+    if view.boxes:  # a solution follows
+        return None
     start = view.response.start
     begin = OPENING.match(view.text, start)
     place = begin.end() if begin else start
@@ -160,7 +163,7 @@ def find_refusal(view: View) -> Finding | None:
     if head.isascii() and not any(map(small.__contains__, MARKS)):
         return None
     match = REFUSAL.search(head)
-    if match is None or match.start() > REFUSAL_START or find_boxes(response) or "```" in response:
+    if match is None or match.start() > REFUSAL_START or "```" in response:
         return None
     if match.start() > 0 and any(mark in response[: match.start()] for mark in '"“«「'):
         return None

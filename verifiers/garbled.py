@@ -14,7 +14,7 @@ from typing import Final
 from schemas.problem import Domain
 from schemas.verdict import Reason
 from verifiers.latin_words import ALPHA, OWN, flags_in, having, tokens_of
-from verifiers.view import Cover, Finding, View, code_spans
+from verifiers.view import Cover, Finding, View, code_spans, holds
 
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 REPLACEMENT: Final = re.compile("\ufffd")
@@ -199,11 +199,11 @@ def _candidates(view: View) -> Iterator[Finding | None]:
     text, limits = view.text, view.limits
     if b"c" in view.classes:
         yield _too_many(text, CONTROL, limits.max_control_chars + 1)
-    if "&amp;" in text:
+    if holds(text, "&amp;"):
         yield _too_many(text, ENTITIES, 6)
-    if "<0x" in text:
+    if view.has_angles and "<0x" in text:
         yield _too_many(text, RAW_TOKENS, 5)
-    if "\\u" in text and view.domain is not Domain.CODE and "\\u" not in view.problem:
+    if view.domain is not Domain.CODE and holds(text, "\\u") and "\\u" not in view.problem:
         yield _too_many(text, ESCAPES, 1)
     if view.domain is not Domain.CODE:
         yield _symbol_soup(view)
@@ -269,8 +269,8 @@ def _read_as_gbk(view: View) -> Finding | None:
 def _unsayable(view: View) -> Finding | None:
     """Several words that nobody can say within a few words: keys struck at random."""
     sounds = view.text.encode("latin-1", "replace").translate(SOUNDS)
-    num_odd = sounds.count(b"ccccc") + sounds.count(b" cccc ") - view.text.count("sqrt")
-    if num_odd < MIN_UNSAYABLE or CIPHER.search(view.problem):
+    num_odd = sounds.count(b"ccccc") + sounds.count(b" cccc ")
+    if num_odd < MIN_UNSAYABLE or num_odd - view.text.count("sqrt") < MIN_UNSAYABLE or CIPHER.search(view.problem):
         return None
     code = Cover(code_spans(view.text))
     matches = islice(UNSAYABLE.finditer(sounds), MAX_COUNTED)
@@ -286,7 +286,7 @@ def _unsayable(view: View) -> Finding | None:
 
 def _raw_data(view: View) -> Finding | None:
     """A long row of letters and digits of all kinds, such as bytes in base 64: no word, no number."""
-    if view.classes.count(b"aA") < MIN_RAW_CAPITALS or DATA.search(view.problem):
+    if view.num_inner_capitals < MIN_RAW_CAPITALS or DATA.search(view.problem):
         return None
     if max((max(map(len, tokens_of(view, part).all)) for part in view.parts), default=0) < MIN_RAW_CHARS:
         return None
@@ -389,7 +389,7 @@ def _salad(view: View, scripts: set[re.Pattern[str]]) -> Finding | None:
 
 def _token_soup(view: View) -> Finding | None:
     """A sentence of tokens as they stand in programs, without the words that hold a sentence together."""
-    if view.classes.count(b"aA") < MIN_ODD_TOKENS - 1:
+    if view.num_inner_capitals < MIN_ODD_TOKENS - 1:
         return None
     places = [match.start() for match in INNER_CAPITAL.finditer(view.classes)]
     windows = (

@@ -49,7 +49,7 @@ def read_part(view: View, part: Part) -> Reading:
     """Return what a part is written in; read once for all that ask."""
     if part.name not in view.read:
         allowed = allowed_by(view.problem)
-        if view.domain is Domain.CODE and ("```" in view.text or "~~~" in view.text):
+        if view.domain is Domain.CODE and view.has_fences:
             allowed = allowed._replace(words=allowed.words | words_in_strings(view.text))
         letters = "".join(view.letters)
         pieces = tuple(islice(foreign_in(view, part, allowed, letters), MAX_PIECES))

@@ -73,6 +73,8 @@ def latin_in_latin(
     plain, language = part.text, part.language
     has_accents = accent_of_others(language).search(letters) is not None
     is_clean = not has_accents and 1 not in flags.translate(having(OTHERS))
+    if is_clean and len(flags) < MIN_BARE_WORDS:
+        return
     code = Cover(code_spans(plain))
     done = 0
     has_tones = tones_of_others(language).search(letters.lower()) is not None

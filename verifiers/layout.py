@@ -150,8 +150,7 @@ def find_truncation(view: View) -> Finding | None:
     boxes = view.boxes
     if boxes and boxes[-1].outer.end is None:
         return Finding(Reason.TRUNCATED, boxes[-1].outer.start, end)
-    is_fenced = "```" in view.text or "~~~" in view.text
-    fences = fence_starts(view.text, view.response.start) if is_fenced else []
+    fences = fence_starts(view.text, view.response.start) if view.has_fences else []
     if len(fences) % 2:
         return Finding(Reason.TRUNCATED, fences[-1], end)
     return _find_cut_sentence(view)
@@ -167,7 +166,9 @@ def _find_cut_sentence(view: View) -> Finding | None:
     """Where the engine's word is not known: the response stops in the middle of a sentence."""
     end = len(view.text)
     response = view.text[view.response.start :].rstrip()
-    if CUT_TAG.search(response[-12:]) or any(response.count(a) > response.count(b) for a, b in DISPLAYS):
+    if ("<" in response[-12:] and CUT_TAG.search(response[-12:])) or any(
+        response.count(a) > response.count(b) for a, b in DISPLAYS
+    ):
         return Finding(Reason.TRUNCATED, end, end)
     if "\\$" in response:
         response = response.replace("\\$", "\\ ")  # a sum in dollars opens no formula
@@ -180,7 +181,7 @@ def _find_cut_sentence(view: View) -> Finding | None:
     may_be_cut = view.domain in PROSE_DOMAINS or view.domain is Domain.WRITING
     if may_be_cut and response[-1:].islower() and CUT_LINE.search(response[-400:]):
         return Finding(Reason.TRUNCATED, end, end)
-    if DANGLING.search(response[-20:]):
+    if response[-1:].isalpha() and DANGLING.search(response[-20:]):
         return Finding(Reason.TRUNCATED, end, end)
     dangling = DANGLING_IN.get(view.language)
     may_dangle = view.domain in PROSE_DOMAINS and len(response) >= MIN_CUT_CHARS and "\\boxed" not in response

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from schemas.problem import Domain
@@ -53,19 +54,26 @@ FLAGS: Final[dict[Profile, frozenset[Reason]]] = {
     Profile.LENIENT: frozenset({Reason.LANGUAGE_MIXING, Reason.LONG_PARAGRAPH, Reason.CODE_BLOCK_IN_MATH}),
     Profile.NONE: frozenset(Reason),
 }
-REFLECTIONS: Final[dict[str, tuple[str, ...]]] = {  # by language, counted in the text in small letters
-    "en": (
-        *(" wait", "\nwait", "hmm", "alternatively", "let me check", "let me verify", "let me double"),
-        *("let me recon", "let me re-", "double-check", "double check", "on second thought", "actually,", "hold on"),
-        "let me think again",
-    ),
-    "zh": ("等等", "等一下", "再检查", "重新检查", "重新考虑", "让我检查", "让我验证"),
-    "ja": ("待って", "もう一度", "確認し"),
-    "ko": ("잠깐", "다시 확인"),
-    "ru": ("подожди", "проверим"),
-    "fr": ("attendez", "vérifions"),
-    "de": ("moment mal", "überprüfen"),
-    "es": ("espera", "verifiquemos"),
+# By language, counted in the text in small letters; those that share their letters are looked for by these first.
+REFLECTIONS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "en": {
+        "wait": (" wait", "\nwait"),
+        "let me ": (
+            *("let me check", "let me verify", "let me double", "let me recon", "let me re-", "let me think again"),
+        ),
+        "double": ("double-check", "double check"),
+        **{alone: (alone,) for alone in ("hmm", "alternatively", "on second thought", "actually,", "hold on")},
+    },
+    "zh": {
+        "检查": ("再检查", "重新检查", "让我检查"),
+        **{alone: (alone,) for alone in ("等等", "等一下", "重新考虑", "让我验证")},
+    },
+    "ja": {alone: (alone,) for alone in ("待って", "もう一度", "確認し")},
+    "ko": {alone: (alone,) for alone in ("잠깐", "다시 확인")},
+    "ru": {alone: (alone,) for alone in ("подожди", "проверим")},
+    "fr": {alone: (alone,) for alone in ("attendez", "vérifions")},
+    "de": {alone: (alone,) for alone in ("moment mal", "überprüfen")},
+    "es": {alone: (alone,) for alone in ("espera", "verifiquemos")},
 }
 
 
@@ -109,9 +117,9 @@ def judge_trace(
 def _checked(view: View, name: str, rule: Callable[[View], Finding | None], flags: frozenset[Reason]) -> Check:
     start = time.perf_counter()
     found = rule(view)
-    ms = (time.perf_counter() - start) * 1_000
+    ms = round((time.perf_counter() - start) * 1_000, 2)
     if found is None:
-        return Check(name=name, version=VERSION, outcome=Outcome.READABLE, ms=ms)
+        return _passed(name, ms)
     is_flag = found.is_flag or found.reason in flags
     return Check(
         name=name,
@@ -126,6 +134,12 @@ def _checked(view: View, name: str, rule: Callable[[View], Finding | None], flag
     )
 
 
+@lru_cache(maxsize=4_096)
+def _passed(name: str, ms: float) -> Check:
+    """Return the check that most traces pass, made once for a time in steps of 0.01 ms."""
+    return Check(name=name, version=VERSION, outcome=Outcome.READABLE, ms=ms)
+
+
 def _compression(view: View) -> float:
     """Return the mean over windows of 8,192 characters, as the repetition check has seen them."""
     ratios = [ratio for part in view.parts for ratio in view.read.get(f"ratios of {part.name}", ())]
@@ -136,7 +150,13 @@ def _count_reflections(view: View) -> int:
     """Return how often a trace says that it looks again, in its languages and in English, in which many think."""
     plain = view.text.lower()
     languages = {"en", view.language, view.think_language}
-    return sum(plain.count(phrase) for language in languages for phrase in REFLECTIONS.get(language, ()))
+    return sum(
+        plain.count(phrase)
+        for language in languages
+        for shared, phrases in REFLECTIONS.get(language, {}).items()
+        if shared in plain
+        for phrase in phrases
+    )
 
 
 def _tail_compression(view: View) -> float:

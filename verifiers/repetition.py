@@ -20,7 +20,8 @@ from schemas.problem import Domain
 from schemas.readability import Thresholds
 from schemas.trace import FinishReason
 from schemas.verdict import Reason
-from verifiers.view import Cover, Finding, Part, View, fenced_spans
+from verifiers.structure import paragraph_of
+from verifiers.view import Cover, Finding, Part, View, fenced_spans, may_have_fences
 
 KEY_CHARS: Final = 48  # looked for further up: long enough to be rare in prose (note on readability, 3.1)
 MAX_PLACES: Final = 12  # where the key stands, that are tried as periods: a period may hold its end twice (guess)
@@ -135,7 +136,7 @@ def _in_part(view: View, part: Part) -> Finding | None:
 
 def _closed_code(text: str, domain: Domain) -> list[tuple[int, int]]:
     """Return the blocks of code that are closed, where code is no defect: what repeats in them was meant to."""
-    return [] if domain is Domain.MATH or ("```" not in text and "~~~" not in text) else fenced_spans(text)
+    return fenced_spans(text) if domain is not Domain.MATH and may_have_fences(text) else []
 
 
 def _finding(part: Part, start: int, end: int, value: float, threshold: float, *, is_flag: bool = False) -> Finding:
@@ -300,7 +301,9 @@ def _similar(view: View, part: Part, text: str, code: list[tuple[int, int]]) -> 
                 found = _in_window(part, window, window_ratio, place, limits, is_verse=True)
             if found is not None:
                 return found
-    if (found := _paragraph_again(part, text)) is not None and not _is_verse(view, part):
+    first, end = paragraph_of(view)
+    may_repeat = view.has_fences or end - first >= MIN_PARAGRAPH_CHARS
+    if may_repeat and (found := _paragraph_again(part, text)) is not None and not _is_verse(view, part):
         return found
     tail = text[-TAIL_CHARS:]
     if len(tail) < MIN_TAIL_CHARS:

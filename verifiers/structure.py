@@ -23,19 +23,20 @@ def find_long_paragraph(view: View) -> Finding | None:
 
 
 def paragraph_of(view: View) -> tuple[int, int]:
-    """Return the place of the longest paragraph; looked for once for all that ask."""
+    """Return the place of the longest line outside fenced code; looked for once for all that ask."""
     if "paragraph" not in view.read:
-        view.read["paragraph"] = longest_paragraph(view.text)
+        view.read["paragraph"] = _longest_outside_fences(view.text) if view.has_fences else _longest(view.text)
     place: tuple[int, int] = view.read["paragraph"]
     return place
 
 
-def longest_paragraph(text: str) -> tuple[int, int]:
-    """Return the place of the longest line outside fenced code."""
-    if "```" not in text and "~~~" not in text:
-        line = max(text.split("\n"), key=len)
-        start = text.find(line)
-        return start, start + len(line)
+def _longest(text: str) -> tuple[int, int]:
+    line = max(text.split("\n"), key=len)
+    start = text.find(line)
+    return start, start + len(line)
+
+
+def _longest_outside_fences(text: str) -> tuple[int, int]:
     fences = iter(fenced_spans(text))
     fence = next(fences, None)
     best, place = (0, 0), 0
@@ -52,7 +53,7 @@ def longest_paragraph(text: str) -> tuple[int, int]:
 
 def find_code_block(view: View) -> Finding | None:
     """Return the first fenced block of a trace in mathematics."""
-    if view.domain is not Domain.MATH or ("```" not in view.text and "~~~" not in view.text):
+    if view.domain is not Domain.MATH or not view.has_fences:
         return None
     fences = fenced_spans(view.text)
     if not fences:

@@ -26,7 +26,9 @@ TAG: Final = re.compile(
 OTHER_TAG: Final = re.compile(
     r"(?P<open>\[|\\begin\{|(?P<slash>\[/|\\end\{))(?P<name>think|thinking)[\]}]", re.IGNORECASE
 )
-OTHER_TAG_ENDS: Final = ("hink]", "HINK]", "hinking]", "hink}", "hinking}")
+# One of these stands in such a tag: behind a bracket, in braces.
+OTHER_TAG_ENDS: Final = ("hink]", "HINK]", "hinking]")
+IN_BRACES: Final = ("{think", "{Think", "{THINK")
 # At the beginning of a line: names that other models have, misspelt ones, those of other languages.
 LINE_TAG: Final = re.compile(r"<(?<![^\n]<)(?P<slash>/?)(?P<name>[^\W\d_]{2,12})>")
 ODD_NAMES: Final = frozenset(
@@ -135,8 +137,25 @@ class View:
         return find_boxes(self.text, self.response.start)
 
     @cached_property
+    def has_fences(self) -> bool:
+        """True where blocks of code may stand in the text."""
+        return may_have_fences(self.text)
+
+    @cached_property
+    def has_angles(self) -> bool:
+        """True where the text has a ``<`` that belongs to no tag."""
+        return self.text.count("<") > sum(self.text[tag.start] == "<" for tag in self.tags)
+
+    @cached_property
+    def num_inner_capitals(self) -> int:
+        """Return how many capitals stand right behind a small letter."""
+        return self.classes.count(b"aA")
+
+    @cached_property
     def letters(self) -> frozenset[str]:
         """Return the characters beyond ASCII that occur: what cannot match is not looked for."""
+        if self.text.isascii():
+            return frozenset()
         data = self.text.encode("utf-8", "surrogatepass").translate(None, ASCII)
         return frozenset(data.decode("utf-8", "surrogatepass"))
 
@@ -200,13 +219,24 @@ def _primary(language: str) -> str:
     return language.partition("-")[0].lower()
 
 
+def holds(text: str, mark: str) -> bool:
+    """Return whether a mark occurs. Its first character is looked for first: one that is rare is soon found missing."""
+    return mark[0] in text and mark in text
+
+
+def may_have_fences(text: str) -> bool:
+    """Return whether the signs of fenced code occur."""
+    return holds(text, "```") or holds(text, "~~~")
+
+
 def find_tags(text: str) -> Iterator[Tag]:
     """Yield think and answer tags outside fenced and inline code. Unclosed fences are text."""
     matches = list(TAG.finditer(text))
-    if any(map(text.__contains__, OTHER_TAG_ENDS)):
+    in_brackets = "[" in text and any(map(text.__contains__, OTHER_TAG_ENDS))
+    if in_brackets or ("{" in text and any(map(text.__contains__, IN_BRACES))):
         matches += OTHER_TAG.finditer(text)
     matches += [match for match in LINE_TAG.finditer(text) if match["name"].lower() in LINE_NAMES]
-    if "&lt;" in text:
+    if holds(text, "&lt;"):
         matches += PAGE_TAG.finditer(text)
     if not matches:
         return
@@ -241,7 +271,7 @@ def fenced_spans(text: str) -> list[tuple[int, int]]:
 
 def code_spans(text: str) -> list[tuple[int, int]]:
     """Return fenced blocks and inline code, in order, not overlapping."""
-    if "`" not in text and "~~~" not in text:
+    if "`" not in text and not holds(text, "~~~"):
         return []
     spans = fenced_spans(text) + [match.span() for match in INLINE_CODE.finditer(text)]
     merged: list[tuple[int, int]] = []
