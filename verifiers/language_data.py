@@ -178,14 +178,14 @@ BORROWED_PHRASES: Final = frozenset(
 )
 # English words that are function words elsewhere: no sign of another language in English.
 ALSO_ENGLISH: Final = _words("due plus sin son die come pour war hat man solo media dos par sera non")
-# Words that a language has, too, which stand above as function words of others alone: they show no other language.
+# Words that a language has, too, which stand above as words of others alone: they show no other language.
 ALSO_OWN: Final[dict[str, frozenset[str]]] = {
-    "en": _words("am"),
-    "es": _words("da entre total"),
-    "fr": _words("dit en total"),
-    "pt": _words("entre ou par total"),
-    "it": _words("da de en total"),
-    "de": _words("da total um"),
+    "en": _words("am bin dove even exact fin met per"),
+    "es": _words("da dan entre fin le les par total tu un van ve"),
+    "fr": _words("as but dit dos en es mal me met or sera si te total un va"),
+    "pt": _words("entre mal ou par si total tu uns vez"),
+    "it": _words("da de en falso fine le lo me media ne no solo sono tanto te total tu"),
+    "de": _words("all an da dank die her los man nie per plus total um was will"),
 }
 # Words of one language and no other: one of them in prose is enough.
 TELLING: Final[dict[str, str]] = {

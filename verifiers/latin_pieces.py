@@ -16,7 +16,18 @@ from typing import Final
 from verifiers.allowed import Allowed, Stretch
 from verifiers.identifier import identify
 from verifiers.language_data import BORROWED_PHRASES, COMMON_WORDS, FUNCTION_WORDS, TELLING, VIETNAMESE
-from verifiers.latin_words import EVERYDAY, LATIN_WORD, TELLS, TONED, Tokens, TokenTable, everyday, having
+from verifiers.latin_words import (
+    EVERYDAY,
+    LATIN_WORD,
+    TELLS,
+    TONED,
+    Tokens,
+    TokenTable,
+    everyday,
+    everyday_of_others,
+    having,
+    own_words,
+)
 from verifiers.masking import QUOTED, is_inside, masked
 
 PIECE: Final = re.compile(r"[^.!?。！？\n;:,()\[\]—–…=+*/<>|]+")
@@ -79,7 +90,7 @@ def _weights(language: str) -> TokenTable:
 
 def _weight_of(words: list[str], language: str) -> int:
     """Return how many of the words only other languages have, in small letters; one with an accent counts as two."""
-    others = _everyday_of_others_only(language)
+    others = everyday_of_others(language)
     weight = 0
     for word in words:
         if word in others:
@@ -89,18 +100,12 @@ def _weight_of(words: list[str], language: str) -> int:
     return weight
 
 
-@lru_cache(maxsize=32)
-def _everyday_of_others_only(language: str) -> frozenset[str]:
-    words = {word for other in COMMON_WORDS if other != language for word in everyday(other)}
-    return frozenset(words - everyday(language))
-
-
 def _language_of_piece(words: list[str], small: list[str], language: str) -> str | None:
     if sum(map(len, small)) < MIN_SHORT_LETTERS:
         return None
     if language != "vi" and sum(word.islower() and VIETNAMESE.search(word) is not None for word in words) >= 2:
         return "vi"
-    own = everyday(language)
+    own = own_words(language)
     new = [word for word in small if word not in own]
     if sum(1 if word.isascii() and word.isalpha() else 2 for word in new) < MIN_SHORT_FOREIGN:  # c'est, très say more
         return None

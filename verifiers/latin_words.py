@@ -88,17 +88,22 @@ def everyday(language: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=32)
+def own_words(language: str) -> frozenset[str]:
+    """Return the words that show no other language: everyday ones, and some that others have as well."""
+    return everyday(language) | ALSO_OWN.get(language, frozenset())
+
+
+@lru_cache(maxsize=32)
 def everyday_of_others(language: str) -> frozenset[str]:
-    """Return everyday words of other languages, in small letters; a letter alone is a variable as well."""
-    words = {word for other in COMMON_WORDS if other != language for word in everyday(other)} - everyday(language)
-    return frozenset(word for word in words if len(word) > 1)
+    """Return everyday words of other languages alone, in small letters."""
+    return frozenset().union(*(everyday(other) for other in COMMON_WORDS if other != language)) - own_words(language)
 
 
 @lru_cache(maxsize=32)
 def words_of_others(language: str) -> frozenset[str]:
     """Return the function words of the other languages, small and with a capital, but for those that it has itself."""
     words = {word for other, known in FUNCTION_WORDS.items() if other != language for word in known}
-    words = {word for word in words - everyday(language) - ALSO_OWN.get(language, frozenset()) if len(word) > 1}
+    words = {word for word in words - own_words(language) if len(word) > 1}
     return frozenset(words | {word.capitalize() for word in words})
 
 
@@ -213,7 +218,8 @@ def having(bits: int) -> bytes:
 
 @lru_cache(maxsize=32)
 def _flags(language: str) -> TokenTable:
-    own, odd, every_day = with_capitals(language), words_of_others(language), everyday_of_others(language)
+    own, odd = with_capitals(language), words_of_others(language)
+    every_day = frozenset(word for word in everyday_of_others(language) if len(word) > 1)  # a letter is a variable
     telling, accent, known = telling_as_written(language), accent_of_others(language), known_as_written(language)
 
     def rule(token: str) -> int:
