@@ -113,7 +113,8 @@ MIXED_EXCEPT: Final = re.compile(r"[\u0400-\u04ff]{3,}[A-Z]\b|\b[A-Z]{1,4}[\u040
 SYMBOLS: Final = re.compile(r"[^\w\s](?: ?[^\w\s]){20,}")
 SIGNS: Final = b"s" * 21
 SIGNS_IN_A_ROW: Final = re.compile(rb"s(?: ?s){20,}")  # in classes, where the above may stand
-SIGNS_ALONE: Final = bytes(ord("s") if chr(code) in "su" else code for code in range(256))
+WIDE_AS_SIGNS: Final = bytes(ord("s") if chr(code) == "u" else code for code in range(256))
+SIGNS_ALONE: Final = re.compile(r"[^\w\s]{21}")  # in a text with signs beyond Latin-1, without its spaces
 MIN_DISTINCT_SYMBOLS: Final = 9  # of such a run: frames and closing brackets have a few (guess)
 SCRIPTS: Final = tuple(
     re.compile(pattern)
@@ -411,8 +412,10 @@ def _token_soup(view: View) -> Finding | None:
 def _symbol_soup(view: View) -> Finding | None:
     """A run of many different signs without a letter or a digit between them."""
     has_wide_signs = not all(letter.isalnum() or letter <= "\u00ff" for letter in view.letters)
-    classes = view.classes.translate(SIGNS_ALONE) if has_wide_signs else view.classes
+    classes = view.classes.translate(WIDE_AS_SIGNS) if has_wide_signs else view.classes
     if SIGNS not in classes.translate(None, b" "):
+        return None
+    if has_wide_signs and SIGNS_ALONE.search(view.text.replace(" ", "")) is None:  # they were letters
         return None
     rows = (row.span() for row in SIGNS_IN_A_ROW.finditer(classes))
     for match in (found for row in rows for found in SYMBOLS.finditer(view.text, *row)):

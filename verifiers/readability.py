@@ -149,14 +149,12 @@ def _compression(view: View) -> float:
 def _count_reflections(view: View) -> int:
     """Return how often a trace says that it looks again, in its languages and in English, in which many think."""
     plain = view.text.lower()
-    languages = {"en", view.language, view.think_language}
-    return sum(
-        plain.count(phrase)
-        for language in languages
-        for shared, phrases in REFLECTIONS.get(language, {}).items()
-        if shared in plain
-        for phrase in phrases
-    )
+    count = 0
+    for language in {"en", view.language, view.think_language} & REFLECTIONS.keys():
+        for shared, phrases in REFLECTIONS[language].items():
+            if shared in plain:
+                count += sum(map(plain.count, phrases))
+    return count
 
 
 def _tail_compression(view: View) -> float:

@@ -177,7 +177,8 @@ def latin_in_other(text: str, part: Part, allowed: Allowed, domain: Domain) -> I
 
 def more_words(text: str) -> int:
     """Return how many words there are beyond those between spaces: pairs of letters where a script has no spaces."""
-    return sum(_words_in_pairs(run) - 1 for run in UNSPACED_RUN.findall(text))
+    lengths = list(map(len, UNSPACED_RUN.findall(text)))
+    return sum(length // 2 for length in lengths) - len(lengths) + lengths.count(1)
 
 
 def _words_in(script: str, letters: str) -> int:
