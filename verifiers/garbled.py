@@ -60,6 +60,8 @@ CIPHER: Final = re.compile(
 )
 MIN_RAW_CHARS: Final = 160  # of a row of letters and digits (guess)
 RAW_DATA: Final = re.compile(rf"(?<![^\s\"'`(])[A-Za-z0-9+/_-]{{{MIN_RAW_CHARS},}}")  # an address has other signs
+UNSPACED: Final = bytes(ord(" ") if chr(code) in " \n" else ord("x") for code in range(256))
+LONG_UNSPACED: Final = b"x" * MIN_RAW_CHARS  # in classes, between spaces: where such a row may stand
 MIN_RAW_CAPITALS: Final = 10  # behind a small letter, in the text (guess)
 MIN_RAW_SHARE: Final = 20  # at least one in so many is a small letter, a capital and a digit each (guess)
 DATA: Final = re.compile(rf"{CIPHER.pattern}|base ?-?64|\bhash|\bkeys?\b|\btokens?\b|\bbytes?\b", re.I)
@@ -289,7 +291,7 @@ def _raw_data(view: View) -> Finding | None:
     """A long row of letters and digits of all kinds, such as bytes in base 64: no word, no number."""
     if view.num_inner_capitals < MIN_RAW_CAPITALS or DATA.search(view.problem):
         return None
-    if max((max(map(len, tokens_of(view, part).all)) for part in view.parts), default=0) < MIN_RAW_CHARS:
+    if LONG_UNSPACED not in view.classes.translate(UNSPACED):
         return None
     code = Cover(code_spans(view.text))
     for match in islice(RAW_DATA.finditer(view.text), MAX_COUNTED):

@@ -52,7 +52,7 @@ SAME_LINES: Final = 0.25  # of the lines with numbers, that stay as they were: i
 SAME_NUMBERS: Final = 0.75  # of their numbers, likewise (guess)
 MAX_COMPARED: Final = 100_000  # characters whose lines are compared
 LINE_END: Final = re.compile(r"[.!?\n]")
-DIGITS: Final = re.compile(r"([0-9]+)")
+DIGITS: Final = b"0123456789"
 MAX_CODE_REPEATS: Final = 40
 VERSE: Final = re.compile(  # a task whose answer comes back to its own lines
     r"\b(?:song|lyrics?|refrain|chorus|poem|ballad|rhyme|lullaby|hymn|lied|liedtext|gedicht|reim|chanson|po[èe]me|"
@@ -181,22 +181,19 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
     """Return prose that repeats itself but for some of its numbers; where most lines have a new one, it is work."""
     if len(text) < limits.min_inner_chars:
         return None
-    bare = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789").decode("utf-8", "surrogatepass")
+    bare = text.encode("utf-8", "surrogatepass").translate(None, DIGITS).decode("utf-8", "surrogatepass")
     if len(bare) == len(text):
         return None
-    starts: list[int] = []  # of numbers, in the bare text
-    before: list[int] = []  # digits in the numbers before each, and in all
+    places: BarePlaces | None = None
     for stretch in _stretches_inside(bare, ((LONG_STRIDE, LONG_REACH),)):
         if stretch.repeats < limits.min_inner_repeats or stretch.num_chars < limits.min_inner_chars:
             continue
         unit = _unit(bare, stretch)
         if sum(map(str.isalpha, unit)) < PROSE_SHARE * len(unit):
             continue
-        if not starts:
-            sizes = list(map(len, DIGITS.split(text)))  # words and numbers in turns
-            starts, before = list(accumulate(sizes[:-1:2])), [0, *accumulate(sizes[1::2])]
-        first = stretch.start + before[bisect_right(starts, stretch.start)]
-        last = min(stretch.end + before[bisect_right(starts, stretch.end - 1)], first + MAX_COMPARED)
+        places = places or BarePlaces(text)
+        first = places.of(stretch.start)
+        last = min(places.of(stretch.end - 1) + 1, first + MAX_COMPARED)
         lines = LINE_END.split(text[first:last])
         num_in_unit = len(LINE_END.findall(bare, stretch.end - stretch.period, stretch.end))
         pairs = [pair for pair in zip(lines, lines[num_in_unit:], strict=False) if NUMBER.search(pair[0])]
@@ -208,6 +205,31 @@ def _loop_but_for_numbers(text: str, limits: Thresholds) -> Stretch | None:
         if _share_same(numbers) >= SAME_NUMBERS:
             return Stretch(first, last, max(1, (last - first) * stretch.period // stretch.num_chars))
     return None
+
+
+class BarePlaces:
+    """Where the characters of a text without its digits stand in the text."""
+
+    BLOCK: Final = 1_024  # characters that are counted together; a power of two
+
+    def __init__(self, text: str) -> None:
+        self._data = text.encode("latin-1", "replace")  # a byte a character
+        starts = range(0, len(self._data), self.BLOCK)
+        self._before = list(accumulate((self._num_bare(start, self.BLOCK) for start in starts), initial=0))
+
+    def of(self, number: int) -> int:
+        """Return the place of the character with this number among those that are no digits, from 0."""
+        block = bisect_right(self._before, number) - 1
+        start, left, size = block * self.BLOCK, number - self._before[block], self.BLOCK
+        while size > 1:
+            size //= 2
+            num_bare = self._num_bare(start, size)
+            if num_bare <= left:
+                start, left = start + size, left - num_bare
+        return start
+
+    def _num_bare(self, start: int, size: int) -> int:
+        return len(self._data[start : start + size].translate(None, DIGITS))
 
 
 def _share_same(pairs: Sequence[tuple[str, str]]) -> float:

@@ -81,7 +81,8 @@ def _foreign_runs(text: str, language: str) -> Iterator[re.Match[str]]:
 def _runs(text: str, language: str) -> Iterator[re.Match[str]]:
     """Yield the letters of other scripts that stand together; all of these scripts lie beyond Latin-1."""
     pattern = _foreign_run(language)
-    for beyond in BEYOND_LATIN_1.finditer(text.replace("?", " ").encode("latin-1", "replace")):
+    data = text.replace("?", " ").encode("latin-1", "replace")
+    for beyond in BEYOND_LATIN_1.finditer(data) if b"??" in data else ():
         yield from pattern.finditer(text, *beyond.span())
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.verdict import Check, Outcome, Reason
 from verifiers.readability import judge_trace
-from verifiers.repetition import periods_ending_at
+from verifiers.repetition import BarePlaces, periods_ending_at
 
 WORDS = re.findall(
     r"\w+",
@@ -193,3 +193,14 @@ def test_what_repeats_in_a_closed_block_of_code_was_meant() -> None:
     block = "```python\nboard = [\n" + "    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None],\n" * 15 + "]\n```"
     assert judge("A board.", f"{block}\n\nThat is it.", domain="code").outcome is Outcome.READABLE
     assert judge("A board.", block[:-5], domain="code", finish_reason="length").outcome is Outcome.UNREADABLE
+
+
+@given(st.text("a b1234567890\né漢٣", min_size=1, max_size=80), st.integers(1, 200))
+def test_a_character_is_found_in_the_text_by_its_number_among_those_that_are_no_digits(piece: str, times: int) -> None:
+    text = piece * times
+    wanted = [place for place, character in enumerate(text) if character not in "0123456789"]
+    places = BarePlaces(text)
+    for number in range(0, len(wanted), max(1, len(wanted) // 50)):
+        assert places.of(number) == wanted[number]
+    if wanted:
+        assert places.of(len(wanted) - 1) == wanted[-1]
