@@ -39,7 +39,12 @@ ODD_NAMES: Final = frozenset(
         *("мысли", "размышление"),
     ]
 )
-ODD_ANSWERS: Final = frozenset(["anwser", "awnser", "asnwer", "ansewr", "answr", "anser", "answere"])  # misspelt
+ODD_ANSWERS: Final = frozenset(
+    [
+        *("anwser", "awnser", "asnwer", "ansewr", "answr", "anser", "answere"),
+        *("antwort", "réponse", "respuesta", "resposta", "ответ", "答案", "回答", "答え", "답", "정답", "คำตอบ"),
+    ]
+)
 ANSWER_NAMES: Final = ODD_ANSWERS | {"answer"}
 LINE_NAMES: Final = ODD_NAMES | ODD_ANSWERS
 PAGE_TAG: Final = re.compile(r"&lt;(?P<slash>/?)(?P<name>think|thinking|answer)&gt;", re.IGNORECASE)  # of a web page

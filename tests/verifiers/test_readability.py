@@ -55,7 +55,7 @@ def test_the_blind_cases_are_judged_as_expected() -> None:
 # Of the cases that their authors wrote last, these are not judged as a reader does: chatter without an answer outside
 # mathematics, an answer tag in another language, raw tokens among words, a counter in words, a list that is cut, and
 # "the two numbers" where one of them is asked for.
-KNOWN_WRONG = {"b13-0042", "fr9-0007", "fr9-0015", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
+KNOWN_WRONG = {"b13-0042", "fr9-0007", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
 
 
 def test_the_newest_blind_cases_are_judged_as_expected_but_for_those_that_are_known() -> None:
@@ -297,9 +297,9 @@ HOSTILE = {
 def test_hostile_text_gets_a_verdict_in_time(name: str) -> None:
     for layout in ("r1", "plain"):
         text = HOSTILE[name] if layout == "plain" else f"<think>{HOSTILE[name]}</think>{HOSTILE[name][:1_000]}"
-        start = time.perf_counter()
+        start = time.thread_time()
         verdict = judge(text, layout)
-        assert time.perf_counter() - start < 8  # a second on a quiet machine: this is for what grows with the square
+        assert time.thread_time() - start < 8  # a second on a quiet machine: this is for what grows with the square
         assert verdict.outcome in (Outcome.READABLE, Outcome.UNREADABLE)
 
 

@@ -141,9 +141,9 @@ def test_the_cost_is_linear() -> None:
     def seconds(num_chars: int) -> float:
         text = prose(num_chars, 11)
         judge(text)
-        start = time.perf_counter()
+        start = time.thread_time()
         judge(text)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     assert seconds(800_000) < 30 * seconds(80_000) + 0.5  # ten times the text; noise and caches are allowed for
 
