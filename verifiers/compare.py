@@ -16,14 +16,18 @@ from itertools import product
 from typing import Final
 
 from schemas.verdict import Reason
+from verifiers.amounts import as_product, as_quantity, is_same_label, says_less, summed_up
 from verifiers.balls import NotScalarError, infinite_sign
-from verifiers.limits import MAX_BRANCHES, MAX_MATRIX_FACTORS, MAX_MATRIX_PRODUCTS, MAX_PAIRED_ITEMS
+from verifiers.labels import EQUAL_SIGNS, assignment, chain_value, definitions, renamed, unlabelled, with_argument
+from verifiers.limits import MAX_BRANCHES, MAX_PAIRED_ITEMS
+from verifiers.matrices import from_basis, rows_of, vector_of
 from verifiers.rationals import exact_or_none
+from verifiers.relations import UndecidedError, compare_equations, compare_inequalities, directed, is_solved
 from verifiers.sets import NoSetError, is_set_like, same_set, solution_of
 from verifiers.terms import (
+    COLLECTIONS,
     SETS,
     Term,
-    depth_of,
     has_constant,
     has_op,
     has_operator,
@@ -33,13 +37,10 @@ from verifiers.terms import (
     symbols,
     walk,
 )
-from verifiers.units import DEGREE, LETTER_UNITS, UNITS, Unit
-from verifiers.values import TooFarError, constant_ratio, same_value
+from verifiers.units import DEGREE
+from verifiers.values import TooFarError, same_value
 
-EQUAL_SIGNS: Final = ("=", "~", ":=", "~=")
 ORDER_SIGNS: Final = ("<", ">", "<=", ">=")
-FLIPPED: Final = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
-COLLECTIONS: Final = ("group", "set", "items", "matrix")
 WORDED_CONSTANTS: Final = {
     "no solution": Term("constant", (), "empty"),
     "no real solution": Term("constant", (), "empty"),
@@ -48,10 +49,6 @@ WORDED_CONSTANTS: Final = {
     "positive infinity": Term("constant", (), "infinity"),
     "negative infinity": Term("neg", (Term("constant", (), "infinity"),)),
 }
-
-
-class UndecidedError(Exception):
-    """Neither equal nor different could be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +70,9 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
     """
     if answer == reference:
         return None
-    answer, reference = _renamed(_plain(answer), _plain(reference))
+    answer, reference = renamed(_plain(answer), _plain(reference))
     if answer.op == reference.op == "relation":
-        answer = _with_argument(answer, reference)
+        answer = with_argument(answer, reference)
     if "constant" in (answer.op, reference.op):
         answer, reference = _members(answer), _members(reference)
     if answer == reference:
@@ -89,17 +86,17 @@ def compare(answer: Term, reference: Term, how: How = EXACTLY) -> Reason | None:
         found = _compare_sets(answer, reference)
     if not isinstance(found, _NotMine):
         return found
-    answer, reference = _plain(_unlabelled(answer, reference)), _plain(_unlabelled(reference, answer))
+    answer, reference = _plain(unlabelled(answer, reference)), _plain(unlabelled(reference, answer))
     if answer == reference:
         return None
-    answer, reference = _summed_up(answer, reference), _summed_up(reference, answer)
+    answer, reference = summed_up(answer, reference), summed_up(reference, answer)
     if "quantity" in (answer.op, reference.op) and not (answer.op in COLLECTIONS or reference.op in COLLECTIONS):
         return _compare_quantities(answer, reference, how)
     answer, reference = _expanded(answer), _expanded(reference)
     answer, reference = _lone(answer, reference), _lone(reference, answer)
     if reference.op == "relation" or answer.op == "relation":
         return _compare_relations(answer, reference, how)
-    answer, reference = _from_basis(answer, reference), _from_basis(reference, answer)
+    answer, reference = from_basis(answer, reference), from_basis(reference, answer)
     if "matrix" in (reference.op, answer.op) or has_op(reference, "matrix") or has_op(answer, "matrix"):
         return _compare_matrices(answer, reference, how)
     if reference.op in COLLECTIONS or answer.op in COLLECTIONS:
@@ -114,46 +111,9 @@ class _NotMine:
 NOT_MINE: Final = _NotMine()
 
 
-def _renamed(answer: Term, reference: Term) -> tuple[Term, Term]:
-    """Return both with one name for what each may name as it likes: the constant C or c, and a declared integer k."""
-    answer, mine = _declared(answer)
-    reference, theirs = _declared(reference)
-    known, wanted = set(symbols(answer)), set(symbols(reference))
-    names = {name.lower(): name for name in wanted - known if name == "C" or name.startswith("C_")}
-    names = {name: other for name, other in names.items() if name in known - wanted}
-    free, missing = known - wanted - set(names), wanted - known
-    if len(free) == len(missing) == 1 and (free == mine or missing == theirs):
-        names[free.pop()] = missing.pop()
-    return (_substituted(answer, names) if names else answer), reference
-
-
-def _declared(term: Term) -> tuple[Term, set[str]]:
-    """Return n = 3k, k in Z as n = 3k, and the names that were so declared."""
-    if term.op != "items":
-        return term, set()
-    is_declaration = [
-        arg.op == "member" and arg.args[0].op == "symbol" and arg.args[1].op == "constant" for arg in term.args
-    ]
-    names = {
-        arg.args[0].value
-        for arg, is_one in zip(term.args, is_declaration, strict=True)
-        if is_one and arg.args[1].value == "integers"
-    }
-    left = [arg for arg, is_one in zip(term.args, is_declaration, strict=True) if not is_one]
-    if not names or not left or not names <= set(symbols(*left)):
-        return term, set()
-    return (left[0] if len(left) == 1 else term._replace(args=tuple(left))), names
-
-
 def _members(term: Term) -> Term:
     """Return the set of x in S, beside a set such as the integers."""
     return term.args[1] if term.op == "member" and term.args[0].op == "symbol" else term
-
-
-def _substituted(term: Term, names: dict[str, str]) -> Term:
-    if term.op == "symbol":
-        return term._replace(value=names.get(term.value, term.value))
-    return term._replace(args=tuple(_substituted(arg, names) for arg in term.args)) if term.args else term
 
 
 def _plain(term: Term) -> Term:
@@ -189,77 +149,9 @@ def _compare_based(answer: Term, reference: Term) -> Reason | None:
     return Reason.TYPE_MISMATCH if other.op in (*COLLECTIONS, "text") else Reason.BASE_MISMATCH
 
 
-def _summed_up(term: Term, other: Term) -> Term:
-    """Return 1 hour and 15 minutes as one amount, beside one; 7 (mod 11) as 7 beside a number."""
-    if term.op == "apply" and term.value == "mod" and other.op == "number":
-        modulus = exact_or_none(term.args[1])
-        if modulus is not None and 0 <= other.value < Fraction(int(modulus.p), int(modulus.q)):
-            return term.args[0]  # 7 (mod 11) beside 7
-    if term.op != "items" or term.value or other.op in COLLECTIONS or other.op == "relation":
-        return term
-    if any(arg.op != "quantity" for arg in term.args) or len({arg.value.dimensions for arg in term.args}) != 1:
-        return term
-    factors = [arg.value.factor for arg in term.args]
-    if factors != sorted(set(factors), reverse=True):
-        return term
-    parts = tuple(Term("mul", (arg.args[0], number(arg.value.factor / factors[0]))) for arg in term.args)
-    return Term("quantity", (Term("add", parts),), term.args[0].value)
-
-
-def _as_quantity(term: Term, other: Term) -> Term:
-    """Return 5m as five metres beside a quantity; as it is where its letters are none of a unit."""
-    if term.op == "quantity" or other.op != "quantity" or other.value.label is not None:
-        return term
-    parts = list(term.args) if term.op in ("mul", "div") else []
-    if term.op == "mul" and all(arg.op == "symbol" and arg.value in LETTER_UNITS for arg in parts[1:]):
-        unit = Unit(Fraction(1), ())
-        for part in parts[1:]:
-            unit = _times(unit, _letter_unit(part.value), 1)
-        return Term("quantity", (parts[0],), unit)
-    if term.op == "div" and parts[1].op == "symbol" and parts[1].value in LETTER_UNITS:
-        top = _as_quantity(parts[0], other)
-        if top.op == "quantity":
-            return Term("quantity", top.args, _times(top.value, _letter_unit(parts[1].value), -1))
-    return term
-
-
-def _letter_unit(name: str) -> Unit:
-    factor, dimensions = UNITS[name]
-    return Unit(factor, tuple(sorted(dimensions.items())), is_letter=True)
-
-
-def _times(left: Unit, right: Unit, sign: int) -> Unit:
-    powers = dict(left.dimensions)
-    for name, power in right.dimensions:
-        powers[name] = powers.get(name, 0) + sign * power
-    dimensions = tuple(sorted((name, power) for name, power in powers.items() if power))
-    return Unit(left.factor * right.factor**sign, dimensions, is_letter=True)
-
-
-def _as_product(term: Term, other: Term) -> Term:
-    """Return 5 m as the product 5 * m beside a term with that variable."""
-    if term.op != "quantity" or not term.value.is_letter or other.op == "quantity":
-        return term
-    names = symbols(other)
-    letters = [name for name, _ in _letters_of(term.value)]
-    if not letters or not set(letters) <= set(names):
-        return term
-    factors = [Term("pow", (Term("symbol", (), name), number(power))) for name, power in _letters_of(term.value)]
-    return Term("mul", (term.args[0], *factors))
-
-
-def _letters_of(unit: Unit) -> list[tuple[str, int]]:
-    """Return the one letter that stands for a unit, where it is so simple: only then can it have been a variable."""
-    for name in sorted(LETTER_UNITS):
-        factor, dimensions = UNITS[name]
-        if (factor, tuple(sorted(dimensions.items()))) == (unit.factor, unit.dimensions):
-            return [(name, 1)]
-    return []
-
-
 def _compare_quantities(answer: Term, reference: Term, how: How) -> Reason | None:
-    answer, reference = _as_quantity(answer, reference), _as_quantity(reference, answer)
-    answer, reference = _as_product(answer, reference), _as_product(reference, answer)
+    answer, reference = as_quantity(answer, reference), as_quantity(reference, answer)
+    answer, reference = as_product(answer, reference), as_product(reference, answer)
     if answer.op == reference.op == "quantity":
         return _compare_units(answer, reference, how)
     if answer.op == reference.op:
@@ -273,10 +165,10 @@ def _compare_quantities(answer: Term, reference: Term, how: How) -> Reason | Non
 
 def _compare_units(answer: Term, reference: Term, how: How) -> Reason | None:
     mine, theirs = answer.value, reference.value
-    if _says_less(mine, theirs) or _says_less(theirs, mine):
+    if says_less(mine, theirs) or says_less(theirs, mine):
         return compare(answer.args[0], reference.args[0], how)
     if mine.label is not None and theirs.label is not None:
-        is_same = mine.label == theirs.label or _is_same_label(mine.label, theirs.label)
+        is_same = mine.label == theirs.label or is_same_label(mine.label, theirs.label)
         return compare(answer.args[0], reference.args[0], how) if is_same else Reason.UNIT_MISMATCH
     if mine.label != theirs.label or mine.dimensions != theirs.dimensions:
         return Reason.UNIT_MISMATCH
@@ -287,123 +179,10 @@ def _compare_units(answer: Term, reference: Term, how: How) -> Reason | None:
     return Reason.UNIT_MISMATCH if reason is not None and answer.args == reference.args else reason
 
 
-def _says_less(unit: Unit, other: Unit) -> bool:
-    """Return whether a unit is the nameless one of geometry ("square units") and the other a length to that power."""
-    if [name for name, _ in unit.dimensions] != ["unit"] or other.label is not None:
-        return False
-    return other.dimensions in ((("length", unit.dimensions[0][1]),), ())
-
-
-def _is_same_label(left: str, right: str) -> bool:
-    """Return whether one label only says more of the same thing: apples, red apples, apples in the basket."""
-    short, long = sorted((left.split(), right.split()), key=len)
-    return len(short) == 1 and (short[0] == long[-1] or (short[0] == long[0] and long[1:2] in (["of"], ["in"])))
-
-
 # --- labels ---------------------------------------------------------------------------------------------------------
-def _assignment(term: Term) -> tuple[Term, Term] | None:
-    """Return name and value of x = 5, y = x + 1 or f(x) = x^2: what has a name on one side alone."""
-    if term.op == "member" and is_label(term.args[0]):
-        return term.args[0], term.args[1]
-    if term.op != "relation" or any(sign not in EQUAL_SIGNS for sign in term.value):
-        return None
-    sides, signs = list(term.args), list(term.value)
-    label = None
-    while len(sides) > 1 and is_label(sides[0]) and not _mentions(sides[1:], sides[0]):
-        label, sides, signs = sides[0], sides[1:], signs[1:]
-    if label is None and len(sides) == 2 and is_label(sides[1]) and not _mentions(sides[:1], sides[1]):
-        label, sides, signs = sides[1], sides[:1], []
-    if label is None:
-        return None
-    value = _chain_value(sides, signs)
-    if value is None or (label.op == "group") != (value.op in ("group", "items") and label.op == "group"):
-        return None
-    return label, value
-
-
-def _mentions(sides: Sequence[Term], label: Term) -> bool:
-    if label.op == "apply":
-        return any(node.op == "apply" and node.value == label.value for side in sides for node in walk(side))
-    names = set(symbols(label))
-    return any(names & set(symbols(side)) for side in sides)
-
-
-def _chain_value(sides: Sequence[Term], signs: Sequence[str]) -> Term | None:
-    """Return the value of 2 + 4 = 6 or \\pi \\approx 3.14: the exact one, if all sides that say "=" are the same."""
-    if len(sides) == 1:
-        return sides[0]
-    exact_sides = [sides[0]]
-    for side, sign in zip(sides[1:], signs, strict=True):
-        if sign in ("~", "~="):
-            break
-        exact_sides.append(side)
-    try:
-        if all(same_value(side, exact_sides[-1]) for side in exact_sides[:-1]):
-            return exact_sides[-1]
-    except (NotScalarError, TooFarError):
-        return None
-    return None
-
-
-def _unlabelled(term: Term, other: Term) -> Term:
-    """Return x = 5 as 5 beside what has no name; a relation beside a relation stays one."""
-    if term.op == "relation" and other.op in ("relation", "member"):
-        mine, theirs = _assignment(term), _assignment(other)
-        if mine is not None and theirs is not None and _is_same_name(mine[0], theirs[0]):
-            return mine[1]
-        return term
-    if term.op == "member" and other.op in COLLECTIONS:
-        return term if is_set_like(other) or is_set_like(term) else term.args[1]
-    if term.op == "relation":
-        found = _assignment(term)
-        if found is not None:
-            return found[1]
-        if all(sign in EQUAL_SIGNS for sign in term.value) and not symbols(term) and len(set(term.args)) > 1:
-            return _chain_value(term.args, term.value) or term
-    if term.op == "items" and not is_set_like(term):
-        return _unlabelled_items(term)
-    return term
-
-
-def _is_same_name(left: Term, right: Term) -> bool:
-    """Return whether two names can be of the same value: y and f(x), f(x) and f(t); not f(1) and f(2), x and y."""
-    if left == right:
-        return True
-    applied = [name for name in (left, right) if name.op == "apply"]
-    if not applied or any(arg.op != "symbol" for name in applied for arg in name.args):
-        return False
-    if len(applied) == 2:
-        return left.value == right.value and len(left.args) == len(right.args)
-    return "^" not in applied[0].value
-
-
-def _unlabelled_items(term: Term) -> Term:
-    """Return x = 2, x = -3 as 2, -3: where all names are the same, or only the first is given."""
-    found = [_assignment(arg) if arg.op == "relation" else None for arg in term.args]
-    named = [part for part in found if part is not None]
-    if not named or len({part[0] for part in named}) != 1:
-        return term
-    values = tuple(arg if part is None else part[1] for arg, part in zip(term.args, found, strict=True))
-    return term._replace(args=values, value=True)  # one name, several values: in no order
-
-
-def _definitions(term: Term) -> dict[Term, Term] | None:
-    """Return what a list of assignments to several names says, in its order: k = 45, n = 2; (x, y) = (1, 2)."""
-    if term.op in ("items", "set", "group") and term.value is not True:
-        found = [_assignment(arg) for arg in term.args]
-        if all(part is not None for part in found):
-            named = {part[0]: part[1] for part in found if part is not None}
-            return named if len(named) == len(found) > 1 else None
-    if term.op == "relation" and term.value == ("=",) and term.args[0].op == term.args[1].op == "group":
-        names, values = term.args[0].args, term.args[1].args
-        if len(names) == len(values) and all(is_label(name) for name in names) and len(set(names)) == len(names):
-            return dict(zip(names, values, strict=True))
-    return None
-
-
 def _compare_definitions(answer: Term, reference: Term, how: How) -> Reason | _NotMine | None:
     """Several named values, on either side: by name where both have names, else in the order of the names."""
-    mine, theirs = _definitions(answer), _definitions(reference)
+    mine, theirs = definitions(answer), definitions(reference)
     if mine is None and theirs is None:
         return NOT_MINE
     if answer.op == "items" and answer.value:
@@ -419,7 +198,7 @@ def _compare_definitions(answer: Term, reference: Term, how: How) -> Reason | _N
     is_list = other.op == "items" and not other.value and not any(arg.op == "relation" for arg in other.args)
     if not is_list and other.op not in ("group", "matrix"):
         return Reason.TYPE_MISMATCH
-    values = _vector(other) if other.op == "matrix" else other.args
+    values = vector_of(other) if other.op == "matrix" else other.args
     if values is None or len(values) != len(named):
         return Reason.LENGTH_DIFFERS
     by_name = [named[name] for name in sorted(named, key=str)]
@@ -499,7 +278,7 @@ def _expanded(term: Term) -> Term:
             part = _expanded(arg)
             parts.extend(part.args if part.op == "items" else (part,))
         return term._replace(args=tuple(parts))
-    if term.op == "relation" and (found := _assignment(term)) is not None:
+    if term.op == "relation" and (found := assignment(term)) is not None:
         return _expanded(found[1])
     nodes = [node for node in walk(term) if node.op == "plus_minus"]
     is_linked = any(node.value < 0 for node in nodes)
@@ -590,106 +369,13 @@ def _is_equal(answer: Term, reference: Term, how: How) -> bool:
     return compare(answer, reference, how) is None
 
 
-def _rows(term: Term) -> list[tuple[Term, ...]] | None:
-    """Return the rows of a matrix, of a list of lists, or of a multiple of one."""
-    match term.op:
-        case "matrix" if term.value is None:
-            return [row.args for row in term.args]
-        case "group" if all(arg.op == "group" for arg in term.args) and len({len(arg.args) for arg in term.args}) == 1:
-            return [arg.args for arg in term.args]
-        case "neg":
-            return _scaled(term.args[0], number(-1))
-        case "add":
-            return _summed([_rows(arg) for arg in term.args])
-        case "mul" if all(has_op(arg, "matrix") for arg in term.args):
-            return _multiplied([_rows(arg) for arg in term.args])
-        case "mul" if len(term.args) == 2:
-            for scalar, matrix in (term.args, term.args[::-1]):
-                if not has_op(scalar, "matrix") and scalar.op not in COLLECTIONS:
-                    return _scaled(matrix, scalar)
-            return None
-        case "div":
-            return _scaled(term.args[0], Term("div", (number(1), term.args[1])))
-        case _:
-            return None
-
-
-def _scaled(term: Term, factor: Term) -> list[tuple[Term, ...]] | None:
-    rows = _rows(term)
-    return None if rows is None else [tuple(Term("mul", (factor, cell)) for cell in row) for row in rows]
-
-
-def _summed(parts: Sequence[list[tuple[Term, ...]] | None]) -> list[tuple[Term, ...]] | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or len({tuple(len(row) for row in part) for part in known}) != 1:
-        return None
-    return [tuple(Term("add", cells) for cells in zip(*rows, strict=True)) for rows in zip(*known, strict=True)]
-
-
-def _multiplied(parts: Sequence[list[tuple[Term, ...]] | None]) -> list[tuple[Term, ...]] | None:
-    total = parts[0] if len(parts) <= MAX_MATRIX_FACTORS else None
-    for part in parts[1:]:
-        if total is None or part is None or len(total[0]) != len(part):
-            return None
-        columns = list(zip(*part, strict=True))
-        cells = (cell for rows in (total, part) for row in rows for cell in row)
-        if len(total) * len(columns) * len(part) > MAX_MATRIX_PRODUCTS or max(map(depth_of, cells)) > 12:
-            return None
-        total = [tuple(_dot(row, column) for column in columns) for row in total]
-    return total
-
-
-def _dot(row: Sequence[Term], column: Sequence[Term]) -> Term:
-    """Return the sum of the products, as a number where it is one: else each factor doubles the term."""
-    term = Term("add", tuple(Term("mul", pair) for pair in zip(row, column, strict=True)))
-    value = exact_or_none(term)
-    return term if value is None else number(Fraction(int(value.p), int(value.q)))
-
-
-def _vector(term: Term) -> tuple[Term, ...] | None:
-    """Return the components of a column or row, or of a tuple."""
-    if term.op in ("group", "items") and not any(arg.op in COLLECTIONS for arg in term.args):
-        return term.args
-    rows = _rows(term)
-    if rows is None:
-        return None
-    if len(rows) == 1:
-        return rows[0]
-    return tuple(row[0] for row in rows) if all(len(row) == 1 for row in rows) else None
-
-
-BASIS: Final = {  # the unit vectors, as they are read
-    Term("constant", (), "i"): 0,
-    Term("symbol", (), "hat i"): 0,
-    Term("symbol", (), "j"): 1,
-    Term("symbol", (), "k"): 2,
-}
-
-
-def _from_basis(term: Term, other: Term) -> Term:
-    """Return i + 2j as the tuple (1, 2) beside a tuple or a column of two; as it is where it is no sum of those."""
-    wanted = _vector(other) if other.op in ("group", "matrix") and other.value in ("()", None) else None
-    if wanted is None or not 2 <= len(wanted) <= 3 or term.op not in ("add", "neg", "mul", "symbol", "constant"):
-        return term
-    parts: list[list[Term]] = [[] for _ in wanted]
-    for part in term.args if term.op == "add" else (term,):
-        sign, part = (-1, part.args[0]) if part.op == "neg" else (1, part)
-        factors = part.args if part.op == "mul" else (part,)
-        places = [place for place, factor in enumerate(factors) if factor in BASIS]
-        if len(places) != 1 or BASIS[factors[places[0]]] >= len(wanted):
-            return term
-        rest = [factor for place, factor in enumerate(factors) if place != places[0]]
-        parts[BASIS[factors[places[0]]]].append(Term("mul", (number(sign), number(1), *rest)))
-    return Term("group", tuple(Term("add", (number(0), *found)) for found in parts), "()")
-
-
 def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
     if answer.op == reference.op and answer.value == reference.value == "cases":
         first, second = ([Term("group", row.args, "()") for row in term.args] for term in (answer, reference))
         return _compare_unordered(first, second, how)
-    mine, theirs = _rows(answer), _rows(reference)
+    mine, theirs = rows_of(answer), rows_of(reference)
     if mine is None or theirs is None:
-        pair = _vector(answer), _vector(reference)
+        pair = vector_of(answer), vector_of(reference)
         if pair[0] is None or pair[1] is None:
             return Reason.TYPE_MISMATCH
         mine, theirs = [pair[0]], [pair[1]]
@@ -700,52 +386,32 @@ def _compare_matrices(answer: Term, reference: Term, how: How) -> Reason | None:
 
 
 # --- relations ------------------------------------------------------------------------------------------------------
-def _with_argument(answer: Term, reference: Term) -> Term:
-    """Return f(t) = t^2 beside f(x) = x^2 with the letter that the reference has."""
-    mine, theirs = answer.args[0], reference.args[0]
-    if (mine.op, mine.value) != (theirs.op, theirs.value) or mine.op != "apply":
-        return answer
-    known, wanted = ([arg.value for arg in term.args if arg.op == "symbol"] for term in (mine, theirs))
-    if not len(known) == len(wanted) == len(mine.args) == len(theirs.args) == 1 or wanted[0] in symbols(answer):
-        return answer
-    return _substituted(answer, {known[0]: wanted[0]})
-
-
 def _compare_relations(answer: Term, reference: Term, how: How) -> Reason | None:
     if answer.op != reference.op:
         is_chain = reference.op != "relation" and all(sign in EQUAL_SIGNS for sign in answer.value)
         if is_chain and len(set(answer.args)) > 1:
-            value = _chain_value(answer.args, answer.value)
+            value = chain_value(answer.args, answer.value)
             if value is not None and symbols(value):
                 return compare(value, reference, how)
         return Reason.TYPE_MISMATCH
-    (mine, my_signs), (theirs, their_signs) = _directed(answer), _directed(reference)
+    (mine, my_signs), (theirs, their_signs) = directed(answer), directed(reference)
     if len(mine) != len(theirs):
         return Reason.TYPE_MISMATCH
     if my_signs == their_signs and _are_all(mine, theirs, how):
         return None
     if len(mine) > 2:
         return Reason.VALUE_DIFFERS
-    if _is_solved(theirs) and not _is_solved(mine):
+    if is_solved(theirs) and not is_solved(mine):
         return Reason.TYPE_MISMATCH  # 2x + 1 < 7 is no answer where x < 3 is asked for
     if theirs[0].op == "symbol" and mine[0].op != "symbol" and not symbols(theirs[1]) and my_signs == ("=",):
         return Reason.TYPE_MISMATCH  # nor is 2x = 6 where x = 3 is
     if my_signs[0] in EQUAL_SIGNS and their_signs[0] in EQUAL_SIGNS:
-        return _compare_equations(mine, theirs)
+        return compare_equations(mine, theirs)
     if my_signs[0] in ORDER_SIGNS and their_signs[0] in ORDER_SIGNS:
-        return _compare_inequalities(mine, my_signs[0], theirs, their_signs[0])
+        return compare_inequalities(mine, my_signs[0], theirs, their_signs[0])
     if my_signs == their_signs and my_signs[0] in ("!=", "perp", "parallel") and _are_all(mine[::-1], theirs, how):
         return None
     return Reason.VALUE_DIFFERS
-
-
-def _is_solved(sides: Sequence[Term]) -> bool:
-    """Return whether a relation has a name on one side, perhaps with a factor, and a constant on the other."""
-    for one, other in (sides, sides[::-1]):
-        factors = one.args if one.op in ("mul", "neg") else (one,)
-        if not symbols(other) and is_label(factors[-1]) and not symbols(*factors[:-1]):
-            return True
-    return False
 
 
 def _are_all(mine: Sequence[Term], theirs: Sequence[Term], how: How) -> bool:
@@ -753,84 +419,6 @@ def _are_all(mine: Sequence[Term], theirs: Sequence[Term], how: How) -> bool:
         return all(_is_equal(left, right, how) for left, right in zip(mine, theirs, strict=True))
     except UndecidedError:
         return False
-
-
-def _directed(term: Term) -> tuple[tuple[Term, ...], tuple[str, ...]]:
-    """Return sides and signs of a relation from small to large: 3 > x as x < 3."""
-    if term.value[0] in (">", ">="):
-        return term.args[::-1], tuple(FLIPPED.get(sign, sign) for sign in reversed(term.value))
-    return term.args, term.value
-
-
-def _less(sides: Sequence[Term]) -> Term:
-    return Term("add", (sides[0], negated(sides[1])))
-
-
-def _compare_equations(mine: Sequence[Term], theirs: Sequence[Term]) -> Reason | None:
-    """Equations are the same where what is zero in one is a multiple of what is zero in the other."""
-    left, right = _less(mine), _less(theirs)
-    if set(symbols(left)) != set(symbols(right)) or not symbols(left):
-        return Reason.VALUE_DIFFERS
-    try:
-        ratios = [constant_ratio(left, right)]
-        if ratios == [0]:
-            ratios = [constant_ratio(_numerator(left), _numerator(right))]
-    except NotScalarError:
-        return Reason.TYPE_MISMATCH
-    if ratios[0] is None:
-        raise UndecidedError
-    return None if ratios[0] else Reason.POINT_DIFFERS
-
-
-def _numerator(term: Term) -> Term:
-    return _fraction(term)[0]
-
-
-def _fraction(term: Term) -> tuple[Term, Term]:
-    """Return numerator and denominator of a sum or product of fractions; of anything else itself and one."""
-    one = number(1)
-    match term.op:
-        case "add":
-            top, bottom = _fraction(term.args[0])
-            for arg in term.args[1:]:
-                other_top, other_bottom = _fraction(arg)
-                if other_bottom == one and bottom == one:
-                    top = Term("add", (top, other_top))
-                else:
-                    top = Term("add", (Term("mul", (top, other_bottom)), Term("mul", (other_top, bottom))))
-                    bottom = Term("mul", (bottom, other_bottom))
-            return top, bottom
-        case "neg":
-            top, bottom = _fraction(term.args[0])
-            return negated(top), bottom
-        case "mul":
-            parts = [_fraction(arg) for arg in term.args]
-            return Term("mul", tuple(top for top, _ in parts)), Term("mul", tuple(bottom for _, bottom in parts))
-        case "div":
-            (top, bottom), (other_top, other_bottom) = _fraction(term.args[0]), _fraction(term.args[1])
-            if not symbols(term.args[1]):
-                return term, one
-            return Term("mul", (top, other_bottom)), Term("mul", (bottom, other_top))
-        case _:
-            return term, one
-
-
-def _compare_inequalities(mine: Sequence[Term], my_sign: str, theirs: Sequence[Term], their_sign: str) -> Reason | None:
-    left, right = _less(mine), _less(theirs)
-    if set(symbols(left)) != set(symbols(right)) or not symbols(left):
-        return Reason.VALUE_DIFFERS
-    if (my_sign in ("<", ">")) != (their_sign in ("<", ">")):
-        return Reason.BRACKET_DIFFERS
-    try:
-        ratio = constant_ratio(left, right)
-    except NotScalarError:
-        return Reason.TYPE_MISMATCH
-    if ratio is None:
-        raise UndecidedError
-    if ratio == 0:
-        return Reason.POINT_DIFFERS
-    is_flipped = (my_sign in ("<", "<=")) != (their_sign in ("<", "<="))
-    return None if (ratio < 0) == is_flipped else Reason.POINT_DIFFERS
 
 
 # --- scalars --------------------------------------------------------------------------------------------------------

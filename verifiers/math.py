@@ -23,7 +23,7 @@ from schemas.problem import Answer, Choice
 from schemas.verdict import Reason, Verdict
 from verifiers.batch import compare_all
 from verifiers.choice import compare_choice, extract_choice, judge_choice
-from verifiers.compare import How, UndecidedError, compare
+from verifiers.compare import How, compare
 from verifiers.extract import Extracted, Missing, Origin, extract_answer
 from verifiers.finding import Finding, to_check
 from verifiers.forms import BLOCK_KINDS, COMPARERS, BadReferenceError, compare_reals
@@ -31,6 +31,7 @@ from verifiers.limits import MAX_ANSWER_CHARS, MAX_FORM_CHARS, MAX_LETTERS_CHARS
 from verifiers.parser import normal_form, parse
 from verifiers.plain import Monomial, read_plain
 from verifiers.pool import Died, Done, TimedOut, TooBig, default_pool
+from verifiers.relations import UndecidedError
 from verifiers.terms import NotParsedError, Term, TooBigError, TooDeepError, symbols, text_of
 from verifiers.tokens import DIGIT_COMMA, TooManyTokensError, groups_commas
 from verifiers.words import as_words, has_same_words, is_worded

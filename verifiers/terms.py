@@ -50,6 +50,7 @@ CONSTANTS: Final = frozenset(
     {"pi", "e", "i", "infinity", "reals", "integers", "naturals", "rationals", "complexes", "empty"}
 )
 SETS: Final = frozenset({"reals", "integers", "naturals", "rationals", "complexes", "empty"})
+COLLECTIONS: Final = ("group", "set", "items", "matrix")
 
 
 class Term(NamedTuple):
