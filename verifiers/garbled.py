@@ -22,10 +22,15 @@ PRIVATE: Final = re.compile(r"[\ue000-\uf8ff\U000f0000-\U0010fffd]|[\ufdd0-\ufde
 # UTF-8 read as Latin-1 or Windows-1252: a lead byte as a letter, then continuation bytes as odd signs.
 MOJIBAKE: Final = re.compile(
     r"[ÂÃ][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc]|â€[\u0080-\u00bf\u2013-\u203a\u0153\u2122œž™¦¢]?|"
-    r"[Ðà-ïåæçèé][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|[ÐÑ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+    r"[Ðà-ïåæçèé][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2}|[ÎÏÐÑØÙÚÛ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
 )
+# Another encoding read as Latin-1: no language has so many of its letters in a row.
+READ_AS_LATIN_1: Final = re.compile(r"[\u00a0-\u00ff]{8,}")
+LONG_HIGH: Final = b"h" * 8  # in Latin-1, where the above may stand
+HIGH: Final = bytes(ord("h") if code >= 0xA0 else ord(" ") for code in range(256))
+MIN_DISTINCT_HIGH: Final = 5  # letters of such a run: a row of dots or bars has one (guess)
 # The first two letters of each of the above, as one pattern that goes from letter to letter.
-MOJIBAKE_PAIR: Final = re.compile(r"[ÂÃÐÑà-ï][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc\u2122]")
+MOJIBAKE_PAIR: Final = re.compile(r"[ÂÃÎÏÐÑØÙÚÛà-ï][\u0080-\u00bf\u2013-\u203a\u20ac\u0152-\u0192\u02c6\u02dc\u2122]")
 RAW_TOKENS: Final = re.compile(r"[ĠĊ](?=[A-Za-z0-9ĠĊ\\$(.,])|(?<=[a-z.])[ĠĊ]|▁(?=\w)|<0x[0-9A-F]{2}>")
 ENTITIES: Final = re.compile(r"&amp;(?:lt|gt|quot|amp|nbsp|apos|#\d{1,5});|&(?:amp;){2,}")
 READ_AS_GBK: Final = re.compile(r"锟斤拷|烫烫|屯屯|[銆锛鐨鍦杩涓]{2}")  # UTF-8 or nothing, read as GBK
@@ -36,6 +41,8 @@ MIN_DECODED: Final = 4  # letters that a run of Han letters, as GBK, is as UTF-8
 READ_AS_1251: Final = re.compile(
     r"(?:[РСЃЌвЏ][\u00a0-\u00bf\u0402-\u040f\u0451-\u045f\u0490\u0491\u2013-\u203a\u20ac\u2116\u2122]\s?){3,}"
 )
+# Russian in one encoding read as another one, in which small letters and capitals change places; mRNA is "мРНК".
+TURNED_CASE: Final = re.compile(r"(?<![а-яёА-ЯЁ])[а-яё][А-ЯЁ]{4,}(?![а-яё])")
 READ_AS_1251_PAIR: Final = re.compile(READ_AS_1251.pattern.removeprefix("(?:").removesuffix(r"\s?){3,}"))
 ESCAPES: Final = re.compile(r"(?:\\u[0-9a-fA-F]{4}\s?){6,}")
 # Words that nobody can say: five consonants in a row, or four letters without a vowel.
@@ -59,9 +66,12 @@ CIPHER: Final = re.compile(
     r"cipher|cypher|encrypt|decrypt|decode|encode|caesar|anagram|scrambl|rot-?13|letters|string", re.I
 )
 MIN_RAW_CHARS: Final = 160  # of a row of letters and digits (guess)
-RAW_DATA: Final = re.compile(rf"(?<![^\s\"'`(])[A-Za-z0-9+/_-]{{{MIN_RAW_CHARS},}}")  # an address has other signs
+MIN_RAW_LINE: Final = 60  # of such a row's lines: encoders break at 64 or 76
+RAW_DATA: Final = re.compile(  # an address has other signs
+    rf"(?<![^\s\"'`(])[A-Za-z0-9+/_-]{{{MIN_RAW_LINE},}}(?:\n[A-Za-z0-9+/_-]{{{MIN_RAW_LINE},}})*"
+)
 UNSPACED: Final = bytes(ord(" ") if chr(code) in " \n" else ord("x") for code in range(256))
-LONG_UNSPACED: Final = b"x" * MIN_RAW_CHARS  # in classes, between spaces: where such a row may stand
+LONG_UNSPACED: Final = b"x" * MIN_RAW_LINE  # in classes, between spaces: where such a row may stand
 MIN_RAW_CAPITALS: Final = 10  # behind a small letter, in the text (guess)
 MIN_RAW_SHARE: Final = 20  # at least one in so many is a small letter, a capital and a digit each (guess)
 DATA: Final = re.compile(rf"{CIPHER.pattern}|base ?-?64|\bhash|\bkeys?\b|\btokens?\b|\bbytes?\b", re.I)
@@ -189,7 +199,7 @@ COUNTED: Final = (  # what must occur, the pattern, how many are one too many
 )
 
 
-MOJIBAKE_FIRST: Final = re.compile(r"[ÂÃÐÑà-ï]")
+MOJIBAKE_FIRST: Final = re.compile(r"[ÂÃÎÏÐÑØÙÚÛà-ï]")
 READ_AS_GBK_MARKS: Final = re.compile(r"[銆锛鐨鍦杩涓鎶姹鏁鍙鏄鎴绗鍏璁鏈]")
 
 
@@ -223,6 +233,8 @@ def _candidates(view: View) -> Iterator[Finding | None]:
     odd = "".join(view.letters)
     if MOJIBAKE_FIRST.search(odd) and MOJIBAKE_PAIR.search(text):
         yield _too_many(text, MOJIBAKE, 4)
+    if any("\u00a0" <= letter <= "\u00ff" for letter in view.letters):
+        yield _read_as_latin_1(view)
     for needed, pattern, least in COUNTED:
         if needed.search(odd):
             yield _too_many(text, pattern, least)
@@ -233,6 +245,8 @@ def _candidates(view: View) -> Iterator[Finding | None]:
             yield _mixed_words(view)
         if READ_AS_1251_PAIR.search(text):
             yield _too_many(text, READ_AS_1251, 1)
+        if view.language == "ru":
+            yield _too_many(text, TURNED_CASE, 1)
     found = [script for script, letter in zip(SCRIPTS, LETTERS, strict=True) if letter.search(odd)]
     if len(found) + 1 >= MIN_SALAD_SCRIPTS:
         yield _salad(view, {LATIN_SCRIPT, *found})
@@ -257,6 +271,17 @@ def _mixed_words(view: View) -> Finding | None:
         return None
     odd = [match for match in found if not MIXED_EXCEPT.match(view.text, max(match.start() - 6, 0))]
     return Finding(Reason.GARBLED, odd[0].start(), odd[-1].end(), len(odd), 2) if len(odd) >= 2 else None
+
+
+def _read_as_latin_1(view: View) -> Finding | None:
+    """Letters and signs of Latin-1 in a row, which are the bytes of another encoding."""
+    if LONG_HIGH not in view.text.encode("latin-1", "replace").translate(HIGH):
+        return None
+    for match in islice(READ_AS_LATIN_1.finditer(view.text), MAX_COUNTED):
+        num_distinct = len(set(match[0]))
+        if num_distinct >= MIN_DISTINCT_HIGH:
+            return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_HIGH)
+    return None
 
 
 def _read_as_gbk(view: View) -> Finding | None:
@@ -296,6 +321,8 @@ def _raw_data(view: View) -> Finding | None:
     code = Cover(code_spans(view.text))
     for match in islice(RAW_DATA.finditer(view.text), MAX_COUNTED):
         kinds = view.classes[match.start() : match.end()]
+        if len(kinds) < MIN_RAW_CHARS:
+            continue
         is_mixed = all(kinds.count(kind) * MIN_RAW_SHARE >= len(kinds) for kind in (b"a", b"A", b"0"))
         if is_mixed and not code.holds(match.start(), match.start()) and match[0] not in view.problem:
             return Finding(Reason.GARBLED, match.start(), match.end(), len(match[0]), MIN_RAW_CHARS)

@@ -7,6 +7,7 @@ A function of the sentence alone: what a problem lets in, and what is quoted, is
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import Final
 
@@ -20,7 +21,10 @@ MIN_ASKED_CHARS: Final = 24  # shorter sentences the identifier guesses (note on
 MIN_NO_FUNCTION_WORDS: Final = 5  # words of a sentence without a function word, before the identifier is asked (guess)
 MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know (guess) ...
 MIN_UNKNOWN_LETTERS: Final = 30
-MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess)
+MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess) ...
+MAX_SOFT_SCORE: Final = 0.4  # ... or where words end as romanised Russian does (guess)
+SOFT_SIGN: Final = re.compile(r"[b-df-hj-np-tv-z]['’](?![\w])")
+MIN_PINYIN_WORDS: Final = 10  # of Chinese without tones; a tenth may be function words of the language (guess)
 
 
 def latin_language(sentence: str, words: list[str], language: str) -> str | None:
@@ -45,6 +49,8 @@ def latin_language(sentence: str, words: list[str], language: str) -> str | None
             return "vi"
         if language != "zh" and sum(PINYIN_TONES.search(word) is not None for word in words) >= 3:
             return "zh"
+    if len(words) >= MIN_PINYIN_WORDS and num_own * MIN_PINYIN_WORDS <= len(words) and _is_pinyin(words):
+        return "zh"
     if mine >= most and mine > 0:
         return language
     if best is not None:  # what both have says nothing
@@ -78,7 +84,8 @@ def _is_pinyin(words: list[str]) -> bool:
 def _if_unlike(sentence: str, words: list[str], language: str) -> str | None:
     """Return the language, or "und" for a long sentence that is in no language we know, as Russian in Latin letters."""
     is_long = len(words) >= MIN_UNKNOWN_WORDS and sum(map(len, words)) >= MIN_UNKNOWN_LETTERS
-    if language and is_long and score_of(sentence, language) < MAX_UNLIKE_SCORE:
+    bound = MAX_SOFT_SCORE if len(SOFT_SIGN.findall(sentence)) > 1 else MAX_UNLIKE_SCORE
+    if language and is_long and score_of(sentence, language) < bound:
         return "und"
     return language or None
 

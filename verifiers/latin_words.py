@@ -130,7 +130,7 @@ SHARED: Final = 4  # a function word that the language has with others
 EVERYDAY: Final = 8  # an everyday word of others
 TONED: Final = 16  # with a letter of Vietnamese
 TELLS: Final = 32  # a word that says alone which language it is
-ALPHA: Final = 64  # letters and nothing else
+ALPHA: Final = 64  # letters and nothing else, but for an apostrophe at the end
 ENDS: Final = 128  # a sentence ends in it, or its line behind it
 OTHERS: Final = ODD | EVERYDAY | TELLS  # by which other languages show
 SENTENCE_END: Final = re.compile(r"[.!?。！？;:]")
@@ -225,7 +225,11 @@ def _flags(language: str) -> TokenTable:
     def rule(token: str) -> int:
         flags = OWN * (token in own) | SHARED * (token in known and token not in own) | ODD * (token in odd)
         flags |= EVERYDAY * (not every_day.isdisjoint(LATIN_WORD.findall(token.lower())))
-        flags |= TELLS * (token in telling) | ALPHA * token.isalpha() | ENDS * (SENTENCE_END.search(token) is not None)
+        flags |= (
+            TELLS * (token in telling)
+            | ALPHA * token.rstrip("'’").isalpha()
+            | ENDS * (SENTENCE_END.search(token) is not None)
+        )
         if not token.isascii():
             flags |= ODD * (token not in own and accent.search(token) is not None)
             flags |= TONED * (language != "vi" and VIETNAMESE.search(token) is not None)

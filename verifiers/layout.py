@@ -51,7 +51,7 @@ REFERS_BACK: Final = re.compile(  # to an answer that stands elsewhere
     r"\b(?:respuesta|solución) (?:está|aparece|se da) (?:\w+ ){0,2}arriba\b|"
     r"\b(?:resposta|solução) (?:está|foi|aparece) (?:\w+ ){0,2}acima\b|"
     r"\bответ (?:\w+ ){0,2}выше\b|\bđáp (?:án|số) (?:\w+ ){0,3}ở trên\b|"
-    r"答案(?:就|已)?(?:在|见|如|給在|给在)(?:上面|上文|上述|前面)|答えは?(?:上記|上の|上に)|답은? ?위(?:에|와)",
+    r"答案(?:就|已经?)?(?:在|见|如|給在|给在)(?:上面|上文|上述|前面)|答えは?(?:上記|上の|上に)|답은? ?위(?:에|와)",
     re.IGNORECASE,
 )
 SHORT_VERDICT: Final = re.compile(r"\b(?:yes|no|true|false|none|never|always|impossible)\b", re.IGNORECASE)
@@ -111,6 +111,8 @@ PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LO
 CUT_LINE: Final = re.compile(r"[^\W\d_]\. (?=[A-ZÀ-ÞĐА-Я])(?:[^\W\d_]+(?:['’-][^\W\d_]+)*,? ){4,60}[^\W\d_]{1,15}$")
 WHOLE_END: Final = re.compile(r"[.!?。！？)}\]$*]\Z")
 HEDGE: Final = re.compile(
+    r"\b(?:unless|à moins qu\w*|es sei denn|a menos que|a no ser que|a não ser que|если только не|trừ khi)\b|"
+    r"除非|でなければ|아니라면|إلا إذا|"
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|"
     r"not sure|i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|"
     r"wait|actually|on second thoughts?|something (?:else|different)|correction|"

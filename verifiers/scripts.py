@@ -38,6 +38,7 @@ LETTER_MINIMUM: Final = {"greek": 8, "hebrew": 3}  # letters that are symbols to
 MIN_RUN: Final = 2  # letters of another script in a row: one is a symbol, as the Sha of Tate and Shafarevich
 BEYOND_LATIN_1: Final = re.compile(rb"\?{2,}")  # in Latin-1, whose own question marks were taken out before
 MIN_LONG_RUN: Final = 10  # letters, of a script that the problem has: the problem's own words are shorter (guess)
+THAI_MARKS: Final = re.compile(r"[\u0e30-\u0e3a\u0e40-\u0e4e]")  # vowels and tones, which belong to a letter
 UKRAINIAN: Final = re.compile(r"\b\w*[іїєґІЇЄҐ]\w*\b")
 UNSPACED_SCRIPTS: Final = ("han", "kana", "thai")
 _NOT_LATIN: Final = "".join(letters for name, letters in SCRIPT_RANGES.items() if name != "latin")
@@ -120,7 +121,8 @@ def _is_sentence(match: re.Match[str], text: str, allowed: Allowed) -> bool:
     script = match.lastgroup or ""
     if any(script in LANGUAGE_SCRIPTS.get(language, ()) for language in allowed.languages):
         return False
-    return len(match[0]) >= MIN_LONG_RUN and match[0] not in allowed.words and not is_inside(match, text, QUOTED)
+    length = len(match[0]) if script != "thai" else len(THAI_MARKS.sub("", match[0]))
+    return length >= MIN_LONG_RUN and match[0] not in allowed.words and not is_inside(match, text, QUOTED)
 
 
 def chinese_in_japanese(text: str, allowed: Allowed) -> Iterator[Stretch]:

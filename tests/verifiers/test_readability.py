@@ -55,12 +55,12 @@ def test_the_blind_cases_are_judged_as_expected() -> None:
 # Of the cases that their authors wrote last, these are not judged as a reader does: chatter without an answer outside
 # mathematics, an answer tag in another language, raw tokens among words, a counter in words, a list that is cut, and
 # "the two numbers" where one of them is asked for.
-KNOWN_WRONG = {"b13-0042", "fr9-0007", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
+KNOWN_WRONG = {"b13-0042", "b15-0070", "fr9-0007", "fr9-0122", "fr9-0181", "fr9-0227", "fs9-0073"}
 
 
 def test_the_newest_blind_cases_are_judged_as_expected_but_for_those_that_are_known() -> None:
     rows = [json.loads(line) for line in (DATA / "readability_cases_fresh.jsonl").read_text("utf-8").splitlines()]
-    assert len(rows) == 1260
+    assert len(rows) == 1635
     wrong = {row["id"] for row in rows if (judge_row(row).reason or "accept") != row["expected"]}
     assert wrong == KNOWN_WRONG
 
@@ -313,7 +313,37 @@ def test_a_fence_is_found_at_the_beginning_of_a_line_alone(text: str, data: st.D
     assert fence_starts(text, start) == [match.start() for match in fence.finditer(text, start)]
 
 
-@given(st.text(alphabet="ÂÃâÐÑàéïРСвГђ°©€™\u0080œ x", max_size=12))
+@pytest.mark.parametrize(
+    ("language", "thought", "reason"),
+    [
+        ("zh", "我们" + "再检查一遍结果".encode("gbk").decode("latin-1") + "。", Reason.GARBLED),
+        ("ar", "نضرب العددين. " + "لا أخطئ في الأعداد".encode().decode("cp1252", "ignore"), Reason.GARBLED),
+        ("ru", "Проверим. " + "Теперь проверим решение".encode("koi8-r").decode("cp1251"), Reason.GARBLED),
+        ("ru", "В клетке есть мРНК и тРНК, а мтДНК мы не считаем.", None),
+        ("en", "The keys.\n" + "aGVsbG8gd29ybGQ1aGVsbG8gd29ybGQ1aGVsbG8gd29ybGQ1aGVsbG8gd29y\n" * 4, Reason.GARBLED),
+        ("fr", "Élève, « été » : ½ · ½ = ¼, à l'âge où l'on naît.", None),
+        ("en", "Wo men zai jian cha yi bian, zhe ge da an shi zheng que de.", Reason.LANGUAGE_MIXING),
+        ("en", "Teper' vsyo ponyatno, ostalos' tol'ko zapisat' otvet.", Reason.LANGUAGE_MIXING),
+        ("en", "The students' and the teachers' marks, the pupils' too, are all even.", None),
+    ],
+)
+def test_other_encodings_and_romanised_sentences_are_seen(language: str, thought: str, reason: Reason | None) -> None:
+    text = f"<think>\n6 · 7 = 42.\n\n{thought}\n</think>\n\n$\\boxed{{42}}$"
+    assert judge_trace(text, domain="math", language=language, format="r1").reason is reason
+
+
+def test_a_word_of_the_problems_script_may_be_named_in_a_thought_in_english() -> None:
+    def reason(thought: str) -> Reason | None:
+        text = f"<think>\n{thought}\n</think>\n\nกรุงแคนเบอร์รา"
+        problem = "เมืองหลวงของออสเตรเลียคือเมืองอะไร"
+        verdict = judge_trace(text, problem=problem, domain="qa", language="th", think_language="en", format="r1")
+        return verdict.reason
+
+    assert reason("The capital is Canberra. In Thai it is written แคนเบอร์รา, I think.") is None
+    assert reason("The capital is Canberra. ฉันคิดว่าคำตอบนี้ถูกต้องแล้วและไม่ต้องตรวจสอบอีก") is Reason.LANGUAGE_MIXING
+
+
+@given(st.text(alphabet="ÂÃâÐÑàéïÎÏØÙÚÛРСвГђ°©€™\u0080œ x", max_size=12))
 def test_the_quick_patterns_of_broken_encodings_miss_nothing(text: str) -> None:
     if garbled.MOJIBAKE.search(text):
         assert garbled.MOJIBAKE_PAIR.search(text)
