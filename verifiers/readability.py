@@ -109,17 +109,18 @@ def judge_trace(
         limits=thresholds,
     )
     flags = FLAGS[Profile(profile)]
-    return Verdict(
-        reference_hash=None, checks=(*(_checked(view, name, rule, flags) for name, rule in CHECKS), _statistics(view))
-    )
-
-
-def _checked(view: View, name: str, rule: Callable[[View], Finding | None], flags: frozenset[Reason]) -> Check:
+    checks = []
     start = time.perf_counter()
-    found = rule(view)
-    ms = round((time.perf_counter() - start) * 1_000, 2)
-    if found is None:
-        return _passed(name, ms)
+    for name, rule in CHECKS:
+        found = rule(view)
+        end = time.perf_counter()
+        ms = round((end - start) * 1_000, 2)
+        checks.append(_passed(name, ms) if found is None else _found(name, found, ms, flags))
+        start = end
+    return Verdict(reference_hash=None, checks=(*checks, _statistics(view)))
+
+
+def _found(name: str, found: Finding, ms: float, flags: frozenset[Reason]) -> Check:
     is_flag = found.is_flag or found.reason in flags
     return Check(
         name=name,
