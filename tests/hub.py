@@ -66,6 +66,7 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
         disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
 
         def _answer(self) -> None:
+            self._record: dict[str, Any] | None = None  # of the request, until it is in the log
             self._left: int | None = int(self.headers.get("Content-Length") or 0)
             if "chunked" in self.headers.get("Transfer-Encoding", ""):
                 self._left = None
@@ -75,10 +76,16 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
                 return
             number, fault = faults.next(self.command, path)
             kind = None if fault is None else str(fault["kind"])
-            record: dict[str, Any] = {"n": number, "method": self.command, "path": path, "fault": kind}
+            record = self._record = {"n": number, "method": self.command, "path": path, "fault": kind}
             try:
                 self._serve(path, query, fault, kind, record)
             finally:
+                self._note()
+
+        def _note(self) -> None:
+            """Write the request into the log, before its client can know that it was answered."""
+            record, self._record = self._record, None
+            if record is not None:
                 with log_lock, (state.folder / "requests.jsonl").open("a") as log:
                     log.write(json.dumps(record) + "\n")
 
@@ -145,11 +152,13 @@ def make_handler(state: State, hub: Hub, faults: Faults) -> type[BaseHTTPRequest
             released.wait(120)
 
         def _hang_up(self) -> None:
+            self._note()
             self.close_connection = True
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
 
         def _send(self, reply: Reply, kind: str | None) -> None:
+            self._note()
             data = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
             self.send_response(reply.status)
             for name, value in reply.headers.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,10 +29,12 @@ KEY = "the-right-key"
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port on which nothing listens, below those that the system gives to whoever asks for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -144,6 +147,7 @@ def odd_server(
     ``models`` are the names that it lists, or the text that it gives in their place, with ``status``.
     """
     exchanges: list[Exchange] = []
+    counting = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -153,8 +157,9 @@ def odd_server(
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            exchange = Exchange(self, body, len(exchanges) + 1)
-            exchanges.append(exchange)
+            with counting:
+                exchange = Exchange(self, body, len(exchanges) + 1)
+                exchanges.append(exchange)
             with suppress(BrokenPipeError, ConnectionResetError):  # the client has heard enough
                 behave(exchange)
 

@@ -50,7 +50,7 @@ VLLM_TARGETS: Final = (ENGINE_CORE, "driver", *ROLES, "raylet")
 
 END: Final = "the end"  # of complete runs, which are looked at whole
 
-RECOVERY_S: Final = 120.0  # from a kill until new work is done; an engine on vLLM loads in less
+RECOVERY_S: Final = 600.0  # from a kill until new work is done, or a run ends: then the drill gives up
 PAUSE_S: Final = 1.0  # at most, between the recovery from one kill and the next
 HURRY: Final = 0.3  # share of the rounds that do not wait for the recovery from the one before
 LEFT_S: Final = 30.0  # that actors get to end after their command

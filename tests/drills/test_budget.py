@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NUM_PROBLEMS = 40
 NUM_ATTEMPTS = 2 * NUM_PROBLEMS
 MAX_TOKENS = 40_000
-TOKENS_PER_S = 40_000
+TOKENS_PER_S = 4_000  # whoever looks may be away for seconds
 
 
-def _job(folder: Path, max_tokens: int) -> Path:
+def _job(folder: Path, max_tokens: int, tokens_per_s: int = TOKENS_PER_S) -> Path:
     return write_job(
         folder,
         num_problems=NUM_PROBLEMS,
@@ -33,7 +33,7 @@ def _job(folder: Path, max_tokens: int) -> Path:
             "max_num_seqs": 8,
             "max_model_len": 40_000,
             "mean_tokens": 2000,
-            "tokens_per_s": TOKENS_PER_S,
+            "tokens_per_s": tokens_per_s,
         },
         sampling={"num_samples": 2, "max_tokens": 30_000},
         schedule={"budget": {"max_tokens": max_tokens}},
@@ -58,13 +58,13 @@ def test_a_run_stops_at_its_budget_of_tokens_and_goes_on_with_a_higher_one(
     assert 0 < counts.judged == counts.generated, "all that was made is judged"
     assert counts.pending == NUM_ATTEMPTS - counts.judged > 0
     spent = spent_of(read_ledgers(folder.logs))
-    assert MAX_TOKENS <= spent.num_tokens < MAX_TOKENS + 3 * TOKENS_PER_S, "what is made between two looks, and no more"
+    assert MAX_TOKENS <= spent.num_tokens < MAX_TOKENS + 15 * TOKENS_PER_S, "what is made between two looks"
     assert spent.device_s > 0
     said = " ".join(child.said().split())
     assert f"{spent.num_tokens:,} tokens of schedule.budget.max_tokens={MAX_TOKENS:,} are spent" in said
     assert f"{counts.pending:,} attempts are pending" in said
 
-    job = _job(tmp_path, 100 * MAX_TOKENS)
+    job = _job(tmp_path, 100 * MAX_TOKENS, 40_000)
     with factory_process(["run", job, "--run", path, "--json"], tmp_path / "more") as child:
         assert child.wait(120) == 0, child.said()
         status = json.loads(child.out.read_text())

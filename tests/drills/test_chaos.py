@@ -21,11 +21,12 @@ def _check(rounds: list[chaos.Round], number: int) -> None:
     assert chaos.is_fine(rounds)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     _check(chaos.scripted_rounds(20, tmp_path / "scripted", SEED, lambda _: None), 20)
 
 
 @pytest.mark.vllm
+@pytest.mark.timeout(1800)
 def test_a_killed_engine_core_of_vllm_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     _check(chaos.vllm_rounds(1, tmp_path / "vllm", SEED, lambda _: None), 1)

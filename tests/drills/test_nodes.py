@@ -98,7 +98,7 @@ def _job(folder: Path, **teacher: object) -> Path:
             "max_num_seqs": 4,
             "max_model_len": 40_000,
             "mean_tokens": 8000,
-            "tokens_per_s": 1000,
+            "tokens_per_s": 250,  # no attempt ends while nodes come and go, however long that takes
             **teacher,
         },
         sampling={"num_samples": 1, "max_tokens": 30_000, "seed": 7},
@@ -131,7 +131,7 @@ def _next_engine(nodes: Nodes, path: Path, child: FactoryProcess, former: str = 
             if name != former and _num_saved(path, name.rpartition("/")[2]) > 8
         ]
 
-    wait_until(lambda: child.process.poll() is not None or found(), 60, "an engine that works")
+    wait_until(lambda: child.process.poll() is not None or found(), 300, "an engine that works")
     assert child.process.poll() is None, child.said()
     ((name, places),) = found()
     assert nodes.groups(path)[name]["bundles"] == {0: {"GPU": 1.0}, 1: {"GPU": 1.0}}
@@ -161,7 +161,7 @@ def test_an_engine_over_two_nodes_loses_them_in_every_way_and_its_groups_come_an
         os.kill(nodes.raylet(home), signal.SIGTERM)
         name, _ = _next_engine(nodes, path, child, name)
         assert child.said().count("engine 0 died") == 1, child.said()
-        assert list(nodes.groups(path)) == [name]
+        wait_until(lambda: list(nodes.groups(path)) == [name], 60, "the groups before are gone")
         child.kill()
     # What Ray itself would leave for ever, and what is another run's.
     stray, foreign = f"{prefix_of(path)}engine-0-e1-9", f"{prefix_of(tmp_path / 'other')}engine-0-e1-1"
@@ -169,9 +169,9 @@ def test_an_engine_over_two_nodes_loses_them_in_every_way_and_its_groups_come_an
     ray.get([group.ready() for group in others], timeout=60)
     _job(tmp_path, tokens_per_s=10_000_000)
     with factory_process(command, tmp_path / "again") as again:
-        assert again.wait(120) == 0, again.said()
+        assert again.wait() == 0, again.said()
         assert "placement groups that a former start of this run left are removed" in again.said()
-    wait_until(lambda: list(nodes.groups()) == [foreign], 30, "all groups but that of another run are gone")
+    wait_until(lambda: list(nodes.groups()) == [foreign], 120, "all groups but that of another run are gone")
     remove_placement_group(others[1])
     traces = committed_traces(path)
     assert set(Counter((trace.problem_id, trace.sample_index) for trace in traces).values()) == {1}
@@ -183,17 +183,17 @@ def test_a_cluster_that_cannot_give_the_gpus_is_told_of_in_time(nodes: Nodes, tm
     path = tmp_path / "run"
     command = ["run", _job(tmp_path, num_gpus=9), "--run", path, "--address", nodes.address]
     with factory_process(command, tmp_path / "never") as never:
-        assert never.wait(60) == 2, never.said()
+        assert never.wait() == 2, never.said()
     assert "teacher.num_gpus=9: all nodes of this cluster have" in never.said()
     total = int(ray.cluster_resources()["GPU"])
     taken = placement_group([{"GPU": 1}] * (total - 1), name="somebody else's")
     ray.get(taken.ready(), timeout=60)
     command = ["run", _job(tmp_path, start_timeout_s=3), "--run", path, "--address", nodes.address]
     with factory_process(command, tmp_path / "busy") as busy:
-        assert busy.wait(60) == 1, busy.said()
+        assert busy.wait() == 1, busy.said()
     assert "the cluster gave engine 0 no 2 GPUs in 3 s (teacher.start_timeout_s); free are" in busy.said()
     assert "0 of 1 on" in busy.said()
-    wait_until(partial(_has_only, nodes, "somebody else's"), 30, "the group that waited is gone")
+    wait_until(partial(_has_only, nodes, "somebody else's"), 120, "the group that waited is gone")
     remove_placement_group(taken)
 
 

@@ -62,18 +62,20 @@ def _traces_by_status(child: FactoryProcess, jobs: Sequence[Path], num_problems:
 
 def test_the_next_job_fills_the_tail_of_the_first_and_a_job_that_fails_takes_no_other_along(tmp_path: Path) -> None:
     names = ("first", "broken", "nothing", "last")
-    # The broken one fails as its first attempt ends: after 0.2 s, while the first one's last eight go on for 0.8 s.
+    # The broken one fails as its first attempt ends: after 0.6 s.
     tokens = {name: 20 if name == "broken" else 700 + 10 * len(name) for name in names}
-    jobs = [_job(tmp_path, name, 24, max_tokens=tokens[name], tokens_per_s=1000) for name in names]
+    numbers = {"first": 12, "last": 8}  # so slow that the first one's last eight go on for seconds
+    jobs = [_job(tmp_path, name, numbers.get(name, 24), tokens[name], tokens_per_s=250) for name in names]
     (tmp_path / "nothing" / "problems.jsonl").unlink()
     broken = tmp_path / "broken" / "run" / "journal"
+    is_frozen = RunFolder(broken.parent).find_manifest
     with factory_process(_command(jobs), tmp_path / "child") as child:
-        wait_until(lambda: list(tmp_path.glob("first/run/journal/*.seg")) or child.process.poll() is not None, 120, "?")
-        broken.rmdir()  # before its first attempt
+        wait_until(lambda: is_frozen() or child.process.poll() is not None, 120, "the broken one is frozen")
+        broken.rmdir()  # before its first attempt: Ray is not even started
         broken.write_text("no folder: nothing can be journaled here")
         assert child.wait() == 1, child.said()
         wait_for_no_process(child.mark)
-    first, last = _traces_by_status(child, [jobs[0], jobs[-1]], (24, 24))
+    first, last = _traces_by_status(child, [jobs[0], jobs[-1]], (12, 8))
     assert f"broken: {broken.parent}: the journal cannot be written" in child.said()
     assert "nothing: sources.0.path" in child.said()
     assert "Traceback" not in child.said()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.bench import hostile
+from jobs.bench.drill import wait_until
 from schemas.problem import Limits, StdinTest
 from schemas.verdict import CodeDetail, Outcome, Reason
 from verifiers.code import judge_program
@@ -190,21 +191,31 @@ def test_a_caller_that_is_killed_takes_its_slots_along(tier: str, is_busy: bool,
         "import threading, time\nfrom schemas.problem import Limits\nfrom verifiers.sandbox import Sandbox\n"
         f"sandbox = Sandbox(num_slots=1, tier={tier!r})\nsandbox.probe()\n"
         "run = lambda: sandbox.run_script(b'import time; time.sleep(60)', b'', Limits(wall_time_s=60))\n"
+        "print('up', flush=True)\ninput()\n"
         f"if {is_busy}: threading.Thread(target=run, daemon=True).start()\n"
-        "time.sleep(0.5)\nprint('up', flush=True)\ntime.sleep(60)"
+        "time.sleep(600)"
     )
     caller = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert caller.stdout is not None
     assert caller.stdout.readline() == b"up\n"
     assert len([*tmp_path.glob("factory-slot-*")]) == (tier != "A")  # tier A gives its folder back
+    idle = hostile.below(caller.pid)
+    assert idle
+    assert caller.stdin is not None
+    caller.stdin.write(b"\n")
+    caller.stdin.flush()
+    wait_until(lambda: len(hostile.below(caller.pid)) >= len(idle) + is_busy, 60, "the program runs")
     below = hostile.below(caller.pid)
-    assert len(below) >= 1 + is_busy
     caller.kill()
     caller.wait()
+    caller.stdin.close()
     caller.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]

@@ -308,7 +308,8 @@ def test_attempts_that_were_given_up_go_on_elsewhere_from_their_last_token(tmp_p
         num_starts += 1
         assert num_starts < 60
         desk = ImpatientDesk(folder, num_leases=num_leases, saved=saved, ended=ended, patience=2)
-        asyncio.run(_feed(desk, store=SAVING, engine_id=f"engine-0-e1-{num_starts}", **LONG))
+        speed = 10_000 if num_starts < 8 else 40_000  # so slow at first that whoever is away for a second misses no end
+        asyncio.run(_feed(desk, store=SAVING, engine_id=f"engine-0-e1-{num_starts}", **LONG | {"tokens_per_s": speed}))
         ended |= set(desk.finished)
     assert num_starts > 3
     found = {trace.problem_id: trace for trace in desk.traces()}
@@ -362,7 +363,7 @@ RULES = Rules(loop_tokens=1536, format=TraceFormat.R1, settings=ReadabilitySetti
 
 def test_attempts_that_loop_are_ended_and_kept_with_the_reason(tmp_path: Path) -> None:
     desk = Desk(tmp_path, num_leases=24)
-    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 100_000.0}))
+    asyncio.run(_feed(desk, rules=RULES, loop_rate=0.5, **LONG | {"tokens_per_s": 20_000.0}))
     traces = desk.traces()
     assert sorted(desk.finished) == [Key(number, 0) for number in range(24)]
     ended = [trace for trace in traces if trace.finish_reason is FinishReason.ABORT]
@@ -382,7 +383,8 @@ def test_a_loop_that_another_engine_began_is_seen_at_once(tmp_path: Path) -> Non
     asyncio.run(_feed(desk, store=SAVING, loop_rate=1.0, **LONG | {"tokens_per_s": 5_000.0}))
     assert not desk.finished
     again = Desk(tmp_path, num_leases=1, saved=desk.saved)
-    asyncio.run(_feed(again, store=SAVING, rules=RULES, loop_rate=1.0, engine_id="engine-0-e1-2", **LONG))
+    slow = LONG | {"tokens_per_s": 1_000.0}  # what comes until it is ended is few, though that may be late
+    asyncio.run(_feed(again, store=SAVING, rules=RULES, loop_rate=1.0, engine_id="engine-0-e1-2", **slow))
     (trace,) = again.traces()
     assert trace.finish_reason is FinishReason.ABORT
     (given,) = trace.resumed_at
@@ -540,15 +542,27 @@ def test_a_pull_that_fails_ends_the_feeder_and_closes_the_journal(tmp_path: Path
     assert set(desk.finished) <= set(desk.on_disk())
 
 
+@dataclass(slots=True)
+class TimedDesk(Desk):
+    """A desk that remembers when it was asked."""
+
+    pulled_at: list[float] = field(default_factory=list)
+
+    async def pull(self, report: Report) -> Orders:
+        """Look at the clock."""
+        self.pulled_at.append(time.monotonic())
+        return await Desk.pull(self, report)
+
+
 @pytest.mark.parametrize(("num_leases", "most"), [(400, "full"), (3, "starved")])
 def test_every_second_of_an_engine_is_accounted_for_once(tmp_path: Path, num_leases: int, most: str) -> None:
-    desk = Desk(tmp_path, num_leases=num_leases)
+    desk = TimedDesk(tmp_path, num_leases=num_leases)
     start = time.monotonic()
     asyncio.run(_feed(desk, tokens_per_s=20_000, mean_tokens=200))
     elapsed = time.monotonic() - start
     seen = desk.reports[-1].occupancy
     whole = sum(seen)
-    assert 0.5 * elapsed <= whole <= elapsed
+    assert 0.5 * (desk.pulled_at[-1] - desk.pulled_at[0]) <= whole <= elapsed
     assert getattr(seen, most) == max(seen)
     times = [sum(report.occupancy) for report in desk.reports]
     assert times == sorted(times)
@@ -570,7 +584,8 @@ class SharingDesk(Desk):
         return replace(orders, lets_others=len(orders.leases) < report.capacity)
 
 
-async def _feed_both(desks: Sequence[Desk], limits: Sequence[int]) -> None:
+async def _feed_both(desks: Sequence[Desk], limits: Sequence[int]) -> int:
+    """Return what the engine made, by its own count."""
     config = ScriptedTeacher(kind="scripted", max_num_seqs=8, tokens_per_s=20_000, mean_tokens=200)
     scripted = ScriptedEngine(config, SamplingConfig(), engine_id="e", incarnation=2)
     info = await scripted.start()
@@ -591,6 +606,7 @@ async def _feed_both(desks: Sequence[Desk], limits: Sequence[int]) -> None:
     ]
     await asyncio.wait_for(asyncio.gather(*(feeder.run() for feeder in feeders)), 60)
     await scripted.close()
+    return scripted.num_tokens_out
 
 
 def test_two_jobs_on_one_engine_make_what_each_makes_alone_and_the_second_waits_for_its_turn(tmp_path: Path) -> None:
@@ -599,12 +615,13 @@ def test_two_jobs_on_one_engine_make_what_each_makes_alone_and_the_second_waits_
     for name in ("first", "second", "alone-1000", "alone-150"):
         (tmp_path / name).mkdir()
         desks.append(SharingDesk(tmp_path / name, num_leases=40))
-    asyncio.run(_feed_both(desks[:2], limits))
+    made = asyncio.run(_feed_both(desks[:2], limits))
     for desk, limit in zip(desks[2:], limits, strict=True):
         asyncio.run(_feed_both([desk], [limit]))
     texts = [{trace.problem_id: trace.text for trace in desk.traces()} for desk in desks]
     assert texts[:2] == texts[2:]
     assert [len(text) for text in texts] == [40] * 4
     assert max(desks[0].given_at) <= min(desks[1].given_at)
-    shared, alone = ([desk.reports[-1].num_tokens_out for desk in some] for some in (desks[:2], desks[2:]))
-    assert sum(shared) == pytest.approx(sum(alone), rel=0.1)
+    shared = [desk.reports[-1].num_tokens_out for desk in desks[:2]]
+    assert made - 2 <= sum(shared) <= made  # each is cut to whole tokens
+    assert min(shared) > 0

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import pytest
@@ -206,7 +205,17 @@ def test_answers_that_all_break_off_are_an_outage_and_blame_no_attempt() -> None
             exchange.begin()
             exchange.event(delta={"content": "It"}, finish_reason=None)
 
-    found = ask_each(behave, 12, patience_s=2, max_in_flight=4, max_tries=2)
+    with odd_server(behave) as (base_url, _):
+        engine = engine_of(base_url, patience_s=2, max_in_flight=4, max_tries=2)
+
+        async def first_the_good_ones() -> list[Completion | BaseException]:
+            found: list[Completion | BaseException] = []
+            for some in (range(5), range(5, 12)):  # else one that breaks off may be heard before the last good one
+                asked = (engine.generate(asking(n)) for n in some)
+                found += await asyncio.gather(*asked, return_exceptions=True)
+            return found
+
+        found = using(engine, first_the_good_ones)
     assert sum(isinstance(item, Completion) for item in found) == 5
     assert sum(isinstance(item, EngineDeadError) for item in found) == 7
 
@@ -493,9 +502,8 @@ def test_requests_per_minute_are_kept() -> None:
     start = time.monotonic()
     found = ask(behave, count=8, requests_per_min=300)  # one every 0.2 s, after a burst of one second
     assert all(isinstance(completion, Completion) for completion in found)
-    ordered = sorted(times)
-    assert ordered[-1] - start >= 0.9 * (7 * 0.2 - BURST_S)
-    assert all(later - earlier >= 0.1 for earlier, later in pairwise(ordered[6:]))
+    for number, at in enumerate(sorted(times)):  # one that comes late lets the next come early: a burst is allowed
+        assert at - start >= 0.9 * (number * 0.2 - BURST_S)
 
 
 def test_tokens_per_minute_are_kept_by_what_requests_really_use() -> None:
@@ -508,6 +516,7 @@ def test_tokens_per_minute_are_kept_by_what_requests_really_use() -> None:
         exchange.end(95, num_prompt_tokens=5)
 
     # A hundred tokens each, ten thousand a minute: 0.6 s a request.
+    start = time.monotonic()
     found = ask(behave, count=5, tokens_per_min=10_000, max_in_flight=1)
     assert all(isinstance(completion, Completion) for completion in found)
-    assert times[-1] - times[0] >= 0.9 * (4 * 0.6 - BURST_S)
+    assert times[-1] - start >= 0.9 * (4 * 0.6 - BURST_S)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,15 @@ from factory.teachers import hash_model_folder
 from schemas.config import VllmTeacher
 from schemas.errors import NodeError
 
+DYING = """
+import os, signal, sys, threading, time
+from pathlib import Path
+def die():  # in the copying process, so that it is seen in time
+    while not list(Path(sys.argv[2]).glob(".*.tmp")):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=die, daemon=True).start()
+"""
 COPYING = """
 import sys
 from pathlib import Path
@@ -62,11 +70,8 @@ def test_a_killed_or_damaged_copy_is_made_anew(model: Path, tmp_path: Path) -> N
     with (tmp_path / "blob").open("ab") as file:
         file.truncate(2 << 30)  # time to be killed in
     large = hash_model_folder(model)
-    child = subprocess.Popen([sys.executable, "-c", COPYING, str(model), str(disk), large])
-    while not list(disk.glob(".*.tmp")):
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child = subprocess.run([sys.executable, "-c", DYING + COPYING, str(model), str(disk), large], check=False)
+    assert child.returncode == -signal.SIGKILL
     with (tmp_path / "blob").open("ab") as file:
         file.truncate(5 << 20)
     assert not (disk / f"teacher-{large}").exists()

@@ -20,7 +20,7 @@ from tests.runs import FINGERPRINT, make_problem, make_trace, start_run, write_s
 
 BATCH = 8
 NUM_QUICK = 4 * BATCH
-SLOW_S = 3.0  # that the slow program is let run
+SLOW_S = 10.0  # that the slow program is let run
 ENDLESS = "<think>\nIt never ends.\n</think>\n\n```python\nwhile True: pass\n```"
 PROGRAM = Problem(
     domain=Domain.CODE,

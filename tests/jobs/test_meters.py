@@ -24,7 +24,7 @@ from schemas.manifest import Counts
 from schemas.verdict import Outcome
 
 README = Path(__file__).parents[2] / "README.md"
-ENDPOINT_S = 30.0  # that Ray's agent may take until it shows what was set
+ENDPOINT_S = 120.0  # that Ray's agent may take until it shows what was set
 
 
 def _documented() -> dict[str, set[str]]:

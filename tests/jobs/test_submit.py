@@ -26,6 +26,7 @@ from jobs.bench.drill import (
     FactoryProcess,
     committed_traces,
     factory_process,
+    kill_all,
     processes_of,
     wait_for_no_process,
     wait_until,
@@ -40,7 +41,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STORE = {"segment_s": 1, "commit_interval_s": 1, "fsync_interval_s": 0.1}
 SAMPLING = {"num_samples": 4, "max_tokens": 400}
-JOB_STARTS_S = 90  # a job's environment and driver, on a busy machine
+JOB_STARTS_S = 300  # a job's environment and driver, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Cluster:
         """Return what the cluster answers, or None while it does not."""
         try:
             return (
-                httpx.get(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
+                httpx.get(self.address + path, headers={"Authorization": f"Bearer {self.token}"}, timeout=60)
                 .raise_for_status()
                 .json()
             )
@@ -102,8 +103,7 @@ def cluster() -> Iterator[Cluster]:
             head.wait(30)
         except subprocess.TimeoutExpired:
             head.kill()
-        for pid in processes_of(found.mark):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(found.mark)
         wait_for_no_process(found.mark)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -264,7 +264,7 @@ def test_detached_found_again_killed_and_submitted_again_a_run_loses_and_doubles
     submit: Submit, cluster: Cluster, tmp_path: Path
 ) -> None:
     run, num_problems = tmp_path / "run", 40
-    slow = {"kind": "scripted", "num_engines": 2, "max_num_seqs": 4, "tokens_per_s": 300}
+    slow = {"kind": "scripted", "num_engines": 2, "max_num_seqs": 4, "tokens_per_s": 60}
     _write_job(tmp_path, num_problems=num_problems, teacher=slow)
 
     with submit() as child:  # Ctrl-C while it works
@@ -279,7 +279,7 @@ def test_detached_found_again_killed_and_submitted_again_a_run_loses_and_doubles
         assert "same command" in child.said()
     (driver,) = cluster.drivers(run)
     made = len(traces_on_disk(run))
-    wait_until(lambda: len(traces_on_disk(run)) > made, 30, "the job goes on")
+    wait_until(lambda: len(traces_on_disk(run)) > made, 120, "the job goes on")
 
     with submit("--set", "teacher.tokens_per_s=999", "--no-follow") as child:  # a change does not reach it
         assert child.wait(60) == 0
@@ -308,7 +308,7 @@ def test_stop_ends_the_job_and_says_that_what_is_finished_is_safe(
     submit: Submit, cluster: Cluster, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    _write_job(tmp_path, num_problems=40, teacher={"kind": "scripted", "max_num_seqs": 4, "tokens_per_s": 300})
+    _write_job(tmp_path, num_problems=40, teacher={"kind": "scripted", "max_num_seqs": 4, "tokens_per_s": 60})
     with submit("--stop") as child:  # none goes on
         assert child.wait(60) == 2
         assert "no job works on" in child.said()

@@ -34,11 +34,24 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until_dead(pids: list[int], timeout_s: float = 5.0) -> list[int]:
+def wait_until_dead(pids: list[int], timeout_s: float = 60.0) -> list[int]:
     give_up_at = time.monotonic() + timeout_s
     while (alive := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < give_up_at:
         time.sleep(0.02)
     return alive
+
+
+def wait_until_at_work(pid: int) -> None:
+    """Return once a process uses CPU time: a worker that waits for a task uses none."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before, give_up_at = ticks(), time.monotonic() + 60
+    while ticks() < before + 5:  # 50 ms; to read a task takes less than one
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
 
 
 def value(result: object) -> object:
@@ -100,9 +113,9 @@ def test_a_worker_killed_at_work_is_died_and_the_pool_goes_on() -> None:
         assert isinstance(pid, int)
         with ThreadPoolExecutor() as threads:
             pending = threads.submit(pool.call, "probe", ["loop"])
-            time.sleep(0.2)
+            wait_until_at_work(pid)
             os.kill(pid, signal.SIGKILL)
-            result = pending.result(timeout=10)
+            result = pending.result(timeout=60)
         assert isinstance(result, Died)
         assert "signal 9" in result.detail
         assert value(pool.call("probe", ["echo", 1])) == 1
@@ -157,13 +170,14 @@ def test_nothing_is_alive_after_close(pool: Pool) -> None:
 
 def test_close_while_a_task_runs_ends_the_task() -> None:
     pool = Pool(num_workers=1, deadline_s=30)
-    pool.call("probe", ["echo", 1])
+    pid = value(pool.call("probe", ["pid"]))
+    assert isinstance(pid, int)
     with ThreadPoolExecutor() as threads:
         pending = threads.submit(pool.call, "probe", ["loop"])
-        time.sleep(0.2)
+        wait_until_at_work(pid)
         pids = pool.pids()
         pool.close()
-        assert isinstance(pending.result(timeout=10), Died)
+        assert isinstance(pending.result(timeout=60), Died)
     assert wait_until_dead(pids) == []
 
 

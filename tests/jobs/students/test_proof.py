@@ -387,13 +387,13 @@ def test_the_time_that_a_plan_allows_is_no_part_of_what_a_folder_keeps(tmp_path:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_proof_in_three_minutes_is_killed_goes_on_and_tells_all_arms(tmp_path: Path) -> None:
     out = tmp_path / "proof"
     command = [sys.executable, "-m", "jobs", "prove", "three-minutes", "--out", str(out), "--workers", "2"]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while not (out / "students" / "qwen-start" / "rows").exists():
             assert first.poll() is None
             assert time.monotonic() < deadline
@@ -402,7 +402,7 @@ def test_the_proof_in_three_minutes_is_killed_goes_on_and_tells_all_arms(tmp_pat
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     stamp = (out / "run.json").stat().st_mtime_ns
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1100)
     assert again.returncode == 0, again.stderr
     assert (out / "run.json").stat().st_mtime_ns == stamp
     shown = subprocess.run(
