@@ -279,7 +279,8 @@ def _read_as_latin_1(view: View) -> Finding | None:
         return None
     for match in islice(READ_AS_LATIN_1.finditer(view.text), MAX_COUNTED):
         num_distinct = len(set(match[0]))
-        if num_distinct >= MIN_DISTINCT_HIGH:
+        is_list = match[0].isalpha() and num_distinct == len(match[0])  # each letter with an accent, once
+        if num_distinct >= MIN_DISTINCT_HIGH and not is_list:
             return Finding(Reason.GARBLED, match.start(), match.end(), num_distinct, MIN_DISTINCT_HIGH)
     return None
 

@@ -23,7 +23,7 @@ MIN_UNKNOWN_WORDS: Final = 6  # of a sentence that may be in no language we know
 MIN_UNKNOWN_LETTERS: Final = 30
 MAX_UNLIKE_SCORE: Final = 0.2  # ... where the identifier gives less to the target language (guess) ...
 MAX_SOFT_SCORE: Final = 0.4  # ... or where words end as romanised Russian does (guess)
-SOFT_SIGN: Final = re.compile(r"[b-df-hj-np-tv-z]['’](?![\w])")
+SOFT_SIGN: Final = re.compile(r"(?<=[^\W\d_]{2})[b-df-hj-np-tv-z]['’](?!\w)")  # f' and g' are functions
 MIN_PINYIN_WORDS: Final = 10  # of Chinese without tones; a tenth may be function words of the language (guess)
 
 

@@ -111,8 +111,8 @@ PROSE_DOMAINS: Final = frozenset({Domain.MATH, Domain.STEM, Domain.QA, Domain.LO
 CUT_LINE: Final = re.compile(r"[^\W\d_]\. (?=[A-ZÀ-ÞĐА-Я])(?:[^\W\d_]+(?:['’-][^\W\d_]+)*,? ){4,60}[^\W\d_]{1,15}$")
 WHOLE_END: Final = re.compile(r"[.!?。！？)}\]$*]\Z")
 HEDGE: Final = re.compile(
-    r"\b(?:unless|à moins qu\w*|es sei denn|a menos que|a no ser que|a não ser que|если только не|trừ khi)\b|"
-    r"除非|でなければ|아니라면|إلا إذا|"
+    r"\b(?:unless it (?:is|was)|à moins que ce ne soit|es sei denn,? (?:es|sie) (?:ist|wäre)|"
+    r"a (?:menos|no ser) que sea|a (?:menos|não ser) que seja|если только не)\b|"  # "unless x = 0" is none
     r"\b(?:alternatively|or maybe|or perhaps|perhaps|maybe|either|(?:could|may|might)(?: also)? be|another possib\w+|"
     r"not sure|i guess|or possibly|oder|vielleicht|möglicherweise|ou peut-être|peut-être|ou bien|o quizás|quizás?|"
     r"wait|actually|on second thoughts?|something (?:else|different)|correction|"

@@ -30,7 +30,7 @@ from verifiers.repetition import TAIL_CHARS, TAIL_RATIOS, find_repetition, ratio
 from verifiers.structure import find_code_block, find_long_paragraph, paragraph_of
 from verifiers.view import Finding, View, make_view
 
-VERSION: Final = "10"
+VERSION: Final = "11"
 STATISTICS: Final = "statistics"
 
 # In this order: what makes the rest unreadable first, a loop before the cut that ended it.

@@ -322,6 +322,8 @@ def test_a_fence_is_found_at_the_beginning_of_a_line_alone(text: str, data: st.D
         ("ru", "В клетке есть мРНК и тРНК, а мтДНК мы не считаем.", None),
         ("en", "The keys.\n" + "aGVsbG8gd29ybGQ1aGVsbG8gd29ybGQ1aGVsbG8gd29ybGQ1aGVsbG8gd29y\n" * 4, Reason.GARBLED),
         ("fr", "Élève, « été » : ½ · ½ = ¼, à l'âge où l'on naît.", None),
+        ("fr", "Les lettres accentuées sont àâäéèêëîïôöùûü.", None),
+        ("en", "Differentiating both products gives f' g' sums again.", None),
         ("en", "Wo men zai jian cha yi bian, zhe ge da an shi zheng que de.", Reason.LANGUAGE_MIXING),
         ("en", "Teper' vsyo ponyatno, ostalos' tol'ko zapisat' otvet.", Reason.LANGUAGE_MIXING),
         ("en", "The students' and the teachers' marks, the pupils' too, are all even.", None),
@@ -329,6 +331,20 @@ def test_a_fence_is_found_at_the_beginning_of_a_line_alone(text: str, data: st.D
 )
 def test_other_encodings_and_romanised_sentences_are_seen(language: str, thought: str, reason: Reason | None) -> None:
     text = f"<think>\n6 · 7 = 42.\n\n{thought}\n</think>\n\n$\\boxed{{42}}$"
+    assert judge_trace(text, domain="math", language=language, format="r1").reason is reason
+
+
+@pytest.mark.parametrize(
+    ("language", "between", "reason"),
+    [
+        ("en", "unless it is", Reason.MULTIPLE_ANSWERS),
+        ("en", "unless $a = 0$; then it is", None),
+        ("fr", "à moins que ce ne soit plutôt", Reason.MULTIPLE_ANSWERS),
+        ("de", ", es sei denn $a = 0$, dann", None),
+    ],
+)
+def test_a_condition_between_two_boxes_is_no_hedge(language: str, between: str, reason: Reason | None) -> None:
+    text = f"<think>\n6 · 7 = 42.\n</think>\n\n$\\boxed{{42}}$ {between} $\\boxed{{0}}$."
     assert judge_trace(text, domain="math", language=language, format="r1").reason is reason
 
 
